@@ -1,0 +1,292 @@
+// Layer normalization, backward, from the statistics of the forward pass.
+//
+//   xhat = (x - mean) * rstd     g = dy * weight
+//   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat))
+//   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
+//
+// A row is read twice: once for its two sums and for dweight and dbias, once for dx, then from the first-level cache.
+// dx is assigned (=), dweight and dbias are added to (+=). dx may be dy; no other overlap is allowed.
+//
+// One float doesn't hold the mean of a row far from zero. There, and there alone, a pass more finds what the rounding left
+// behind, delta = mean(x - mean), and xhat is ((x - mean) - delta) * rstd.
+
+import { Absent, Present, pair, sumLanes } from "./f32x4";
+import { shiftedMoments } from "./moments";
+
+// |mean| * rstd beyond which a row is far. The mean's own rounding, half a unit in its last place, moves xhat by 2^-24 of this.
+const FAR: f32 = 2;
+// Sums run in float32 over this many columns and in double from there on.
+const BLOCK: usize = 4096;
+
+export function layerNormBackward(
+  dx: usize, // [rows, cols], or 0: not wanted
+  dweight: usize, // [cols], or 0: not wanted
+  dbias: usize, // [cols], or 0: not wanted
+  dy: usize, // [rows, cols]
+  x: usize, // [rows, cols]
+  mean: usize, // [rows]
+  rstd: usize, // [rows]
+  weight: usize, // [cols], or 0: all ones
+  rows: usize,
+  cols: usize,
+): void {
+  const stride = cols << 2;
+  const inverse = 1 / f64(cols);
+  for (let row: usize = 0; row < rows; row++) {
+    const m = load<f32>(mean);
+    const r = load<f32>(rstd);
+    if (abs(m) * r > FAR) {
+      const delta = f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0));
+      backwardRow<Present>(dx, dweight, dbias, dy, x, weight, cols, inverse, m, delta, r);
+    } else {
+      backwardRow<Absent>(dx, dweight, dbias, dy, x, weight, cols, inverse, m, 0, r);
+    }
+    if (dx) dx += stride;
+    dy += stride;
+    x += stride;
+    mean += 4;
+    rstd += 4;
+  }
+}
+
+/** Both passes over one row. */
+function backwardRow<Shift>(
+  dx: usize, // [cols] or 0
+  dweight: usize, // [cols] or 0
+  dbias: usize, // [cols] or 0
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  cols: usize,
+  inverse: f64, // 1 / cols
+  m: f32,
+  delta: f32,
+  r: f32,
+): void {
+  const fused = weight && dweight && dbias;
+  let total = f64x2.splat(0);
+  for (let start: usize = 0; start < cols; start += BLOCK) {
+    const o = start << 2;
+    const count = min(cols - start, BLOCK);
+    let block: v128;
+    if (fused)
+      block = sums<Present, Present, Shift>(dweight + o, dbias + o, dy + o, x + o, weight + o, count, m, delta, r);
+    else if (weight) block = sums<Present, Absent, Shift>(0, 0, dy + o, x + o, weight + o, count, m, delta, r);
+    else block = sums<Absent, Absent, Shift>(0, 0, dy + o, x + o, 0, count, m, delta, r);
+    total = f64x2.add(total, block);
+  }
+  if (!fused) {
+    if (dweight) addDweight<Shift>(dweight, dy, x, cols, m, delta, r);
+    if (dbias) addDbias(dbias, dy, cols);
+  }
+  if (!dx) return;
+  const a = f32(f64x2.extract_lane(total, 0) * inverse);
+  const c = f32(f64x2.extract_lane(total, 1) * inverse * f64(r));
+  if (weight) write<Present, Shift>(dx, dy, x, weight, cols, m, delta, r, a, c);
+  else write<Absent, Shift>(dx, dy, x, weight, cols, m, delta, r, a, c);
+}
+
+/** x - mean, to the precision of x - mean. */
+function centered<Shift>(x: v128, m: v128, delta: v128): v128 {
+  x = f32x4.sub(x, m);
+  return isVoid<Shift>() ? x : f32x4.sub(x, delta);
+}
+
+/** The same for one number. */
+function centeredOne<Shift>(x: f32, m: f32, delta: f32): f32 {
+  return isVoid<Shift>() ? x - m : x - m - delta;
+}
+
+/** Adds `v` to the 4 floats at `pointer`. */
+function accumulate(pointer: usize, v: v128): void {
+  v128.store(pointer, f32x4.add(v128.load(pointer), v));
+}
+
+/** The same for one float. */
+function accumulateOne(pointer: usize, v: f32): void {
+  store<f32>(pointer, load<f32>(pointer) + v);
+}
+
+/** The first pass over a block of a row: [sum of g, sum of g * xhat], and with `Gradients` the row's part of dweight and dbias. */
+function sums<Weight, Gradients, Shift>(
+  dweight: usize, // [count]
+  dbias: usize, // [count]
+  dy: usize, // [count]
+  x: usize, // [count]
+  weight: usize, // [count]
+  count: usize,
+  m: f32,
+  delta: f32,
+  r: f32,
+): v128 {
+  const mv = f32x4.splat(m);
+  const ev = f32x4.splat(delta);
+  const rv = f32x4.splat(r);
+  let s0 = f32x4.splat(0);
+  let s1 = s0;
+  let q0 = s0;
+  let q1 = s0;
+  const end8 = (count & ~7) << 2;
+  const end4 = (count & ~3) << 2;
+  const end = count << 2;
+  let i: usize = 0;
+
+  // 8 per step
+  for (; i < end8; i += 32) {
+    const p = x + i;
+    const d0 = v128.load(dy + i);
+    const d1 = v128.load(dy + i, 16);
+    const t0 = f32x4.mul(d0, f32x4.mul(centered<Shift>(v128.load(p), mv, ev), rv));
+    const t1 = f32x4.mul(d1, f32x4.mul(centered<Shift>(v128.load(p, 16), mv, ev), rv));
+    if (isVoid<Weight>()) {
+      s0 = f32x4.add(s0, d0);
+      s1 = f32x4.add(s1, d1);
+      q0 = f32x4.add(q0, t0);
+      q1 = f32x4.add(q1, t1);
+    } else {
+      const w0 = v128.load(weight + i);
+      const w1 = v128.load(weight + i, 16);
+      s0 = f32x4.add(s0, f32x4.mul(d0, w0));
+      s1 = f32x4.add(s1, f32x4.mul(d1, w1));
+      q0 = f32x4.add(q0, f32x4.mul(t0, w0));
+      q1 = f32x4.add(q1, f32x4.mul(t1, w1));
+    }
+    if (!isVoid<Gradients>()) {
+      accumulate(dweight + i, t0);
+      accumulate(dweight + i + 16, t1);
+      accumulate(dbias + i, d0);
+      accumulate(dbias + i + 16, d1);
+    }
+  }
+
+  // tail, 4 once
+  if (i < end4) {
+    const d = v128.load(dy + i);
+    const t = f32x4.mul(d, f32x4.mul(centered<Shift>(v128.load(x + i), mv, ev), rv));
+    const w = isVoid<Weight>() ? f32x4.splat(1) : v128.load(weight + i);
+    s0 = f32x4.add(s0, f32x4.mul(d, w));
+    q0 = f32x4.add(q0, f32x4.mul(t, w));
+    if (!isVoid<Gradients>()) {
+      accumulate(dweight + i, t);
+      accumulate(dbias + i, d);
+    }
+    i += 16;
+  }
+  let s = sumLanes(f32x4.add(s0, s1));
+  let q = sumLanes(f32x4.add(q0, q1));
+
+  // tail, 1 per step
+  for (; i < end; i += 4) {
+    const d = load<f32>(dy + i);
+    const t = d * (centeredOne<Shift>(load<f32>(x + i), m, delta) * r);
+    const w = isVoid<Weight>() ? <f32>1 : load<f32>(weight + i);
+    s += f64(d * w);
+    q += f64(t * w);
+    if (!isVoid<Gradients>()) {
+      accumulateOne(dweight + i, t);
+      accumulateOne(dbias + i, d);
+    }
+  }
+  return pair(s, q);
+}
+
+/** dweight += dy * xhat of one row, where `sums` did not. */
+function addDweight<Shift>(
+  dweight: usize, // [cols]
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  cols: usize,
+  m: f32,
+  delta: f32,
+  r: f32,
+): void {
+  const mv = f32x4.splat(m);
+  const ev = f32x4.splat(delta);
+  const rv = f32x4.splat(r);
+  const end4 = (cols & ~3) << 2;
+  const end = cols << 2;
+  let i: usize = 0;
+
+  // 4 per step
+  for (; i < end4; i += 16) {
+    const xhat = f32x4.mul(centered<Shift>(v128.load(x + i), mv, ev), rv);
+    accumulate(dweight + i, f32x4.mul(v128.load(dy + i), xhat));
+  }
+
+  // tail, 1 per step
+  for (; i < end; i += 4) {
+    const xhat = centeredOne<Shift>(load<f32>(x + i), m, delta) * r;
+    accumulateOne(dweight + i, load<f32>(dy + i) * xhat);
+  }
+}
+
+/** dbias += dy of one row, where `sums` did not. */
+function addDbias(
+  dbias: usize, // [cols]
+  dy: usize, // [cols]
+  cols: usize,
+): void {
+  const end4 = (cols & ~3) << 2;
+  const end = cols << 2;
+  let i: usize = 0;
+
+  // 4 per step
+  for (; i < end4; i += 16) accumulate(dbias + i, v128.load(dy + i));
+
+  // tail, 1 per step
+  for (; i < end; i += 4) accumulateOne(dbias + i, load<f32>(dy + i));
+}
+
+/** rstd * ((g - a) - (x - mean) * c), 4 lanes. */
+function lanes<Weight, Shift>(dy: v128, x: v128, weight: usize, m: v128, delta: v128, r: v128, a: v128, c: v128): v128 {
+  if (!isVoid<Weight>()) dy = f32x4.mul(dy, v128.load(weight));
+  return f32x4.mul(r, f32x4.sub(f32x4.sub(dy, a), f32x4.mul(centered<Shift>(x, m, delta), c)));
+}
+
+/** The second pass: dx, with a = mean(g) and c = rstd * mean(g * xhat). */
+function write<Weight, Shift>(
+  dx: usize, // [cols]
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols]
+  cols: usize,
+  m: f32,
+  delta: f32,
+  r: f32,
+  a: f32,
+  c: f32,
+): void {
+  const mv = f32x4.splat(m);
+  const ev = f32x4.splat(delta);
+  const rv = f32x4.splat(r);
+  const av = f32x4.splat(a);
+  const cv = f32x4.splat(c);
+  const end16 = (cols & ~15) << 2;
+  const end4 = (cols & ~3) << 2;
+  const end = cols << 2;
+  let i: usize = 0;
+
+  // 16 per step
+  for (; i < end16; i += 64) {
+    const o = dx + i;
+    const d = dy + i;
+    const p = x + i;
+    const w = weight + i;
+    v128.store(o, lanes<Weight, Shift>(v128.load(d), v128.load(p), w, mv, ev, rv, av, cv));
+    v128.store(o, lanes<Weight, Shift>(v128.load(d, 16), v128.load(p, 16), w + 16, mv, ev, rv, av, cv), 16);
+    v128.store(o, lanes<Weight, Shift>(v128.load(d, 32), v128.load(p, 32), w + 32, mv, ev, rv, av, cv), 32);
+    v128.store(o, lanes<Weight, Shift>(v128.load(d, 48), v128.load(p, 48), w + 48, mv, ev, rv, av, cv), 48);
+  }
+
+  // tail, 4 per step
+  for (; i < end4; i += 16) {
+    v128.store(dx + i, lanes<Weight, Shift>(v128.load(dy + i), v128.load(x + i), weight + i, mv, ev, rv, av, cv));
+  }
+
+  // tail, 1 per step
+  for (; i < end; i += 4) {
+    let g = load<f32>(dy + i);
+    if (!isVoid<Weight>()) g *= load<f32>(weight + i);
+    store<f32>(dx + i, r * (g - a - centeredOne<Shift>(load<f32>(x + i), m, delta) * c));
+  }
+}

@@ -1,0 +1,185 @@
+// Layer normalization, forward.
+//
+//   mean = sum(x) / cols     var = sum((x - mean)^2) / cols     rstd = 1 / sqrt(var + eps)
+//   y = (x - mean) * rstd * weight + bias
+//
+// A row is read twice, once for its moments and once to be normalized; the second time it comes from the first-level cache.
+// y, mean and rstd are assigned (=). y may be x; no other overlap is allowed. What a row yields depends on that row alone,
+// bit for bit: the order of every sum is fixed by cols.
+//
+// One pass gives both moments, but only while the mean is not large against the standard deviation: the variance is then a
+// small difference of large numbers, and one float doesn't hold the mean. So there are three ways, from fast to slow:
+//
+//   near   |mean| <= 2 sigma: moments about zero, y from x - mean
+//   far    the same about a rough mean k: y from (x - k) - delta, where k + delta is the mean and never rounded to a float
+//   exact  everything in double: squares beyond float32's range, or a rough mean that misleads
+
+import { Absent, Present } from "./f32x4";
+import { moments, shiftedMoments } from "./moments";
+
+// Beyond this, mean^2 / var, a row is far. The error of the variance grows by one more than this factor.
+const FAR: f64 = 4;
+// Below this a variance may have lost squares to underflow: 2^-100, where 2^-126 is the least normal float.
+const TINY: f64 = 7.888609052210118e-31;
+
+/** Whether moments about a shift are good: the row lies near the shift, its squares neither overflowed nor underflowed. */
+function sound(delta: f64, variance: f64, eps: f64): bool {
+  return delta * delta <= FAR * variance && variance < Infinity && (variance > TINY || (delta === 0 && eps > TINY));
+}
+
+export function layerNormForward(
+  y: usize, // [rows, cols]
+  mean: usize, // [rows], or 0: not wanted
+  rstd: usize, // [rows], or 0: not wanted
+  x: usize, // [rows, cols]
+  weight: usize, // [cols], or 0: all ones
+  bias: usize, // [cols], or 0: all zeros
+  rows: usize,
+  cols: usize,
+  eps: f64,
+): void {
+  const stride = cols << 2;
+  const inverse = 1 / f64(cols);
+  for (let row: usize = 0; row < rows; row++) {
+    let k: f32 = 0;
+    let m = moments(x, cols, inverse);
+    let delta = f64x2.extract_lane(m, 0);
+    let variance = f64x2.extract_lane(m, 1);
+    const near = sound(delta, variance, eps);
+    if (!near) {
+      k = roughMean(x, cols);
+      m = shiftedMoments(x, cols, k, inverse);
+      delta = f64x2.extract_lane(m, 0);
+      variance = f64x2.extract_lane(m, 1);
+    }
+    if (near || sound(delta, variance, eps)) {
+      const r = f32(1 / Math.sqrt(variance + eps));
+      if (near) normalize<Absent>(y, x, weight, bias, cols, 0, f32(delta), r);
+      else normalize<Present>(y, x, weight, bias, cols, k, f32(delta), r);
+      if (mean) store<f32>(mean, f32(f64(k) + delta));
+      if (rstd) store<f32>(rstd, r);
+    } else {
+      exact(y, mean, rstd, x, weight, bias, cols, eps);
+    }
+    x += stride;
+    y += stride;
+    if (mean) mean += 4;
+    if (rstd) rstd += 4;
+  }
+}
+
+/** The mean of the first 16, in an order that gives a constant row its constant exactly. */
+function roughMean(x: usize, cols: usize): f32 {
+  if (cols < 16) return load<f32>(x);
+  // [a, b, c, d] -> [a + c, b + d, ..] -> a + c + b + d
+  let v = f32x4.add(f32x4.add(v128.load(x), v128.load(x, 16)), f32x4.add(v128.load(x, 32), v128.load(x, 48)));
+  v = f32x4.add(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
+  return (f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1)) * <f32>0.0625;
+}
+
+function normalize<Shift>(
+  y: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  bias: usize, // [cols] or 0
+  cols: usize,
+  k: f32,
+  delta: f32,
+  rstd: f32,
+): void {
+  if (weight) {
+    if (bias) write<Present, Present, Shift>(y, x, weight, bias, cols, k, delta, rstd);
+    else write<Present, Absent, Shift>(y, x, weight, bias, cols, k, delta, rstd);
+  } else {
+    if (bias) write<Absent, Present, Shift>(y, x, weight, bias, cols, k, delta, rstd);
+    else write<Absent, Absent, Shift>(y, x, weight, bias, cols, k, delta, rstd);
+  }
+}
+
+/** y = ((x - k) - delta) * rstd * weight + bias, 4 lanes at `offset` bytes. */
+function lanes<Weight, Bias, Shift>(x: v128, weight: usize, bias: usize, k: v128, delta: v128, rstd: v128): v128 {
+  if (!isVoid<Shift>()) x = f32x4.sub(x, k);
+  x = f32x4.mul(f32x4.sub(x, delta), rstd);
+  if (!isVoid<Weight>()) x = f32x4.mul(x, v128.load(weight));
+  if (!isVoid<Bias>()) x = f32x4.add(x, v128.load(bias));
+  return x;
+}
+
+/** The normalizing pass, compiled once for each set of operands. */
+function write<Weight, Bias, Shift>(
+  y: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols]
+  bias: usize, // [cols]
+  cols: usize,
+  k: f32,
+  delta: f32,
+  rstd: f32,
+): void {
+  const kv = f32x4.splat(k);
+  const dv = f32x4.splat(delta);
+  const rv = f32x4.splat(rstd);
+  const end16 = (cols & ~15) << 2;
+  const end4 = (cols & ~3) << 2;
+  const end = cols << 2;
+  let i: usize = 0;
+
+  // 16 per step
+  for (; i < end16; i += 64) {
+    const q = y + i;
+    const p = x + i;
+    const w = weight + i;
+    const b = bias + i;
+    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p), w, b, kv, dv, rv));
+    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p, 16), w + 16, b + 16, kv, dv, rv), 16);
+    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p, 32), w + 32, b + 32, kv, dv, rv), 32);
+    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p, 48), w + 48, b + 48, kv, dv, rv), 48);
+  }
+
+  // tail, 4 per step
+  for (; i < end4; i += 16) {
+    v128.store(y + i, lanes<Weight, Bias, Shift>(v128.load(x + i), weight + i, bias + i, kv, dv, rv));
+  }
+
+  // tail, 1 per step
+  for (; i < end; i += 4) {
+    let d = load<f32>(x + i);
+    if (!isVoid<Shift>()) d -= k;
+    d = (d - delta) * rstd;
+    if (!isVoid<Weight>()) d *= load<f32>(weight + i);
+    if (!isVoid<Bias>()) d += load<f32>(bias + i);
+    store<f32>(y + i, d);
+  }
+}
+
+/** One row in double, rounded once at the end: right for any finite input, and NaN for any other. */
+function exact(
+  y: usize, // [cols]
+  mean: usize, // [1] or 0
+  rstd: usize, // [1] or 0
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  bias: usize, // [cols] or 0
+  cols: usize,
+  eps: f64,
+): void {
+  const end = cols << 2;
+  let m: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) m += f64(load<f32>(x + i));
+  m /= f64(cols);
+  let variance: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) {
+    const d = f64(load<f32>(x + i)) - m;
+    variance += d * d;
+  }
+  variance /= f64(cols);
+  const r = 1 / Math.sqrt(variance + eps);
+  for (let i: usize = 0; i < end; i += 4) {
+    let d = (f64(load<f32>(x + i)) - m) * r;
+    if (weight) d *= f64(load<f32>(weight + i));
+    if (bias) d += f64(load<f32>(bias + i));
+    store<f32>(y + i, f32(d));
+  }
+  if (mean) store<f32>(mean, f32(m));
+  if (rstd) store<f32>(rstd, f32(r));
+}

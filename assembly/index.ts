@@ -1,0 +1,4 @@
+// The export list of the kernels' module: the whole ABI.
+
+export { layerNormBackward } from "./backward";
+export { layerNormForward } from "./forward";

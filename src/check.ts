@@ -1,0 +1,85 @@
+/**
+ * What arguments are checked with, and the words errors describe them in.
+ * @module
+ */
+
+/** What came, in the words of an error. */
+export function describe(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  if (Array.isArray(value)) return `[${value.map(describe).join(", ")}]`;
+  if (typeof value === "function") return "a function";
+  if (typeof value === "object" && value !== null) {
+    const name = value.constructor?.name ?? "Object";
+    return /^[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
+  }
+  return String(value);
+}
+
+/** Whether a value is a Float32Array, of this realm or another. */
+export function isFloat32Array(value: unknown): value is Float32Array {
+  return (
+    ArrayBuffer.isView(value) && (value as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] === "Float32Array"
+  );
+}
+
+/** The number of elements of a shape. */
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((size, dimension) => size * dimension, 1);
+}
+
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((dimension, i) => dimension === b[i]);
+}
+
+/** `value` as a frozen list of integers, each at least `least`. */
+export function checkShape(where: string, value: unknown, least: number): readonly number[] {
+  if (!Array.isArray(value)) {
+    throw new TypeError(`${where} is ${describe(value)}, expected a list of integers`);
+  }
+  for (const dimension of value) {
+    if (typeof dimension !== "number") {
+      throw new TypeError(`${where} is ${describe(value)}, expected a list of integers`);
+    }
+    if (!Number.isInteger(dimension) || dimension < least) {
+      throw new RangeError(`${where} is ${describe(value)}, expected integers of ${least} or more`);
+    }
+  }
+  return Object.freeze([...value]);
+}
+
+/** `value`, a positive integer or a non-empty list of them, as a list. */
+export function checkNormalizedShape(where: string, value: unknown): readonly number[] {
+  if (typeof value !== "number" && !Array.isArray(value)) {
+    throw new TypeError(`${where} is ${describe(value)}, expected a positive integer or a list of them`);
+  }
+  if (Array.isArray(value) && value.length === 0) {
+    throw new RangeError(`${where} is [], expected at least one dimension`);
+  }
+  return checkShape(where, typeof value === "number" ? [value] : value, 1);
+}
+
+export function checkEps(where: string, value: unknown): number {
+  if (typeof value !== "number") throw new TypeError(`${where} is ${describe(value)}, expected a number`);
+  if (!(value >= 0 && value < Infinity)) {
+    throw new RangeError(`${where} is ${value}, expected a finite number of 0 or more`);
+  }
+  return value;
+}
+
+export function checkBoolean(where: string, value: unknown): boolean {
+  if (typeof value !== "boolean") throw new TypeError(`${where} is ${describe(value)}, expected true or false`);
+  return value;
+}
+
+/** A list of numbers or a typed array of them. */
+export function checkNumbers(where: string, value: unknown): ArrayLike<number> {
+  const numbers =
+    ArrayBuffer.isView(value) && !(value instanceof DataView)
+      ? !/^Big/.test((value as Float32Array)[Symbol.toStringTag])
+      : Array.isArray(value) && value.every((element) => typeof element === "number");
+  if (!numbers) {
+    const came = Array.isArray(value) ? "a list with other things in it" : describe(value);
+    throw new TypeError(`${where} is ${came}, expected a Float32Array or a list of numbers`);
+  }
+  return value as ArrayLike<number>;
+}

@@ -1,0 +1,376 @@
+/**
+ * The module: layer normalization with a learnable weight and bias.
+ * @module
+ */
+
+/// <reference lib="esnext.disposable" preserve="true" />
+
+import { checkBoolean, checkEps, checkNormalizedShape, checkNumbers, describe, sameShape, sizeOf } from "./check.js";
+import { checkOperand, checkRows, checkSame, type Operand } from "./functional.js";
+import { Runtime } from "./runtime.js";
+import { live, Parameter, Scope, Tensor } from "./tensor.js";
+
+export interface LayerNormOptions {
+  /** Added to the variance, inside the root. */
+  eps?: number;
+  /** false: no weight and no bias. */
+  elementwiseAffine?: boolean;
+  /** false: a weight without a bias. */
+  bias?: boolean;
+  runtime?: Runtime;
+}
+
+/** Copies of the parameters a module has. */
+export interface StateDict {
+  weight?: Float32Array;
+  bias?: Float32Array;
+}
+
+/** What `loadStateDict` found otherwise than expected; both empty when `strict`. */
+export interface LoadResult {
+  missingKeys: string[];
+  unexpectedKeys: string[];
+}
+
+/** One number a row. */
+interface Stats {
+  mean: Tensor;
+  rstd: Tensor;
+}
+
+/** What the last forward pass in training mode left for backward. */
+interface Saved extends Stats {
+  x: Tensor;
+  /** Whether x is the module's own copy of an array, rather than the caller's Tensor. */
+  copied: boolean;
+}
+
+/** The names a parameter goes by in checkpoints: PyTorch's, then Keras' and TensorFlow's, then Flax'. */
+const ALIASES = { weight: ["weight", "gamma", "scale"], bias: ["bias", "beta"] } as const;
+
+/**
+ * Layer normalization over the trailing dimensions `normalizedShape`:
+ *
+ *     y = (x - mean) / sqrt(var + eps) * weight + bias
+ *
+ * with mean and population variance per row. It starts in training mode with weight 1 and bias 0, as PyTorch's does.
+ */
+export class LayerNorm {
+  readonly normalizedShape: readonly number[];
+  readonly eps: number;
+  readonly weight: Parameter | null = null;
+  readonly bias: Parameter | null = null;
+  readonly #runtime: Runtime;
+  readonly #cols: number;
+  #training = true;
+  #saved: Saved | null = null;
+  #disposed = false;
+
+  /**
+   * @param normalizedShape a positive integer or a non-empty list of them
+   * @throws TypeError, RangeError for an argument that doesn't fit, or when the memory is full
+   */
+  constructor(
+    normalizedShape: number | readonly number[],
+    { eps = 1e-5, elementwiseAffine = true, bias = true, runtime = Runtime.default }: LayerNormOptions = {},
+  ) {
+    this.normalizedShape = checkNormalizedShape("LayerNorm: normalizedShape", normalizedShape);
+    this.eps = checkEps("LayerNorm: eps", eps);
+    checkBoolean("LayerNorm: elementwiseAffine", elementwiseAffine);
+    checkBoolean("LayerNorm: bias", bias);
+    if (!(runtime instanceof Runtime)) {
+      throw new TypeError(`LayerNorm: runtime is ${describe(runtime)}, expected a Runtime`);
+    }
+    this.#runtime = runtime;
+    this.#cols = sizeOf(this.normalizedShape);
+    if (!elementwiseAffine) return;
+    this.weight = new Parameter(this.normalizedShape, undefined, { runtime });
+    try {
+      if (bias) this.bias = new Parameter(this.normalizedShape, undefined, { runtime });
+    } catch (error) {
+      this.weight.dispose();
+      throw error;
+    }
+    this.resetParameters();
+  }
+
+  /**
+   * Normalizes each row of x. In training mode what backward needs is kept: an array is copied, a Tensor is held by
+   * reference and must stay as it is until then.
+   * @param x a Float32Array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
+   * @param options `out`: what to write to and return, of the kind and shape of x; it may be x itself in eval mode
+   * @returns the result, of the kind and shape of x
+   * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
+   */
+  forward(x: Tensor, options?: { out?: Tensor }): Tensor;
+  forward(x: Float32Array, options?: { out?: Float32Array }): Float32Array;
+  forward(x: Operand, { out }: { out?: Operand } = {}): Operand {
+    const where = "LayerNorm.forward";
+    this.#checkUsable(where);
+    checkOperand(`${where}: x`, x, this.#runtime);
+    const rows = checkRows(`${where}: x`, x, this.normalizedShape);
+    if (out !== undefined) checkOut(where, out, x, "x", this.#runtime);
+    if (x instanceof Tensor) {
+      if (out === x && this.#training) {
+        throw new RangeError(`${where}: out is x, which backward will need; give another out, or call eval() first`);
+      }
+      return this.#forwardTensor(x, rows, out as Tensor | undefined);
+    }
+    return this.#forwardArray(x, rows, out as Float32Array | undefined);
+  }
+
+  #forwardTensor(x: Tensor, rows: number, out: Tensor | undefined): Tensor {
+    const scope = new Scope(this.#runtime);
+    try {
+      const stats = this.#training ? this.#statsFor(rows, scope) : null;
+      const y = out ?? scope.make(x.shape);
+      this.#normalize(y, stats, x, rows);
+      if (stats) this.#save({ x, copied: false, ...stats }, scope);
+      scope.keep(y);
+      return y;
+    } finally {
+      scope.end();
+    }
+  }
+
+  #forwardArray(x: Float32Array, rows: number, out: Float32Array | undefined): Float32Array {
+    const shape = [x.length];
+    const source = live(x, this.#runtime);
+    const target = out && live(out, this.#runtime);
+    const scope = new Scope(this.#runtime);
+    try {
+      const y = scope.make(shape);
+      const stats = this.#training ? this.#statsFor(rows, scope) : null;
+      const saved = this.#saved;
+      const copy = !stats ? y : saved?.copied && saved.x.size === y.size ? saved.x : scope.make(shape);
+      copy.data.set(source());
+      this.#normalize(y, stats, copy, rows);
+      if (stats) this.#save({ x: copy, copied: true, ...stats }, scope);
+      return deliver(y, target);
+    } finally {
+      scope.end();
+    }
+  }
+
+  /** Room for the statistics of a forward pass: what the last one used, where that fits. */
+  #statsFor(rows: number, scope: Scope): Stats {
+    const saved = this.#saved;
+    if (saved?.mean.size === rows) return { mean: saved.mean, rstd: saved.rstd };
+    return { mean: scope.make([rows]), rstd: scope.make([rows]) };
+  }
+
+  #normalize(y: Tensor, stats: Stats | null, x: Tensor, rows: number): void {
+    this.#runtime.kernels.layerNormForward(
+      y.pointer,
+      stats ? stats.mean.pointer : 0,
+      stats ? stats.rstd.pointer : 0,
+      x.pointer,
+      this.weight ? this.weight.pointer : 0,
+      this.bias ? this.bias.pointer : 0,
+      rows,
+      this.#cols,
+      this.eps,
+    );
+  }
+
+  /** Keeps what backward will need in place of what it would have needed until now. */
+  #save(next: Saved | null, scope?: Scope): void {
+    const last = this.#saved;
+    this.#saved = next;
+    if (last) {
+      if (last.copied && last.x !== next?.x) last.x.dispose();
+      if (last.mean !== next?.mean) {
+        last.mean.dispose();
+        last.rstd.dispose();
+      }
+    }
+    if (next) scope?.keep(next.x, next.mean, next.rstd);
+  }
+
+  /**
+   * The gradient with respect to the x of the last `forward` in training mode, given that with respect to its result. Adds
+   * to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds again.
+   * @param dy of as many elements, and where both are Tensors of the same shape, as that x
+   * @param options `out`: what to write to and return, of the kind and shape of dy; it may be dy itself
+   * @returns dx, of the kind and shape of dy
+   * @throws TypeError without such a forward pass; TypeError, RangeError for a dy or out that doesn't fit, or when the
+   * memory is full
+   */
+  backward(dy: Tensor, options?: { out?: Tensor }): Tensor;
+  backward(dy: Float32Array, options?: { out?: Float32Array }): Float32Array;
+  backward(dy: Operand, { out }: { out?: Operand } = {}): Operand {
+    const where = "LayerNorm.backward";
+    this.#checkUsable(where);
+    if (!this.#training)
+      throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
+    const saved = this.#saved;
+    if (!saved) throw new TypeError(`${where}: there was no forward in training mode before it`);
+    if (saved.x.disposed) throw new TypeError(`${where}: the x of the last forward was disposed`);
+    checkOperand(`${where}: dy`, dy, this.#runtime);
+    if (dy instanceof Tensor && !saved.copied && !sameShape(dy.shape, saved.x.shape)) {
+      throw new RangeError(
+        `${where}: dy has the shape ${describe(dy.shape)}, expected that of the last x, ${describe(saved.x.shape)}`,
+      );
+    }
+    const size = dy instanceof Tensor ? dy.size : dy.length;
+    if (size !== saved.x.size) {
+      throw new RangeError(`${where}: dy has ${size} elements, expected ${saved.x.size}, as the last x had`);
+    }
+    if (out !== undefined) checkOut(where, out, dy, "dy", this.#runtime);
+
+    const scope = new Scope(this.#runtime);
+    try {
+      if (dy instanceof Tensor) {
+        const dx = (out as Tensor | undefined) ?? scope.make(dy.shape);
+        this.#differentiate(dx, dy, saved);
+        scope.keep(dx);
+        return dx;
+      }
+      const source = live(dy, this.#runtime);
+      const target = out && live(out as Float32Array, this.#runtime);
+      const copy = scope.make([size]);
+      copy.data.set(source());
+      this.#differentiate(copy, copy, saved);
+      return deliver(copy, target);
+    } finally {
+      scope.end();
+    }
+  }
+
+  #differentiate(dx: Tensor, dy: Tensor, { x, mean, rstd }: Saved): void {
+    const { weight, bias } = this;
+    this.#runtime.kernels.layerNormBackward(
+      dx.pointer,
+      weight?.requiresGrad ? weight.grad.byteOffset : 0,
+      bias?.requiresGrad ? bias.grad.byteOffset : 0,
+      dy.pointer,
+      x.pointer,
+      mean.pointer,
+      rstd.pointer,
+      weight ? weight.pointer : 0,
+      mean.size,
+      this.#cols,
+    );
+  }
+
+  /** Whether forward keeps what backward needs. */
+  get training(): boolean {
+    return this.#training;
+  }
+
+  /** Sets training mode, or with `false` eval mode, which gives back what the last forward kept. */
+  train(mode = true): this {
+    this.#checkUsable("LayerNorm.train");
+    this.#training = checkBoolean("LayerNorm.train: mode", mode);
+    if (!mode) this.#save(null);
+    return this;
+  }
+
+  /** Sets eval mode: `train(false)`. */
+  eval(): this {
+    return this.train(false);
+  }
+
+  /** The parameters there are: weight, then bias. */
+  parameters(): Parameter[] {
+    return this.namedParameters().map(([, parameter]) => parameter);
+  }
+
+  namedParameters(): ["weight" | "bias", Parameter][] {
+    this.#checkUsable("LayerNorm.parameters");
+    const named: ["weight" | "bias", Parameter][] = [];
+    if (this.weight) named.push(["weight", this.weight]);
+    if (this.bias) named.push(["bias", this.bias]);
+    return named;
+  }
+
+  /** Sets all gradients to zero. */
+  zeroGrad(): void {
+    for (const parameter of this.parameters()) parameter.grad.fill(0);
+  }
+
+  /** Sets weight to ones and bias to zeros. */
+  resetParameters(): void {
+    this.weight?.data.fill(1);
+    this.bias?.data.fill(0);
+  }
+
+  /** Copies of the parameters, by name. */
+  stateDict(): StateDict {
+    return Object.fromEntries(this.namedParameters().map(([name, parameter]) => [name, parameter.data.slice()]));
+  }
+
+  /**
+   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, or `gamma` and `beta`, or `scale` and `bias`.
+   * @param dict Float32Arrays, other lists of numbers, or Tensors, each of the size of its parameter
+   * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported
+   * @throws TypeError, RangeError for an entry that doesn't fit; nothing is changed then
+   */
+  loadStateDict(
+    dict: Readonly<Record<string, ArrayLike<number> | Tensor | undefined>> | StateDict,
+    { strict = true }: { strict?: boolean } = {},
+  ): LoadResult {
+    const where = "LayerNorm.loadStateDict";
+    if (typeof dict !== "object" || dict === null) {
+      throw new TypeError(`${where}: dict is ${describe(dict)}, expected an object of arrays`);
+    }
+    checkBoolean(`${where}: strict`, strict);
+    const entries = new Map(Object.entries(dict).filter(([, value]) => value !== undefined));
+    const missingKeys: string[] = [];
+    const loads: { parameter: Parameter; values: Float32Array }[] = [];
+    for (const [name, parameter] of this.namedParameters()) {
+      const key = ALIASES[name].find((alias) => entries.has(alias));
+      if (key === undefined) {
+        missingKeys.push(name);
+        continue;
+      }
+      const value = entries.get(key);
+      entries.delete(key);
+      const numbers = value instanceof Tensor ? value.data : checkNumbers(`${where}: ${key}`, value);
+      if (numbers.length !== parameter.size) {
+        throw new RangeError(`${where}: ${key} has ${numbers.length} elements, expected ${parameter.size}`);
+      }
+      loads.push({ parameter, values: Float32Array.from(numbers) });
+    }
+    const unexpectedKeys = [...entries.keys()];
+    if (strict && missingKeys.length + unexpectedKeys.length > 0) {
+      const missing = missingKeys.map((name) => `${ALIASES[name as keyof typeof ALIASES].join(" or ")} is missing`);
+      const unexpected = unexpectedKeys.map((name) => `${describe(name)} is unknown`);
+      throw new RangeError(`${where}: ${[...missing, ...unexpected].join(", ")}`);
+    }
+    for (const { parameter, values } of loads) parameter.data.set(values);
+    return { missingKeys, unexpectedKeys };
+  }
+
+  /** Gives all memory back. A second time is harmless; any other use afterwards is an error. */
+  dispose(): void {
+    this.#disposed = true;
+    this.#save(null);
+    this.weight?.dispose();
+    this.bias?.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #checkUsable(where: string): void {
+    if (this.#disposed) throw new TypeError(`${where}: used after the LayerNorm was disposed`);
+  }
+}
+
+/** The result in `y` as an array: a new one, or written to the one `target` leads to. */
+function deliver(y: Tensor, target: (() => Float32Array) | undefined): Float32Array {
+  const out = target?.();
+  if (!out) return y.data.slice();
+  out.set(y.data);
+  return out;
+}
+
+function checkOut(where: string, out: unknown, like: Operand, name: string, runtime: Runtime): void {
+  checkOperand(`${where}: out`, out, runtime);
+  if (out instanceof Tensor !== like instanceof Tensor) {
+    throw new TypeError(`${where}: out is ${describe(out)}, expected ${describe(like)}, as ${name} is`);
+  }
+  checkSame(`${where}: out`, out, name, like);
+}

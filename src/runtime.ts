@@ -1,0 +1,137 @@
+/**
+ * One linear memory, the kernels linked to it, and its heap.
+ * @module
+ */
+
+import { instantiateSync } from "@assemblyscript/loader";
+import { heapModule, kernelsModule } from "./binaries.js";
+import { describe } from "./check.js";
+
+/**
+ * The kernels' ABI: outputs, then inputs, then sizes. Pointers are byte addresses in the memory, multiples of 4; 0 stands for
+ * an operand that is absent. `y` may be `x` and `dx` may be `dy`; nothing else may overlap.
+ */
+export interface Kernels {
+  /**
+   * y, mean, rstd = normalized x. `y` and `x` are [rows, cols]; `mean` and `rstd` [rows] or 0; `weight` and `bias` [cols] or 0.
+   */
+  layerNormForward(
+    y: number,
+    mean: number,
+    rstd: number,
+    x: number,
+    weight: number,
+    bias: number,
+    rows: number,
+    cols: number,
+    eps: number,
+  ): void;
+  /**
+   * dx = the gradient of x; `dweight` and `dbias` [cols] are added to. Each of the three may be 0. `mean` and `rstd` are what
+   * the forward pass gave.
+   */
+  layerNormBackward(
+    dx: number,
+    dweight: number,
+    dbias: number,
+    dy: number,
+    x: number,
+    mean: number,
+    rstd: number,
+    weight: number,
+    rows: number,
+    cols: number,
+  ): void;
+}
+
+/** An allocator of a memory: `allocate` returns the address of a block, a multiple of 4, or 0 when there is no room. */
+export interface Allocator {
+  allocate(bytes: number): number;
+  free(pointer: number): void;
+}
+
+export interface RuntimeOptions extends Partial<Allocator> {
+  /**
+   * The memory to compute in; by default a new one. Given alone, the runtime manages the whole of it, and it must be unused
+   * (all zeros); a memory that belongs to another module comes with that module's `allocate` and `free`.
+   */
+  memory?: WebAssembly.Memory;
+}
+
+const PAGES_MAX = 65536;
+
+/** The kernels instantiated over one memory, and the heap that hands out its blocks. */
+export class Runtime {
+  static #default: Runtime | undefined;
+
+  readonly memory: WebAssembly.Memory;
+  readonly kernels: Kernels;
+  readonly #allocator: Allocator;
+
+  private constructor(memory: WebAssembly.Memory, allocator?: Allocator) {
+    const link = (module: WebAssembly.Module): unknown => instantiateSync(module, { env: { memory } }).instance.exports;
+    this.memory = memory;
+    this.#allocator = allocator ?? (link(heapModule()) as Allocator);
+    this.kernels = link(kernelsModule()) as Kernels;
+  }
+
+  /** The runtime of everything that is not given another, made at its first use. */
+  static get default(): Runtime {
+    Runtime.#default ??= Runtime.create();
+    return Runtime.#default;
+  }
+
+  /**
+   * A runtime over a memory of its own, or over `memory`.
+   * @throws TypeError for a memory of the wrong kind or one in use, or when only one of `allocate` and `free` is given.
+   */
+  static create({ memory, allocate, free }: RuntimeOptions = {}): Runtime {
+    if ((allocate === undefined) !== (free === undefined)) {
+      throw new TypeError("Runtime.create: allocate and free must be given together");
+    }
+    if (memory === undefined) {
+      if (allocate) throw new TypeError("Runtime.create: allocate and free need the memory they manage");
+      return new Runtime(new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX }));
+    }
+    if (!(memory instanceof WebAssembly.Memory)) {
+      throw new TypeError(`Runtime.create: memory is ${describe(memory)}, expected a WebAssembly.Memory`);
+    }
+    if (!(memory.buffer instanceof ArrayBuffer)) {
+      throw new TypeError("Runtime.create: memory is shared, expected an unshared WebAssembly.Memory");
+    }
+    if (allocate && free) return new Runtime(memory, { allocate, free });
+    if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
+      throw new TypeError(
+        "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
+      );
+    }
+    return new Runtime(memory);
+  }
+
+  /**
+   * The address of a new block of `bytes` bytes, a multiple of 4. May grow the memory, which detaches all views of it but
+   * those of `Tensor.data` and `Parameter.grad`, which are made anew.
+   * @throws RangeError when the memory has no room for it; nothing is changed then.
+   */
+  allocate(bytes: number): number {
+    if (!Number.isInteger(bytes) || bytes < 0) {
+      throw new RangeError(`Runtime.allocate: bytes is ${describe(bytes)}, expected an integer of 0 or more`);
+    }
+    let pointer = 0;
+    if (bytes < PAGES_MAX * 65536) {
+      try {
+        pointer = this.#allocator.allocate(bytes) >>> 0;
+      } catch (error) {
+        // The heap traps before it changes anything.
+        if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      }
+    }
+    if (pointer === 0) throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes`);
+    return pointer;
+  }
+
+  /** Gives back a block that `allocate` returned. Each block once: the heap doesn't check. */
+  free(pointer: number): void {
+    this.#allocator.free(pointer);
+  }
+}
