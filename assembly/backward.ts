@@ -11,6 +11,7 @@
 // behind, delta = mean(x - mean), and xhat is ((x - mean) - delta) * rstd.
 
 import { Absent, Present, pair, sumLanes } from "./f32x4";
+import { accumulate, accumulateOne, addDbias, addDweight, centered, centeredOne } from "./gradients";
 import { shiftedMoments } from "./moments";
 
 // |mean| * rstd beyond which a row is far. The mean's own rounding, half a unit in its last place, moves xhat by 2^-24 of this.
@@ -84,27 +85,6 @@ function backwardRow<Shift>(
   const c = f32(f64x2.extract_lane(total, 1) * inverse * f64(r));
   if (weight) write<Present, Shift>(dx, dy, x, weight, cols, m, delta, r, a, c);
   else write<Absent, Shift>(dx, dy, x, weight, cols, m, delta, r, a, c);
-}
-
-/** x - mean, to the precision of x - mean. */
-function centered<Shift>(x: v128, m: v128, delta: v128): v128 {
-  x = f32x4.sub(x, m);
-  return isVoid<Shift>() ? x : f32x4.sub(x, delta);
-}
-
-/** The same for one number. */
-function centeredOne<Shift>(x: f32, m: f32, delta: f32): f32 {
-  return isVoid<Shift>() ? x - m : x - m - delta;
-}
-
-/** Adds `v` to the 4 floats at `pointer`. */
-function accumulate(pointer: usize, v: v128): void {
-  v128.store(pointer, f32x4.add(v128.load(pointer), v));
-}
-
-/** The same for one float. */
-function accumulateOne(pointer: usize, v: f32): void {
-  store<f32>(pointer, load<f32>(pointer) + v);
 }
 
 /** The first pass over a block of a row: [sum of g, sum of g * xhat], and with `Gradients` the row's part of dweight and dbias. */
@@ -188,53 +168,6 @@ function sums<Weight, Gradients, Shift>(
     }
   }
   return pair(s, q);
-}
-
-/** dweight += dy * xhat of one row, where `sums` did not. */
-function addDweight<Shift>(
-  dweight: usize, // [cols]
-  dy: usize, // [cols]
-  x: usize, // [cols]
-  cols: usize,
-  m: f32,
-  delta: f32,
-  r: f32,
-): void {
-  const mv = f32x4.splat(m);
-  const ev = f32x4.splat(delta);
-  const rv = f32x4.splat(r);
-  const end4 = (cols & ~3) << 2;
-  const end = cols << 2;
-  let i: usize = 0;
-
-  // 4 per step
-  for (; i < end4; i += 16) {
-    const xhat = f32x4.mul(centered<Shift>(v128.load(x + i), mv, ev), rv);
-    accumulate(dweight + i, f32x4.mul(v128.load(dy + i), xhat));
-  }
-
-  // tail, 1 per step
-  for (; i < end; i += 4) {
-    const xhat = centeredOne<Shift>(load<f32>(x + i), m, delta) * r;
-    accumulateOne(dweight + i, load<f32>(dy + i) * xhat);
-  }
-}
-
-/** dbias += dy of one row, where `sums` did not. */
-function addDbias(
-  dbias: usize, // [cols]
-  dy: usize, // [cols]
-  cols: usize,
-): void {
-  const end4 = (cols & ~3) << 2;
-  const end = cols << 2;
-  let i: usize = 0;
-
-  // 4 per step
-  for (; i < end4; i += 16) accumulate(dbias + i, v128.load(dy + i));
-
-  // tail, 1 per step
-  for (; i < end; i += 4) accumulateOne(dbias + i, load<f32>(dy + i));
 }
 
 /** rstd * ((g - a) - (x - mean) * c), 4 lanes. */

@@ -11,12 +11,18 @@
  * @module
  */
 
-import { checkEps, checkNormalizedShape, describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
-import { Runtime } from "./runtime.js";
-import { live, Scope, Tensor } from "./tensor.js";
-
-/** What the functions and the module compute on. */
-export type Operand = Float32Array | Tensor;
+import { checkEps, checkNormalizedShape, sameShape, sizeOf } from "./check.js";
+import {
+  checkAffine,
+  checkRows,
+  checkSame,
+  commonRuntime,
+  countOf,
+  type Operand,
+  onTensors,
+  shapeOf,
+} from "./operand.js";
+import { Tensor } from "./tensor.js";
 
 export interface WithStats<T extends Operand> {
   y: T;
@@ -55,7 +61,7 @@ export function layerNorm(
   weight?: Operand | null,
   bias?: Operand | null,
   eps?: number,
-): Float32Array;
+): Float32Array<ArrayBuffer>;
 export function layerNorm(
   x: Operand,
   normalizedShape: number | readonly number[],
@@ -80,7 +86,7 @@ export function layerNormWithStats(
   weight?: Operand | null,
   bias?: Operand | null,
   eps?: number,
-): WithStats<Float32Array>;
+): WithStats<Float32Array<ArrayBuffer>>;
 export function layerNormWithStats(
   x: Operand,
   normalizedShape: number | readonly number[],
@@ -115,7 +121,7 @@ export function layerNormBackward(
   mean: Operand,
   rstd: Operand,
   weight?: Operand | null,
-): Gradients<Float32Array>;
+): Gradients<Float32Array<ArrayBuffer>>;
 export function layerNormBackward(
   dy: Operand,
   x: Operand,
@@ -125,8 +131,8 @@ export function layerNormBackward(
 ): Gradients<Operand> {
   const where = "layerNormBackward";
   const runtime = commonRuntime(where, { dy, x, mean, rstd, weight });
-  checkSame(`${where}: x`, x, "dy", dy);
-  checkSame(`${where}: rstd`, rstd, "mean", mean);
+  checkSame(where, "x", x, "dy", dy);
+  checkSame(where, "rstd", rstd, "mean", mean);
   const rows = countOf(mean);
   const normalizedShape = normalizedShapeOf(dy, mean, weight);
   const cols = sizeOf(normalizedShape);
@@ -135,15 +141,15 @@ export function layerNormBackward(
       `${where}: dy has ${countOf(dy)} elements, expected ${rows} rows, one for each mean, of the same size`,
     );
   }
-  if (weight) checkAffine(`${where}: weight`, weight, normalizedShape);
+  if (weight) checkAffine(where, "weight", weight, normalizedShape);
+  const shape = shapeOf(dy);
   return onTensors(runtime, [dy, x, mean, rstd, weight], dy instanceof Tensor, (operands, scope) => {
-    const dx = scope.make(shapeOf(dy));
+    const dx = scope.make(shape);
     const dweight = scope.make(normalizedShape);
     const dbias = scope.make(normalizedShape);
     dweight.data.fill(0);
     dbias.data.fill(0);
-    const pointers = [dx, dweight, dbias, ...operands].map(pointerOf) as Pointers<8>;
-    runtime.kernels.layerNormBackward(...pointers, rows, cols);
+    run(runtime.kernels.layerNormBackward, [dx, dweight, dbias, ...operands], rows, cols);
     return { dx, dweight, dbias };
   });
 }
@@ -159,93 +165,29 @@ function forward(
 ): Partial<WithStats<Operand>> & { y: Operand } {
   const runtime = commonRuntime(where, { x, weight, bias });
   const trailing = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const rows = checkRows(`${where}: x`, x, trailing);
-  if (weight) checkAffine(`${where}: weight`, weight, trailing);
-  if (bias) checkAffine(`${where}: bias`, bias, trailing);
+  const cols = sizeOf(trailing);
+  const rows = checkRows(where, "x", x, trailing, cols);
+  if (weight) checkAffine(where, "weight", weight, trailing);
+  if (bias) checkAffine(where, "bias", bias, trailing);
   checkEps(`${where}: eps`, eps);
+  const shape = shapeOf(x);
+  const perRow = x instanceof Tensor ? shape.slice(0, -trailing.length) : [rows];
   return onTensors(runtime, [x, weight, bias], x instanceof Tensor, (operands, scope) => {
-    const y = scope.make(shapeOf(x));
-    const perRow = x instanceof Tensor ? x.shape.slice(0, -trailing.length) : [rows];
+    const y = scope.make(shape);
     const moments = stats ? { mean: scope.make(perRow), rstd: scope.make(perRow) } : {};
-    const pointers = [y, moments.mean, moments.rstd, ...operands].map(pointerOf) as Pointers<6>;
-    runtime.kernels.layerNormForward(...pointers, rows, sizeOf(trailing), eps);
+    run(runtime.kernels.layerNormForward, [y, moments.mean, moments.rstd, ...operands], rows, cols, eps);
     return { y, ...moments };
   });
 }
 
-type Pointers<N extends 6 | 8> = N extends 6
-  ? [number, number, number, number, number, number]
-  : [number, number, number, number, number, number, number, number];
-
-function pointerOf(tensor: Tensor | null | undefined): number {
-  return tensor ? tensor.pointer : 0;
-}
-
-function countOf(operand: Operand): number {
-  return operand instanceof Tensor ? operand.size : operand.length;
-}
-
-function shapeOf(operand: Operand): readonly number[] {
-  return operand instanceof Tensor ? operand.shape : [operand.length];
-}
-
-/** The number of rows of x; its trailing dimensions, or its length, must fit. */
-export function checkRows(where: string, x: Operand, normalizedShape: readonly number[]): number {
-  const cols = sizeOf(normalizedShape);
-  if (x instanceof Tensor) {
-    const leading = x.shape.length - normalizedShape.length;
-    if (leading < 0 || !sameShape(x.shape.slice(leading), normalizedShape)) {
-      throw new RangeError(
-        `${where} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`,
-      );
-    }
-  } else if (x.length % cols !== 0) {
-    throw new RangeError(`${where} has ${x.length} elements, expected a multiple of ${cols}`);
-  }
-  return countOf(x) / cols;
-}
-
-/** A Float32Array, or a Tensor that is not disposed, in `runtime` if that is given. */
-export function checkOperand(where: string, value: unknown, runtime?: Runtime): asserts value is Operand {
-  if (value instanceof Tensor) {
-    if (value.disposed) throw new TypeError(`${where} was disposed`);
-    if (runtime && value.runtime !== runtime) throw new TypeError(`${where} belongs to another runtime`);
-  } else if (!isFloat32Array(value)) {
-    throw new TypeError(`${where} is ${describe(value)}, expected a Float32Array or a Tensor`);
-  }
-}
-
-function checkAffine(where: string, operand: Operand, normalizedShape: readonly number[]): void {
-  if (operand instanceof Tensor && !sameShape(operand.shape, normalizedShape)) {
-    throw new RangeError(`${where} has the shape ${describe(operand.shape)}, expected ${describe(normalizedShape)}`);
-  }
-  if (countOf(operand) !== sizeOf(normalizedShape)) {
-    throw new RangeError(`${where} has ${countOf(operand)} elements, expected ${sizeOf(normalizedShape)}`);
-  }
-}
-
-/** As many elements as another operand and, where both are Tensors, its shape. */
-export function checkSame(where: string, operand: Operand, otherName: string, other: Operand): void {
-  const shapes = operand instanceof Tensor && other instanceof Tensor;
-  if (shapes && !sameShape(operand.shape, other.shape)) {
-    throw new RangeError(
-      `${where} has the shape ${describe(operand.shape)}, expected that of ${otherName}, ${describe(other.shape)}`,
-    );
-  }
-  if (countOf(operand) !== countOf(other)) {
-    throw new RangeError(`${where} has ${countOf(operand)} elements, expected ${countOf(other)}, as ${otherName} has`);
-  }
-}
-
-/** The runtime of the Tensors among the operands, which must be one; the default where there are none. */
-function commonRuntime(where: string, operands: Record<string, Operand | null | undefined>): Runtime {
-  let runtime: Runtime | undefined;
-  for (const [name, operand] of Object.entries(operands)) {
-    if (operand == null && (name === "weight" || name === "bias")) continue;
-    checkOperand(`${where}: ${name}`, operand, runtime);
-    if (operand instanceof Tensor) runtime = operand.runtime;
-  }
-  return runtime ?? Runtime.default;
+/** Calls a kernel with the addresses of its operands, 0 for one that is absent, and then with the sizes. */
+function run(
+  kernel: (...numbers: never) => void,
+  operands: readonly (Tensor | null | undefined)[],
+  ...sizes: number[]
+): void {
+  const pointers = operands.map((tensor) => (tensor ? tensor.pointer : 0));
+  (kernel as (...numbers: number[]) => void)(...pointers, ...sizes);
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */
@@ -257,32 +199,4 @@ function normalizedShapeOf(dy: Operand, mean: Operand, weight: Operand | null | 
   }
   if (weight) return [weight.length];
   return [countOf(mean) === 0 ? 0 : Math.floor(countOf(dy) / countOf(mean))];
-}
-
-/**
- * Computes on tensors: an operand that is one as it is, an array as a copy for the length of the call. The results are given
- * as Tensors or as arrays.
- */
-function onTensors<K extends string>(
-  runtime: Runtime,
-  operands: readonly (Operand | null | undefined)[],
-  asTensors: boolean,
-  compute: (operands: (Tensor | null)[], scope: Scope) => Partial<Record<K, Tensor>>,
-): Record<K, Operand> {
-  const scope = new Scope(runtime);
-  try {
-    const sources = operands.map((operand) => (isFloat32Array(operand) ? live(operand, runtime) : operand));
-    const tensors = sources.map((source) => {
-      if (typeof source !== "function") return source ?? null;
-      const copy = scope.make([source().length]);
-      copy.data.set(source());
-      return copy;
-    });
-    const results = Object.entries(compute(tensors, scope)) as [K, Tensor][];
-    if (asTensors) scope.keep(...results.map(([, tensor]) => tensor));
-    const given = results.map(([name, tensor]) => [name, asTensors ? tensor : tensor.data.slice()]);
-    return Object.fromEntries(given) as Record<K, Operand>;
-  } finally {
-    scope.end();
-  }
 }

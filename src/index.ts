@@ -3,14 +3,9 @@
  * @module
  */
 
-export {
-  type Gradients,
-  layerNorm,
-  layerNormBackward,
-  layerNormWithStats,
-  type Operand,
-  type WithStats,
-} from "./functional.js";
-export { LayerNorm, type LayerNormOptions, type LoadResult, type StateDict } from "./layer-norm.js";
+export { type Gradients, layerNorm, layerNormBackward, layerNormWithStats, type WithStats } from "./functional.js";
+export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
+export type { Operand } from "./operand.js";
 export { type Allocator, type Kernels, Runtime, type RuntimeOptions } from "./runtime.js";
+export type { Checkpoint, LoadResult, StateDict } from "./state-dict.js";
 export { Parameter, Tensor, type TensorOptions } from "./tensor.js";

@@ -5,9 +5,10 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import { checkBoolean, checkEps, checkNormalizedShape, checkNumbers, describe, sameShape, sizeOf } from "./check.js";
-import { checkOperand, checkRows, checkSame, type Operand } from "./functional.js";
+import { checkBoolean, checkEps, checkNormalizedShape, describe, sameShape, sizeOf } from "./check.js";
+import { checkOperand, checkRows, checkSame, countOf, type Operand } from "./operand.js";
 import { Runtime } from "./runtime.js";
+import { type Checkpoint, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { live, Parameter, Scope, Tensor } from "./tensor.js";
 
 export interface LayerNormOptions {
@@ -18,18 +19,6 @@ export interface LayerNormOptions {
   /** false: a weight without a bias. */
   bias?: boolean;
   runtime?: Runtime;
-}
-
-/** Copies of the parameters a module has. */
-export interface StateDict {
-  weight?: Float32Array;
-  bias?: Float32Array;
-}
-
-/** What `loadStateDict` found otherwise than expected; both empty when `strict`. */
-export interface LoadResult {
-  missingKeys: string[];
-  unexpectedKeys: string[];
 }
 
 /** One number a row. */
@@ -44,9 +33,6 @@ interface Saved extends Stats {
   /** Whether x is the module's own copy of an array, rather than the caller's Tensor. */
   copied: boolean;
 }
-
-/** The names a parameter goes by in checkpoints: PyTorch's, then Keras' and TensorFlow's, then Flax'. */
-const ALIASES = { weight: ["weight", "gamma", "scale"], bias: ["bias", "beta"] } as const;
 
 /**
  * Layer normalization over the trailing dimensions `normalizedShape`:
@@ -103,12 +89,13 @@ export class LayerNorm {
    * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
    */
   forward(x: Tensor, options?: { out?: Tensor }): Tensor;
-  forward(x: Float32Array, options?: { out?: Float32Array }): Float32Array;
+  forward(x: Float32Array): Float32Array<ArrayBuffer>;
+  forward<T extends Float32Array>(x: Float32Array, options: { out: T }): T;
   forward(x: Operand, { out }: { out?: Operand } = {}): Operand {
     const where = "LayerNorm.forward";
     this.#checkUsable(where);
-    checkOperand(`${where}: x`, x, this.#runtime);
-    const rows = checkRows(`${where}: x`, x, this.normalizedShape);
+    checkOperand(where, "x", x, this.#runtime);
+    const rows = checkRows(where, "x", x, this.normalizedShape, this.#cols);
     if (out !== undefined) checkOut(where, out, x, "x", this.#runtime);
     if (x instanceof Tensor) {
       if (out === x && this.#training) {
@@ -197,7 +184,8 @@ export class LayerNorm {
    * memory is full
    */
   backward(dy: Tensor, options?: { out?: Tensor }): Tensor;
-  backward(dy: Float32Array, options?: { out?: Float32Array }): Float32Array;
+  backward(dy: Float32Array): Float32Array<ArrayBuffer>;
+  backward<T extends Float32Array>(dy: Float32Array, options: { out: T }): T;
   backward(dy: Operand, { out }: { out?: Operand } = {}): Operand {
     const where = "LayerNorm.backward";
     this.#checkUsable(where);
@@ -206,13 +194,13 @@ export class LayerNorm {
     const saved = this.#saved;
     if (!saved) throw new TypeError(`${where}: there was no forward in training mode before it`);
     if (saved.x.disposed) throw new TypeError(`${where}: the x of the last forward was disposed`);
-    checkOperand(`${where}: dy`, dy, this.#runtime);
+    checkOperand(where, "dy", dy, this.#runtime);
     if (dy instanceof Tensor && !saved.copied && !sameShape(dy.shape, saved.x.shape)) {
       throw new RangeError(
         `${where}: dy has the shape ${describe(dy.shape)}, expected that of the last x, ${describe(saved.x.shape)}`,
       );
     }
-    const size = dy instanceof Tensor ? dy.size : dy.length;
+    const size = countOf(dy);
     if (size !== saved.x.size) {
       throw new RangeError(`${where}: dy has ${size} elements, expected ${saved.x.size}, as the last x had`);
     }
@@ -306,40 +294,8 @@ export class LayerNorm {
    * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported
    * @throws TypeError, RangeError for an entry that doesn't fit; nothing is changed then
    */
-  loadStateDict(
-    dict: Readonly<Record<string, ArrayLike<number> | Tensor | undefined>> | StateDict,
-    { strict = true }: { strict?: boolean } = {},
-  ): LoadResult {
-    const where = "LayerNorm.loadStateDict";
-    if (typeof dict !== "object" || dict === null) {
-      throw new TypeError(`${where}: dict is ${describe(dict)}, expected an object of arrays`);
-    }
-    checkBoolean(`${where}: strict`, strict);
-    const entries = new Map(Object.entries(dict).filter(([, value]) => value !== undefined));
-    const missingKeys: string[] = [];
-    const loads: { parameter: Parameter; values: Float32Array }[] = [];
-    for (const [name, parameter] of this.namedParameters()) {
-      const key = ALIASES[name].find((alias) => entries.has(alias));
-      if (key === undefined) {
-        missingKeys.push(name);
-        continue;
-      }
-      const value = entries.get(key);
-      entries.delete(key);
-      const numbers = value instanceof Tensor ? value.data : checkNumbers(`${where}: ${key}`, value);
-      if (numbers.length !== parameter.size) {
-        throw new RangeError(`${where}: ${key} has ${numbers.length} elements, expected ${parameter.size}`);
-      }
-      loads.push({ parameter, values: Float32Array.from(numbers) });
-    }
-    const unexpectedKeys = [...entries.keys()];
-    if (strict && missingKeys.length + unexpectedKeys.length > 0) {
-      const missing = missingKeys.map((name) => `${ALIASES[name as keyof typeof ALIASES].join(" or ")} is missing`);
-      const unexpected = unexpectedKeys.map((name) => `${describe(name)} is unknown`);
-      throw new RangeError(`${where}: ${[...missing, ...unexpected].join(", ")}`);
-    }
-    for (const { parameter, values } of loads) parameter.data.set(values);
-    return { missingKeys, unexpectedKeys };
+  loadStateDict(dict: Checkpoint | StateDict, { strict = true }: { strict?: boolean } = {}): LoadResult {
+    return loadParameters("LayerNorm.loadStateDict", this.namedParameters(), dict, strict);
   }
 
   /** Gives all memory back. A second time is harmless; any other use afterwards is an error. */
@@ -368,9 +324,9 @@ function deliver(y: Tensor, target: (() => Float32Array) | undefined): Float32Ar
 }
 
 function checkOut(where: string, out: unknown, like: Operand, name: string, runtime: Runtime): void {
-  checkOperand(`${where}: out`, out, runtime);
+  checkOperand(where, "out", out, runtime);
   if (out instanceof Tensor !== like instanceof Tensor) {
     throw new TypeError(`${where}: out is ${describe(out)}, expected ${describe(like)}, as ${name} is`);
   }
-  checkSame(`${where}: out`, out, name, like);
+  checkSame(where, "out", out, name, like);
 }

@@ -1,0 +1,88 @@
+"""Makes test/fixtures/*.safetensors with a real PyTorch (run: python3 scripts/fixtures.py).
+
+drift.safetensors   the weights and input of the drift experiment (examples/pytorch-gpt.js), float32
+golden.safetensors  layer_norm forward and backward on float32 inputs, computed by PyTorch in float64
+
+The version of PyTorch that made a file stands in its metadata.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import torch
+from torch.nn.functional import layer_norm
+
+FOLDER = Path(__file__).resolve().parent.parent / "test" / "fixtures"
+DTYPES = {torch.float32: "F32", torch.float64: "F64"}
+
+
+def save(name, tensors, metadata):
+    """Writes the safetensors format: the header's length in 8 bytes, the header in JSON, the data."""
+    header = {"__metadata__": {"torch": torch.__version__, **metadata}}
+    data = b""
+    for key, tensor in tensors.items():
+        # Doubles first, so that each tensor stays aligned to its own size.
+        raw = tensor.detach().contiguous().numpy().tobytes()
+        header[key] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
+        data += raw
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / name).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def drift():
+    torch.manual_seed(0)
+    tensors = {}
+    for i in range(30):
+        up, down = torch.nn.Linear(16, 64), torch.nn.Linear(64, 16)
+        tensors[f"{i}.up.weight"], tensors[f"{i}.up.bias"] = up.weight, up.bias
+        tensors[f"{i}.down.weight"], tensors[f"{i}.down.bias"] = down.weight, down.bias
+    tensors["x"] = torch.randn(1, 8, 16)
+    save("drift.safetensors", tensors, {})
+
+
+# name: (shape of x, normalized_shape, eps, weight?, bias?, offset, scale)
+CASES = {
+    "one dimension": ((7, 10), (10,), 1e-5, True, True, 0, 1),
+    "one row": ((33,), (33,), 1e-5, True, True, 0, 1),
+    "three leading dimensions": ((2, 3, 4, 5), (5,), 1e-5, True, True, 0, 1),
+    "two dimensions": ((3, 4, 6), (4, 6), 1e-3, True, True, 0, 1),
+    "three dimensions": ((2, 3, 5, 7), (3, 5, 7), 1e-6, True, True, 0, 1),
+    "no bias": ((5, 19), (19,), 1e-5, True, False, 0, 1),
+    "no affine": ((6, 21), (21,), 1e-5, False, False, 0, 1),
+    "tiny eps": ((4, 17), (17,), 1e-12, True, True, 0, 1),
+    "small numbers, where eps rules": ((3, 18), (18,), 1e-5, True, True, 0, 1e-3),
+    "an offset": ((4, 67), (67,), 1e-5, True, True, 1e4, 1),
+    "GPT-2 small": ((3, 768), (768,), 1e-5, True, True, 0.5, 2),
+}
+
+
+def golden():
+    torch.manual_seed(1)
+    tensors, cases = {}, {}
+    for name, (shape, normalized, eps, with_weight, with_bias, offset, scale) in CASES.items():
+        x = (torch.randn(shape) * scale + offset).float()
+        dy = torch.randn(shape)
+        weight = torch.rand(normalized) + 0.5 if with_weight else None
+        bias = torch.randn(normalized) if with_bias else None
+        inputs = {"x": x, "dy": dy, "weight": weight, "bias": bias}
+        inputs = {key: value for key, value in inputs.items() if value is not None}
+        exact = {key: value.double().requires_grad_(key != "dy") for key, value in inputs.items()}
+        y = layer_norm(exact["x"], normalized, exact.get("weight"), exact.get("bias"), eps)
+        y.backward(exact["dy"])
+        results = {"y": y, "dx": exact["x"].grad}
+        results.update({"d" + key: exact[key].grad for key in ("weight", "bias") if key in exact})
+        tensors.update({f"{name}/{key}": value for key, value in {**results, **inputs}.items()})
+        cases[name] = {"normalizedShape": normalized, "eps": eps}
+    tensors = dict(sorted(tensors.items(), key=lambda item: item[1].dtype != torch.float64))
+    save("golden.safetensors", tensors, {"cases": json.dumps(cases)})
+
+
+drift()
+golden()

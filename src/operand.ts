@@ -1,0 +1,115 @@
+/**
+ * What layer normalization is computed on: Tensors as they are, Float32Arrays by way of a copy. The checks take where and what
+ * an argument is apart, because words are only put together for an error.
+ * @module
+ */
+
+import { describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
+import { Runtime } from "./runtime.js";
+import { live, Scope, Tensor } from "./tensor.js";
+
+export type Operand = Float32Array | Tensor;
+
+export function countOf(operand: Operand): number {
+  return operand instanceof Tensor ? operand.size : operand.length;
+}
+
+export function shapeOf(operand: Operand): readonly number[] {
+  return operand instanceof Tensor ? operand.shape : [operand.length];
+}
+
+/** A Float32Array, or a Tensor that is not disposed, in `runtime` if that is given. */
+export function checkOperand(where: string, name: string, value: unknown, runtime?: Runtime): asserts value is Operand {
+  if (value instanceof Tensor) {
+    if (value.disposed) throw new TypeError(`${where}: ${name} was disposed`);
+    if (runtime && value.runtime !== runtime) throw new TypeError(`${where}: ${name} belongs to another runtime`);
+  } else if (!isFloat32Array(value)) {
+    throw new TypeError(`${where}: ${name} is ${describe(value)}, expected a Float32Array or a Tensor`);
+  }
+}
+
+/** The number of rows of x: the trailing dimensions of a Tensor, or the length of an array, must fit. */
+export function checkRows(
+  where: string,
+  name: string,
+  x: Operand,
+  normalizedShape: readonly number[],
+  cols: number,
+): number {
+  if (x instanceof Tensor) {
+    const leading = x.shape.length - normalizedShape.length;
+    if (!normalizedShape.every((dimension, i) => dimension === x.shape[leading + i])) {
+      throw new RangeError(
+        `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`,
+      );
+    }
+  } else if (x.length % cols !== 0) {
+    throw new RangeError(`${where}: ${name} has ${x.length} elements, expected a multiple of ${cols}`);
+  }
+  return countOf(x) / cols;
+}
+
+/** A weight or bias of the normalized shape. */
+export function checkAffine(where: string, name: string, operand: Operand, normalizedShape: readonly number[]): void {
+  if (operand instanceof Tensor && !sameShape(operand.shape, normalizedShape)) {
+    throw new RangeError(
+      `${where}: ${name} has the shape ${describe(operand.shape)}, expected ${describe(normalizedShape)}`,
+    );
+  }
+  if (countOf(operand) !== sizeOf(normalizedShape)) {
+    throw new RangeError(`${where}: ${name} has ${countOf(operand)} elements, expected ${sizeOf(normalizedShape)}`);
+  }
+}
+
+/** As many elements as another operand and, where both are Tensors, its shape. */
+export function checkSame(where: string, name: string, operand: Operand, otherName: string, other: Operand): void {
+  if (operand instanceof Tensor && other instanceof Tensor && !sameShape(operand.shape, other.shape)) {
+    throw new RangeError(
+      `${where}: ${name} has the shape ${describe(operand.shape)}, expected that of ${otherName}, ${describe(other.shape)}`,
+    );
+  }
+  if (countOf(operand) !== countOf(other)) {
+    throw new RangeError(
+      `${where}: ${name} has ${countOf(operand)} elements, expected ${countOf(other)}, as ${otherName} has`,
+    );
+  }
+}
+
+/** The runtime of the Tensors among the operands, which must be one; the default where there are none. */
+export function commonRuntime(where: string, operands: Record<string, Operand | null | undefined>): Runtime {
+  let runtime: Runtime | undefined;
+  for (const [name, operand] of Object.entries(operands)) {
+    if (operand == null && (name === "weight" || name === "bias")) continue;
+    checkOperand(where, name, operand, runtime);
+    if (operand instanceof Tensor) runtime = operand.runtime;
+  }
+  return runtime ?? Runtime.default;
+}
+
+/**
+ * Computes on tensors: an operand that is one as it is, an array as a copy for the length of the call. The results are given
+ * as Tensors or as arrays. An array may be a view of the memory, which may grow here: `compute` must not look at it.
+ */
+export function onTensors<K extends string>(
+  runtime: Runtime,
+  operands: readonly (Operand | null | undefined)[],
+  asTensors: boolean,
+  compute: (operands: (Tensor | null)[], scope: Scope) => Partial<Record<K, Tensor>>,
+): Record<K, Operand> {
+  const scope = new Scope(runtime);
+  try {
+    const sources = operands.map((operand) => (isFloat32Array(operand) ? live(operand, runtime) : operand));
+    const tensors = sources.map((source) => {
+      if (typeof source !== "function") return source ?? null;
+      const copy = scope.make([source().length]);
+      copy.data.set(source());
+      return copy;
+    });
+    const results = Object.entries(compute(tensors, scope)) as [K, Tensor][];
+    if (asTensors) scope.keep(...results.map(([, tensor]) => tensor));
+    const given = results.map(([name, tensor]) => [name, asTensors ? tensor : tensor.data.slice()]);
+    return Object.fromEntries(given) as Record<K, Operand>;
+  } finally {
+    scope.end();
+  }
+}

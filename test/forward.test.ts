@@ -1,0 +1,177 @@
+import { describe, expect, test } from "vitest";
+import { Arena, BUILDS, COLS, normal, ROWS } from "./helpers.js";
+import { forwardUnits, statsUnits, UNIT } from "./reference.js";
+
+interface Given {
+  rows: number;
+  cols: number;
+  x?: ArrayLike<number>;
+  weight?: ArrayLike<number> | null;
+  bias?: ArrayLike<number> | null;
+  eps?: number;
+  stats?: boolean;
+  misalignment?: number;
+  inPlace?: boolean;
+}
+
+/** Calls the kernel in an arena of its own. */
+function run(build: string, given: Given) {
+  const { rows, cols, stats = true, misalignment = 0, inPlace = false } = given;
+  const size = rows * cols;
+  const x = given.x ?? normal(size, 1);
+  const weight = given.weight === undefined ? normal(cols, 2) : given.weight;
+  const bias = given.bias === undefined ? normal(cols, 3) : given.bias;
+  const eps = given.eps ?? 1e-5;
+  const arena = new Arena(build, 2 * size + 2 * rows + 2 * cols, misalignment);
+  const xAt = arena.input(x);
+  const yAt = inPlace ? xAt : arena.output(size);
+  if (inPlace) arena.allow(xAt, size);
+  const meanAt = arena.output(rows, stats);
+  const rstdAt = arena.output(rows, stats);
+  const weightAt = arena.input(weight);
+  const biasAt = arena.input(bias);
+  arena.seal();
+  arena.kernels.layerNormForward(yAt, meanAt, rstdAt, xAt, weightAt, biasAt, rows, cols, eps);
+  return {
+    input: { x, weight, bias, rows, cols, eps },
+    y: arena.floats(yAt, size),
+    mean: stats ? arena.floats(meanAt, rows) : null,
+    rstd: stats ? arena.floats(rstdAt, rows) : null,
+    strayWrite: arena.strayWrite(),
+  };
+}
+
+describe.each(BUILDS)("forward, %s build", (build) => {
+  describe("matches the float64 reference", () => {
+    for (const cols of COLS) {
+      for (const rows of ROWS) {
+        test(`rows=${rows} cols=${cols}`, () => {
+          const { input, y, mean, rstd, strayWrite } = run(build, { rows, cols });
+          expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+          expect(statsUnits(mean!, rstd!, input)).toBeLessThanOrEqual(2);
+          expect(strayWrite).toBe(-1);
+        });
+      }
+    }
+  });
+
+  describe("takes every combination of absent operands", () => {
+    // x near zero and far from it: the two ways through the kernel that are compiled for each combination.
+    for (const offset of [0, 1000]) {
+      for (const cols of [17, 70]) {
+        for (const weight of [true, false]) {
+          for (const bias of [true, false]) {
+            for (const stats of [true, false]) {
+              test(`cols=${cols} offset=${offset} weight=${weight} bias=${bias} stats=${stats}`, () => {
+                const rows = 3;
+                const x = normal(rows * cols, 4, offset);
+                const absent = { ...(weight ? {} : { weight: null }), ...(bias ? {} : { bias: null }) };
+                const { input, y, strayWrite } = run(build, { rows, cols, x, stats, ...absent });
+                expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+                expect(strayWrite).toBe(-1);
+              });
+            }
+          }
+        }
+      }
+    }
+  });
+
+  test.each([4, 8, 12])("takes pointers that are %i bytes off a multiple of 16", (misalignment) => {
+    const given = { rows: 3, cols: 65 };
+    const { y, strayWrite } = run(build, { ...given, misalignment });
+    expect(y).toEqual(run(build, given).y);
+    expect(strayWrite).toBe(-1);
+  });
+
+  describe("is exact where float32 sums are not", () => {
+    const rows = 5;
+    const hard: Record<string, (size: number, cols: number) => Float32Array> = {
+      "offset 1e3": (size) => normal(size, 5, 1e3),
+      "offset -1e4": (size) => normal(size, 5, -1e4),
+      "offset 1e7": (size) => normal(size, 5, 1e7),
+      "scale 1e-6": (size) => normal(size, 5, 0, 1e-6),
+      "scale 1e20, beyond float32 when squared": (size) => normal(size, 5, 0, 1e20),
+      "scale 3e37": (size) => normal(size, 5, 0, 3e37),
+      "an outlier of 1e6 in the first place": (size, cols) => normal(size, 5).map((v, i) => (i % cols === 0 ? 1e6 : v)),
+      "far, and the first numbers mislead": (size, cols) =>
+        normal(size, 5, 1e4).map((v, i) => (i % cols < 16 && i % cols < cols / 2 ? v - 9e3 : v)),
+    };
+    for (const [name, make] of Object.entries(hard)) {
+      test.each([2, 17, 65, 768])(`${name}, cols=%i`, (cols) => {
+        const { input, y, mean, rstd } = run(build, {
+          rows,
+          cols,
+          x: make(rows * cols, cols),
+          weight: null,
+          bias: null,
+        });
+        expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+        expect(statsUnits(mean!, rstd!, input)).toBeLessThanOrEqual(2);
+      });
+    }
+
+    test("eps 0 with squares that underflow", () => {
+      const { input, y } = run(build, { rows, cols: 33, x: normal(rows * 33, 6, 0, 1e-25), eps: 0 });
+      expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+    });
+
+    test("more columns than one block of the sums", () => {
+      const cols = 2 * 4096 + 19;
+      const { input, y } = run(build, { rows: 2, cols });
+      expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+    });
+  });
+
+  test.each([0, 1, -3.7, 1e-30, 12345.678, 3e38])("gives a row of the constant %f the bias, exactly", (constant) => {
+    for (const cols of COLS) {
+      const { input, y } = run(build, { rows: 2, cols, x: new Float32Array(2 * cols).fill(constant) });
+      const bias = Array.from(input.bias!);
+      expect([...y]).toEqual([...bias, ...bias]);
+    }
+  });
+
+  test("gives NaN for zeros when eps is 0", () => {
+    const { y } = run(build, { rows: 1, cols: 4, x: new Float32Array(4), eps: 0 });
+    expect([...y]).toEqual([NaN, NaN, NaN, NaN]);
+  });
+
+  test.each([NaN, Infinity, -Infinity])("gives NaN in the row of a %f, and leaves the others alone", (bad) => {
+    const given = { rows: 3, cols: 37 };
+    const clean = run(build, given);
+    const x = Float32Array.from(clean.input.x);
+    x[37 + 20] = bad;
+    const { y, rstd } = run(build, { ...given, x });
+    expect(y.subarray(37, 74).every(Number.isNaN)).toBe(true);
+    expect(rstd![1]).toBeNaN();
+    expect(y.subarray(0, 37)).toEqual(clean.y.subarray(0, 37));
+    expect(y.subarray(74)).toEqual(clean.y.subarray(74));
+  });
+
+  test.each([0, 1e5, 1e22])("writes in place over x, offset or scale %f", (hard) => {
+    const given = { rows: 3, cols: 45, x: normal(3 * 45, 7, hard, Math.max(1, hard / 100)) };
+    const { y, strayWrite } = run(build, { ...given, inPlace: true });
+    expect(y).toEqual(run(build, given).y);
+    expect(strayWrite).toBe(-1);
+  });
+
+  test("gives a row the same bits alone and in a batch", () => {
+    const cols = 77;
+    const batch = run(build, { rows: 5, cols, x: normal(5 * cols, 8, 3) });
+    for (let row = 0; row < 5; row++) {
+      const x = (batch.input.x as Float32Array).slice(row * cols, (row + 1) * cols);
+      expect(run(build, { rows: 1, cols, x }).y).toEqual(batch.y.subarray(row * cols, (row + 1) * cols));
+    }
+  });
+});
+
+test("forward gives the same bits in every build", () => {
+  const given = { rows: 3, cols: 71 };
+  const [first, ...others] = BUILDS.map((build) => run(build, given).y);
+  for (const y of others) expect(y).toEqual(first);
+});
+
+test("a unit is that of float32", () => {
+  expect(Math.fround(1 + UNIT)).toBe(1 + UNIT);
+  expect(Math.fround(1 + UNIT / 2)).toBe(1);
+});

@@ -1,0 +1,179 @@
+import { describe, expect, expectTypeOf, test } from "vitest";
+import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "../src/index.js";
+import { normal } from "./helpers.js";
+import { dxUnits, forwardUnits, gradientUnits, referenceBackward, referenceForward, statsUnits } from "./reference.js";
+
+const rows = 6;
+const cols = 35;
+const x = normal(rows * cols, 1, 0.3, 2);
+const dy = normal(rows * cols, 2);
+const weight = normal(cols, 3);
+const bias = normal(cols, 4);
+const input = { x, dy, weight, bias, rows, cols, eps: 1e-3 };
+const { xhat } = referenceForward(input);
+
+describe("layerNorm", () => {
+  test("normalizes an array", () => {
+    const y = layerNorm(x, cols, weight, bias, 1e-3);
+    expectTypeOf(y).toExtend<Float32Array>();
+    expect(y).toBeInstanceOf(Float32Array);
+    expect(y.buffer).not.toBe(Runtime.default.memory.buffer);
+    expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+  });
+
+  test("normalizes a Tensor over several dimensions", () => {
+    const t = new Tensor([2, 3, 5, 7], x);
+    const y = layerNorm(t, [5, 7], new Tensor([5, 7], weight), new Tensor([5, 7], bias), 1e-3);
+    expectTypeOf(y).toEqualTypeOf<Tensor>();
+    expect(y.shape).toEqual([2, 3, 5, 7]);
+    expect(y.data).toEqual(layerNorm(x, cols, weight, bias, 1e-3));
+    expect([...t.data]).toEqual([...x]);
+  });
+
+  test("takes arrays beside Tensors, and the other way round", () => {
+    const expected = layerNorm(x, cols, weight, bias);
+    expect(layerNorm(new Tensor([rows, cols], x), cols, weight, bias).data).toEqual(expected);
+    expect(layerNorm(x, cols, new Tensor([cols], weight), new Tensor([cols], bias))).toEqual(expected);
+  });
+
+  test("has an eps of 1e-5, and neither weight nor bias, by default", () => {
+    expect(layerNorm(x, cols)).toEqual(new LayerNorm(cols, { elementwiseAffine: false, eps: 1e-5 }).forward(x));
+    expect(layerNorm(x, cols, null, null)).toEqual(layerNorm(x, cols, undefined, undefined, 1e-5));
+    expect(layerNorm(x, cols, undefined, bias)).toEqual(layerNorm(x, cols, new Float32Array(cols).fill(1), bias));
+  });
+
+  test("takes a batch without rows", () => {
+    expect(layerNorm(new Float32Array(0), 5).length).toBe(0);
+    expect(layerNorm(new Tensor([0, 5]), 5).shape).toEqual([0, 5]);
+  });
+
+  test("takes views of its own memory, which grows on the way", () => {
+    const runtime = Runtime.create();
+    const big = new Tensor([400, 500], normal(400 * 500, 5), { runtime });
+    const w = new Tensor([500], normal(500, 6), { runtime });
+    const b = new Tensor([500], normal(500, 7), { runtime });
+    const expected = layerNorm(big.data.slice(), 500, w.data.slice(), b.data.slice());
+    const before = runtime.memory.buffer;
+    expect(layerNorm(big.data, 500, w, b.data)).toEqual(expected);
+    expect(runtime.memory.buffer).not.toBe(before);
+  });
+
+  test.each([
+    [[[1, 2] as never, 2], TypeError, "layerNorm: x is [1, 2], expected a Float32Array or a Tensor"],
+    [[undefined as never, 2], TypeError, "layerNorm: x is undefined, expected a Float32Array or a Tensor"],
+    [
+      [new Float64Array(2) as never, 2],
+      TypeError,
+      "layerNorm: x is a Float64Array, expected a Float32Array or a Tensor",
+    ],
+    [[x, 0], RangeError, "layerNorm: normalizedShape is [0], expected integers of 1 or more"],
+    [[x, []], RangeError, "layerNorm: normalizedShape is [], expected at least one dimension"],
+    [
+      [x, "35" as never],
+      TypeError,
+      'layerNorm: normalizedShape is "35", expected a positive integer or a list of them',
+    ],
+    [[x, 36], RangeError, "layerNorm: x has 210 elements, expected a multiple of 36"],
+    [[x, cols, bias.slice(1)], RangeError, "layerNorm: weight has 34 elements, expected 35"],
+    [[x, cols, null, [0] as never], TypeError, "layerNorm: bias is [0], expected a Float32Array or a Tensor"],
+    [[x, [5, 7], new Tensor([35])], RangeError, "layerNorm: weight has the shape [35], expected [5, 7]"],
+    [[x, cols, null, null, -1], RangeError, "layerNorm: eps is -1, expected a finite number of 0 or more"],
+    [[x, cols, null, null, "1" as never], TypeError, 'layerNorm: eps is "1", expected a number'],
+    [[new Tensor([35, 6]), 35], RangeError, "layerNorm: x has the shape [35, 6], expected [..., 35]"],
+    [[new Tensor([7]), [5, 7]], RangeError, "layerNorm: x has the shape [7], expected [..., 5, 7]"],
+  ] as const)("refuses arguments that don't fit: %#", (args, kind, message) => {
+    expect(() => layerNorm(...(args as unknown as Parameters<typeof layerNorm>))).toThrow(new kind(message));
+  });
+
+  test("refuses disposed Tensors and those of two runtimes", () => {
+    const gone = new Tensor([2]);
+    gone.dispose();
+    expect(() => layerNorm(gone, 2)).toThrow(new TypeError("layerNorm: x was disposed"));
+    const other = new Tensor([2], undefined, { runtime: Runtime.create() });
+    expect(() => layerNorm(new Tensor([2]), 2, other)).toThrow(
+      new TypeError("layerNorm: weight belongs to another runtime"),
+    );
+    expect(layerNorm(other, 2).runtime).toBe(other.runtime);
+  });
+
+  test("out of memory gives back what it had taken", () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const t = new Tensor([9000], undefined, { runtime });
+    for (let i = 0; i < 3; i++) expect(() => layerNorm(t, 9000)).toThrow(/no room for 36000 bytes/);
+    expect(() => new Tensor([5000], undefined, { runtime })).not.toThrow();
+  });
+});
+
+describe("layerNormWithStats", () => {
+  test("gives mean and rstd, one a row", () => {
+    const { y, mean, rstd } = layerNormWithStats(x, cols, weight, bias, 1e-3);
+    expect(y).toEqual(layerNorm(x, cols, weight, bias, 1e-3));
+    expect(statsUnits(mean, rstd, input)).toBeLessThanOrEqual(2);
+  });
+
+  test("gives them the leading dimensions of a Tensor", () => {
+    const { mean, rstd } = layerNormWithStats(new Tensor([2, 3, 5, 7], x), [5, 7]);
+    expectTypeOf(mean).toEqualTypeOf<Tensor>();
+    expect(mean.shape).toEqual([2, 3]);
+    expect(rstd.shape).toEqual([2, 3]);
+    expect(layerNormWithStats(new Tensor([7], normal(7, 1)), 7).mean.shape).toEqual([]);
+  });
+});
+
+describe("layerNormBackward", () => {
+  const reference = referenceBackward(input);
+
+  test("gives the three gradients of arrays", () => {
+    const { mean, rstd } = layerNormWithStats(x, cols, weight, bias, 1e-3);
+    const { dx, dweight, dbias } = layerNormBackward(dy, x, mean, rstd, weight);
+    expect(dxUnits(dx, input)).toBeLessThanOrEqual(4);
+    const terms = xhat.map((value, i) => value * dy[i]!);
+    expect(gradientUnits(dweight, reference.dweight, terms)).toBeLessThanOrEqual(4);
+    expect(gradientUnits(dbias, reference.dbias, dy)).toBeLessThanOrEqual(4);
+  });
+
+  test("gives those of Tensors, in the shapes they have, with and without a weight", () => {
+    const t = new Tensor([2, 3, 5, 7], x);
+    const { mean, rstd } = layerNormWithStats(t, [5, 7]);
+    const dyTensor = new Tensor([2, 3, 5, 7], dy);
+    const { dx, dweight, dbias } = layerNormBackward(dyTensor, t, mean, rstd);
+    expectTypeOf(dx).toEqualTypeOf<Tensor>();
+    expect(dx.shape).toEqual([2, 3, 5, 7]);
+    expect(dweight.shape).toEqual([5, 7]);
+    expect(dbias.shape).toEqual([5, 7]);
+    const arrays = layerNormBackward(dy, x, mean, rstd);
+    expect(arrays.dx).toEqual(dx.data);
+    expect(arrays.dweight).toEqual(dweight.data);
+    const weighted = layerNormBackward(dyTensor, t, mean, rstd, new Tensor([5, 7], weight));
+    expect(weighted.dx.data).toEqual(layerNormBackward(dy, x, mean, rstd, weight).dx);
+  });
+
+  test("takes a batch without rows", () => {
+    const none = new Float32Array(0);
+    const { dx, dweight } = layerNormBackward(none, none, none, none, weight);
+    expect(dx.length).toBe(0);
+    expect([...dweight]).toEqual([...new Float32Array(cols)]);
+    const { mean, rstd } = layerNormWithStats(new Tensor([0, 5]), 5);
+    expect(layerNormBackward(new Tensor([0, 5]), new Tensor([0, 5]), mean, rstd).dbias.shape).toEqual([5]);
+  });
+
+  test("refuses operands that don't fit", () => {
+    const { mean, rstd } = layerNormWithStats(x, cols);
+    const call = (...args: unknown[]) =>
+      expect(() => layerNormBackward(...(args as Parameters<typeof layerNormBackward>)));
+    call(dy, x.slice(1), mean, rstd).toThrow(
+      new RangeError("layerNormBackward: x has 209 elements, expected 210, as dy has"),
+    );
+    call(dy, x, mean, rstd.slice(1)).toThrow(
+      new RangeError("layerNormBackward: rstd has 5 elements, expected 6, as mean has"),
+    );
+    call(dy, x, mean.slice(2), rstd.slice(2)).toThrow(RangeError);
+    call(dy, x, mean, rstd, weight.slice(1)).toThrow(RangeError);
+    call(dy, x, mean).toThrow(
+      new TypeError("layerNormBackward: rstd is undefined, expected a Float32Array or a Tensor"),
+    );
+    call(new Tensor([6, 35]), new Tensor([35, 6]), mean, rstd).toThrow(
+      new RangeError("layerNormBackward: x has the shape [35, 6], expected that of dy, [6, 35]"),
+    );
+  });
+});

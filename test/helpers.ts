@@ -1,0 +1,105 @@
+// What the tests share: seeded numbers, the builds of the kernels, and a memory that notices what is written to it.
+
+import { readFileSync } from "node:fs";
+import type { Kernels } from "../src/index.js";
+
+export const COLS = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 768, 1023];
+export const ROWS = [0, 1, 2, 3, 5];
+
+/** The builds of the kernels: one suite runs against each. */
+export const BUILDS = ["debug", "release"] as const;
+
+export function readBuild(name: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(readFileSync(new URL(`../build/${name}.wasm`, import.meta.url)));
+}
+
+/** Uniform numbers in (0, 1) from a seed (mulberry32). */
+export function uniform(seed: number): () => number {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 2 ** 32;
+  };
+}
+
+/** `size` numbers of N(0, 1) * scale + offset, as float32. */
+export function normal(size: number, seed: number, offset = 0, scale = 1): Float32Array<ArrayBuffer> {
+  const next = uniform(seed);
+  return Float32Array.from(
+    { length: size },
+    () => Math.sqrt(-2 * Math.log(next())) * Math.cos(2 * Math.PI * next()) * scale + offset,
+  );
+}
+
+const GUARD = 64;
+const PATTERN = 0xa5;
+
+/**
+ * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `writesOnly` then tells whether
+ * anything but the outputs was touched: guards, inputs, and all the rest of the memory.
+ */
+export class Arena {
+  readonly memory: WebAssembly.Memory;
+  readonly kernels: Kernels;
+  #next: number;
+  #outputs: [number, number][] = [];
+  #before: Uint8Array | undefined;
+
+  /** @param floats room for about so many @param misalignment of every operand, in bytes, from a multiple of 16 */
+  constructor(build: string, floats: number, misalignment = 0) {
+    this.memory = new WebAssembly.Memory({ initial: Math.ceil((floats * 4 + 20 * GUARD) / 65536) + 1 });
+    const module = new WebAssembly.Module(readBuild(build));
+    this.kernels = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports as unknown as Kernels;
+    new Uint8Array(this.memory.buffer).fill(PATTERN);
+    this.#next = GUARD + misalignment;
+  }
+
+  #place(length: number): number {
+    const pointer = this.#next;
+    // As far again past a multiple of 16.
+    this.#next = pointer + Math.ceil((length * 4 + GUARD) / 16) * 16;
+    return pointer;
+  }
+
+  /** Places an input; null is pointer 0. */
+  input(data: ArrayLike<number> | null): number {
+    if (!data) return 0;
+    const pointer = this.#place(data.length);
+    new Float32Array(this.memory.buffer, pointer, data.length).set(data);
+    return pointer;
+  }
+
+  /** Places an output of `length` floats, of garbage or, where it is to be added to, of `data`; not wanted is pointer 0. */
+  output(length: number, wanted = true, data?: ArrayLike<number>): number {
+    if (!wanted) return 0;
+    const pointer = this.#place(length);
+    if (data) new Float32Array(this.memory.buffer, pointer, length).set(data);
+    this.allow(pointer, length);
+    return pointer;
+  }
+
+  /** Lets the kernel write to `length` floats at `pointer`. */
+  allow(pointer: number, length: number): void {
+    this.#outputs.push([pointer, length * 4]);
+  }
+
+  /** To be called before the kernel is. */
+  seal(): void {
+    this.#before = new Uint8Array(this.memory.buffer).slice();
+  }
+
+  floats(pointer: number, length: number): Float32Array {
+    return new Float32Array(this.memory.buffer, pointer, length);
+  }
+
+  /** The address of the first byte outside of the outputs that has changed since `seal`, or -1. */
+  strayWrite(): number {
+    const now = new Uint8Array(this.memory.buffer).slice();
+    const before = this.#before;
+    if (!before) throw new Error("seal the arena before calling the kernel");
+    for (const [pointer, bytes] of this.#outputs) now.set(before.subarray(pointer, pointer + bytes), pointer);
+    if (Buffer.compare(now, before) === 0) return -1;
+    return now.findIndex((byte, i) => byte !== before[i]);
+  }
+}

@@ -1,0 +1,497 @@
+import { describe, expect, expectTypeOf, test } from "vitest";
+import { LayerNorm, layerNorm, Parameter, Runtime, Tensor } from "../src/index.js";
+import { normal } from "./helpers.js";
+import { dxUnits, forwardUnits, gradientUnits, referenceBackward, referenceForward } from "./reference.js";
+
+const rows = 6;
+const cols = 35;
+const x = normal(rows * cols, 1, 0.3, 2);
+const dy = normal(rows * cols, 2);
+const weight = normal(cols, 3);
+const bias = normal(cols, 4);
+const input = { x, dy, weight, bias, rows, cols, eps: 1e-5 };
+
+function make(options = {}): LayerNorm {
+  const ln = new LayerNorm(cols, options);
+  ln.loadStateDict({ weight, bias });
+  return ln;
+}
+
+describe("new LayerNorm", () => {
+  test("is ready at once, as PyTorch's: weight 1, bias 0, eps 1e-5, training", () => {
+    const ln = new LayerNorm(3);
+    expect(ln.normalizedShape).toEqual([3]);
+    expect(ln.eps).toBe(1e-5);
+    expect(ln.training).toBe(true);
+    expect(ln.weight).toBeInstanceOf(Parameter);
+    expect([...ln.weight!.data]).toEqual([1, 1, 1]);
+    expect([...ln.bias!.data]).toEqual([0, 0, 0]);
+    expect([...ln.weight!.grad]).toEqual([0, 0, 0]);
+  });
+
+  test("takes a list of dimensions, and options", () => {
+    expect(new LayerNorm([5, 7]).weight!.shape).toEqual([5, 7]);
+    const plain = new LayerNorm([7], { elementwiseAffine: false });
+    expect([plain.weight, plain.bias]).toEqual([null, null]);
+    const noBias = new LayerNorm(7, { bias: false, eps: 0 });
+    expect(noBias.weight!.size).toBe(7);
+    expect(noBias.bias).toBeNull();
+    expect(noBias.eps).toBe(0);
+  });
+
+  test.each([
+    [["8" as never], TypeError, 'LayerNorm: normalizedShape is "8", expected a positive integer or a list of them'],
+    [
+      [undefined as never],
+      TypeError,
+      "LayerNorm: normalizedShape is undefined, expected a positive integer or a list of them",
+    ],
+    [[0], RangeError, "LayerNorm: normalizedShape is [0], expected integers of 1 or more"],
+    [[[]], RangeError, "LayerNorm: normalizedShape is [], expected at least one dimension"],
+    [[[2, 1.5]], RangeError, "LayerNorm: normalizedShape is [2, 1.5], expected integers of 1 or more"],
+    [[[2, null as never]], TypeError, "LayerNorm: normalizedShape is [2, null], expected a list of integers"],
+    [[3, { eps: -1 }], RangeError, "LayerNorm: eps is -1, expected a finite number of 0 or more"],
+    [[3, { eps: NaN }], RangeError, "LayerNorm: eps is NaN, expected a finite number of 0 or more"],
+    [[3, { eps: "1e-5" as never }], TypeError, 'LayerNorm: eps is "1e-5", expected a number'],
+    [[3, { elementwiseAffine: 0 as never }], TypeError, "LayerNorm: elementwiseAffine is 0, expected true or false"],
+    [[3, { bias: null as never }], TypeError, "LayerNorm: bias is null, expected true or false"],
+    [[3, { runtime: null as never }], TypeError, "LayerNorm: runtime is null, expected a Runtime"],
+  ] as const)("refuses arguments that don't fit: %#", (args, kind, message) => {
+    expect(() => new LayerNorm(...(args as unknown as ConstructorParameters<typeof LayerNorm>))).toThrow(
+      new kind(message),
+    );
+  });
+
+  test("without room takes no memory", () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    for (let i = 0; i < 5; i++) expect(() => new LayerNorm(5000, { runtime })).toThrow(/no room for 20000 bytes/);
+    expect(new Tensor([12000], undefined, { runtime }).size).toBe(12000);
+  });
+});
+
+describe("forward", () => {
+  test("gives a new array for an array", () => {
+    const y = make().forward(x);
+    expectTypeOf(y).toExtend<Float32Array>();
+    expect(y).toBeInstanceOf(Float32Array);
+    expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+    expect(x).toEqual(normal(rows * cols, 1, 0.3, 2));
+  });
+
+  test("gives a new Tensor of the same shape for a Tensor, with the same bits", () => {
+    const ln = make();
+    const t = new Tensor([2, 3, 35], x);
+    const y = ln.forward(t);
+    expectTypeOf(y).toEqualTypeOf<Tensor>();
+    expect(y).not.toBe(t);
+    expect(y.shape).toEqual([2, 3, 35]);
+    expect(y.data).toEqual(ln.forward(x));
+    expect(new LayerNorm([3, 35]).forward(t).data).toEqual(new LayerNorm(105).forward(x));
+  });
+
+  test("gives the same bits in training and in eval mode", () => {
+    const ln = make();
+    expect(ln.forward(x)).toEqual(make().eval().forward(x));
+  });
+
+  test("takes a batch without rows", () => {
+    const ln = make();
+    expect(ln.forward(new Float32Array(0)).length).toBe(0);
+    expect(ln.backward(new Float32Array(0)).length).toBe(0);
+    expect(ln.forward(new Tensor([2, 0, 35])).shape).toEqual([2, 0, 35]);
+    expect(ln.backward(new Tensor([2, 0, 35])).shape).toEqual([2, 0, 35]);
+    expect([...ln.weight!.grad]).toEqual([...new Float32Array(cols)]);
+  });
+
+  test("writes to out and returns it", () => {
+    const ln = make();
+    const expected = ln.forward(x);
+    const array = new Float32Array(x.length);
+    expect(ln.forward(x, { out: array })).toBe(array);
+    expect(array).toEqual(expected);
+    const t = new Tensor([6, 35], x);
+    const out = new Tensor([6, 35]);
+    expect(ln.forward(t, { out })).toBe(out);
+    expect(out.data).toEqual(expected);
+  });
+
+  test("writes in place in eval mode", () => {
+    const ln = make().eval();
+    const expected = ln.forward(x);
+    const array = x.slice();
+    expect(ln.forward(array, { out: array })).toBe(array);
+    expect(array).toEqual(expected);
+    const t = new Tensor([6, 35], x);
+    expect(ln.forward(t, { out: t })).toBe(t);
+    expect(t.data).toEqual(expected);
+  });
+
+  test("writes in place over an array in training mode too: backward has its own copy", () => {
+    const ln = make();
+    const apart = make();
+    apart.forward(x);
+    const array = x.slice();
+    ln.forward(array, { out: array });
+    expect(ln.backward(dy)).toEqual(apart.backward(dy));
+  });
+
+  test("takes views of its own memory, for x and for out, while the memory grows", () => {
+    const runtime = Runtime.create();
+    const ln = new LayerNorm(1000, { runtime });
+    const t = new Tensor([40, 1000], normal(40000, 5), { runtime });
+    const target = new Tensor([40, 1000], undefined, { runtime });
+    const expected = new LayerNorm(1000).forward(t.data);
+    const before = runtime.memory.buffer;
+    const y = ln.forward(t.data, { out: target.data });
+    expect(runtime.memory.buffer).not.toBe(before);
+    expect(y).toEqual(expected);
+    expect(target.data).toEqual(expected);
+  });
+
+  test.each([
+    [[[1] as never], TypeError, "LayerNorm.forward: x is [1], expected a Float32Array or a Tensor"],
+    [[new Float32Array(1000)], RangeError, "LayerNorm.forward: x has 1000 elements, expected a multiple of 35"],
+    [[new Tensor([35, 6])], RangeError, "LayerNorm.forward: x has the shape [35, 6], expected [..., 35]"],
+    [[new Tensor([])], RangeError, "LayerNorm.forward: x has the shape [], expected [..., 35]"],
+    [[x, { out: new Float32Array(35) }], RangeError, "LayerNorm.forward: out has 35 elements, expected 210, as x has"],
+    [
+      [x, { out: new Tensor([6, 35]) as never }],
+      TypeError,
+      "LayerNorm.forward: out is a Tensor, expected a Float32Array, as x is",
+    ],
+    [[x, { out: 1 as never }], TypeError, "LayerNorm.forward: out is 1, expected a Float32Array or a Tensor"],
+    [
+      [new Tensor([6, 35]), { out: new Tensor([2, 3, 35]) }],
+      RangeError,
+      "LayerNorm.forward: out has the shape [2, 3, 35], expected that of x, [6, 35]",
+    ],
+    [
+      [new Tensor([35], undefined, { runtime: Runtime.create() })],
+      TypeError,
+      "LayerNorm.forward: x belongs to another runtime",
+    ],
+  ] as const)("refuses arguments that don't fit, and changes nothing: %#", (args, kind, message) => {
+    const ln = make();
+    ln.forward(x);
+    expect(() => (ln.forward as (...args: unknown[]) => unknown)(...args)).toThrow(new kind(message));
+    const apart = make();
+    apart.forward(x);
+    expect(ln.backward(dy)).toEqual(apart.backward(dy));
+    expect(ln.stateDict()).toEqual({ weight, bias });
+  });
+
+  test("refuses to write a Tensor in place in training mode", () => {
+    const t = new Tensor([35], x.subarray(0, 35));
+    expect(() => make().forward(t, { out: t })).toThrow(
+      new RangeError("LayerNorm.forward: out is x, which backward will need; give another out, or call eval() first"),
+    );
+    expect(t.data).toEqual(x.subarray(0, 35));
+  });
+});
+
+describe("backward", () => {
+  const reference = referenceBackward(input);
+  const { xhat } = referenceForward(input);
+  const terms = xhat.map((value, i) => value * dy[i]!);
+
+  test("gives dx and adds to the gradients", () => {
+    const ln = make();
+    ln.forward(x);
+    const dx = ln.backward(dy);
+    expectTypeOf(dx).toExtend<Float32Array>();
+    expect(dxUnits(dx, input)).toBeLessThanOrEqual(4);
+    expect(gradientUnits(ln.weight!.grad, reference.dweight, terms)).toBeLessThanOrEqual(4);
+    expect(gradientUnits(ln.bias!.grad, reference.dbias, dy)).toBeLessThanOrEqual(4);
+  });
+
+  test("adds again when called again, until zeroGrad", () => {
+    const ln = make();
+    ln.forward(x);
+    const first = ln.backward(dy);
+    const grad = ln.bias!.grad.slice();
+    expect(ln.backward(dy)).toEqual(first);
+    const twice = (values: Float64Array) => values.map((value) => 2 * value);
+    expect(gradientUnits(ln.weight!.grad, twice(reference.dweight), [...terms, ...terms])).toBeLessThanOrEqual(4);
+    expect(gradientUnits(ln.bias!.grad, twice(reference.dbias), [...dy, ...dy])).toBeLessThanOrEqual(4);
+    ln.zeroGrad();
+    expect([...ln.weight!.grad, ...ln.bias!.grad].every((value) => value === 0)).toBe(true);
+    ln.backward(dy);
+    expect(ln.bias!.grad).toEqual(grad);
+  });
+
+  test("is of the kind of dy, whatever x was, with the same bits", () => {
+    const ln = make();
+    const t = new Tensor([2, 3, 35], x);
+    ln.forward(x);
+    const expected = ln.backward(dy);
+    const ofTensor = ln.backward(new Tensor([6, 35], dy));
+    expectTypeOf(ofTensor).toEqualTypeOf<Tensor>();
+    expect(ofTensor.shape).toEqual([6, 35]);
+    expect(ofTensor.data).toEqual(expected);
+    ln.forward(t);
+    expect(ln.backward(new Tensor([2, 3, 35], dy)).data).toEqual(expected);
+    expect(ln.backward(dy)).toEqual(expected);
+  });
+
+  test("writes to out, which may be dy", () => {
+    const ln = make();
+    ln.forward(x);
+    const expected = ln.backward(dy);
+    const array = dy.slice();
+    expect(ln.backward(array, { out: array })).toBe(array);
+    expect(array).toEqual(expected);
+    const t = new Tensor([6, 35], dy);
+    expect(ln.backward(t, { out: t })).toBe(t);
+    expect(t.data).toEqual(expected);
+    const out = new Float32Array(dy.length);
+    expect(ln.backward(dy, { out })).toBe(out);
+    expect(out).toEqual(expected);
+  });
+
+  test("works without weight and bias", () => {
+    const ln = new LayerNorm(cols, { elementwiseAffine: false });
+    ln.forward(x);
+    expect(dxUnits(ln.backward(dy), { ...input, weight: null })).toBeLessThanOrEqual(4);
+    const noBias = new LayerNorm(cols, { bias: false });
+    noBias.forward(x);
+    noBias.backward(dy);
+    expect(gradientUnits(noBias.weight!.grad, reference.dweight, terms)).toBeLessThanOrEqual(4);
+  });
+
+  test("leaves the gradient of a parameter alone that does not require it", () => {
+    const all = make();
+    all.forward(x);
+    const dx = all.backward(dy);
+    for (const frozen of ["weight", "bias"] as const) {
+      const other = frozen === "weight" ? "bias" : "weight";
+      const ln = make();
+      ln[frozen]!.requiresGrad = false;
+      ln.forward(x);
+      expect(ln.backward(dy)).toEqual(dx);
+      expect(ln[frozen]!.grad.every((value) => value === 0)).toBe(true);
+      expect(ln[other]!.grad).toEqual(all[other]!.grad);
+    }
+  });
+
+  test("holds when the memory has grown since forward", () => {
+    const runtime = Runtime.create();
+    const ln = make({ runtime });
+    ln.forward(x);
+    runtime.memory.grow(3);
+    const apart = make();
+    apart.forward(x);
+    expect(ln.backward(dy)).toEqual(apart.backward(dy));
+    expect(ln.weight!.grad).toEqual(apart.weight!.grad);
+  });
+
+  test("is of the last forward, whatever sizes came before", () => {
+    const ln = make();
+    for (const count of [1, 4, 2, 6]) ln.forward(x.slice(0, count * cols));
+    const apart = make();
+    apart.forward(x);
+    expect(ln.backward(dy)).toEqual(apart.backward(dy));
+  });
+
+  test("before any forward, in eval mode, or after it, is an error that says so", () => {
+    const ln = make();
+    const never = new TypeError("LayerNorm.backward: there was no forward in training mode before it");
+    expect(() => ln.backward(dy)).toThrow(never);
+    ln.eval().forward(x);
+    expect(() => ln.backward(dy)).toThrow(
+      new TypeError("LayerNorm.backward: in eval mode, which keeps nothing for backward; call train() first"),
+    );
+    ln.train();
+    expect(() => ln.backward(dy)).toThrow(never);
+    ln.forward(x);
+    ln.eval().train();
+    expect(() => ln.backward(dy)).toThrow(never);
+  });
+
+  test.each([
+    [[new Float32Array(35)], RangeError, "LayerNorm.backward: dy has 35 elements, expected 210, as the last x had"],
+    [
+      [new Tensor([7, 35])],
+      RangeError,
+      "LayerNorm.backward: dy has the shape [7, 35], expected that of the last x, [6, 35]",
+    ],
+    [["dy"], TypeError, 'LayerNorm.backward: dy is "dy", expected a Float32Array or a Tensor'],
+    [[dy, { out: new Float32Array(2) }], RangeError, "LayerNorm.backward: out has 2 elements, expected 210, as dy has"],
+  ])("refuses a dy or out that doesn't fit, and changes no gradient: %#", (args, kind, message) => {
+    const ln = make();
+    ln.forward(new Tensor([6, 35], x));
+    expect(() => (ln.backward as (...args: unknown[]) => unknown)(...args)).toThrow(new kind(message));
+    expect(ln.weight!.grad.every((value) => value === 0)).toBe(true);
+  });
+
+  test("after the x it needs was disposed is an error that says so", () => {
+    const ln = make();
+    const t = new Tensor([6, 35], x);
+    ln.forward(t);
+    t.dispose();
+    expect(() => ln.backward(dy)).toThrow(new TypeError("LayerNorm.backward: the x of the last forward was disposed"));
+  });
+});
+
+describe("modes and parameters", () => {
+  test("train and eval return the module", () => {
+    const ln = new LayerNorm(2);
+    expect(ln.eval()).toBe(ln);
+    expect(ln.training).toBe(false);
+    expect(ln.train()).toBe(ln);
+    expect(ln.training).toBe(true);
+    expect(ln.train(false).training).toBe(false);
+    expect(() => ln.train("yes" as never)).toThrow(TypeError);
+  });
+
+  test("parameters and namedParameters give what there is", () => {
+    const ln = new LayerNorm(2);
+    expect(ln.parameters()).toEqual([ln.weight, ln.bias]);
+    expect(ln.namedParameters()).toEqual([
+      ["weight", ln.weight],
+      ["bias", ln.bias],
+    ]);
+    expect(new LayerNorm(2, { bias: false }).parameters().length).toBe(1);
+    expect(new LayerNorm(2, { elementwiseAffine: false }).parameters()).toEqual([]);
+  });
+
+  test("what is written to a parameter's data is used", () => {
+    const ln = new LayerNorm(cols);
+    ln.weight!.data.set(weight);
+    ln.bias!.data.set(bias);
+    expect(ln.forward(x)).toEqual(layerNorm(x, cols, weight, bias));
+  });
+
+  test("resetParameters sets ones and zeros", () => {
+    const ln = make();
+    ln.resetParameters();
+    expect(ln.stateDict()).toEqual(new LayerNorm(cols).stateDict());
+  });
+});
+
+describe("state dicts", () => {
+  test("stateDict gives copies", () => {
+    const ln = make();
+    const dict = ln.stateDict();
+    expect(dict).toEqual({ weight, bias });
+    dict.weight![0] = 99;
+    expect(ln.weight!.data[0]).toBe(weight[0]);
+    expect(new LayerNorm(2, { bias: false }).stateDict()).toEqual({ weight: new Float32Array([1, 1]) });
+    expect(new LayerNorm(2, { elementwiseAffine: false }).stateDict()).toEqual({});
+  });
+
+  test.each([
+    ["weight and bias", { weight, bias }],
+    ["gamma and beta", { gamma: weight, beta: bias }],
+    ["scale and bias", { scale: weight, bias }],
+    ["lists of numbers", { weight: [...weight], bias: [...bias] }],
+    ["Tensors", { weight: new Tensor([35], weight), bias: new Tensor([5, 7], bias) }],
+  ])("loadStateDict takes %s", (_, dict) => {
+    const ln = new LayerNorm(cols);
+    expect(ln.loadStateDict(dict)).toEqual({ missingKeys: [], unexpectedKeys: [] });
+    expect(ln.stateDict()).toEqual({ weight, bias });
+  });
+
+  test("loadStateDict takes another module's stateDict, and its own live data crosswise", () => {
+    const ln = new LayerNorm(cols);
+    ln.loadStateDict(make().stateDict());
+    ln.loadStateDict({ weight: ln.bias!.data, bias: ln.weight!.data });
+    expect(ln.stateDict()).toEqual({ weight: bias, bias: weight });
+  });
+
+  test.each([
+    [{ weight }, RangeError, "LayerNorm.loadStateDict: bias or beta is missing"],
+    [{}, RangeError, "LayerNorm.loadStateDict: weight or gamma or scale is missing, bias or beta is missing"],
+    [{ weight, bias, extra: bias }, RangeError, 'LayerNorm.loadStateDict: "extra" is unknown'],
+    [{ weight, gamma: weight, bias }, RangeError, 'LayerNorm.loadStateDict: "gamma" is unknown'],
+    [{ weight: bias, bias: bias.slice(1) }, RangeError, "LayerNorm.loadStateDict: bias has 34 elements, expected 35"],
+    [
+      { weight: bias, bias: "0" },
+      TypeError,
+      'LayerNorm.loadStateDict: bias is "0", expected a Float32Array or a list of numbers',
+    ],
+    [null, TypeError, "LayerNorm.loadStateDict: dict is null, expected an object of arrays"],
+  ])("loadStateDict refuses what doesn't fit, and changes nothing: %#", (dict, kind, message) => {
+    const ln = make();
+    expect(() => ln.loadStateDict(dict as never)).toThrow(new kind(message));
+    expect(ln.stateDict()).toEqual({ weight, bias });
+  });
+
+  test("loadStateDict, not strict, loads what fits and reports the rest", () => {
+    const ln = new LayerNorm(cols);
+    const result = ln.loadStateDict({ gamma: weight, extra: bias }, { strict: false });
+    expect(result).toEqual({ missingKeys: ["bias"], unexpectedKeys: ["extra"] });
+    expect(ln.weight!.data).toEqual(weight);
+    expect(() => ln.loadStateDict({ weight: [1] }, { strict: false })).toThrow(RangeError);
+  });
+});
+
+describe("memory", () => {
+  test("a million forward and backward calls on arrays leave it at its first size", () => {
+    const runtime = Runtime.create();
+    const ln = new LayerNorm(8, { runtime });
+    const arrays = [1, 2, 3].map((count) => normal(8 * count, count));
+    for (let i = 0; i < 1e6; i++) ln.backward(ln.forward(arrays[i % 3]!));
+    expect(runtime.memory.buffer.byteLength).toBe(65536);
+  });
+
+  test("a module disposed gives all of it back", () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const largest = () => {
+      for (let size = 16384; ; size--) {
+        try {
+          new Tensor([size], undefined, { runtime }).dispose();
+          return size;
+        } catch {}
+      }
+    };
+    const before = largest();
+    const ln = new LayerNorm(cols, { runtime });
+    ln.forward(x);
+    const t = new Tensor([6, 35], x, { runtime });
+    ln.forward(t).dispose();
+    ln.backward(t).dispose();
+    expect(largest()).toBeLessThan(before);
+    t.dispose();
+    ln.dispose();
+    expect(largest()).toBe(before);
+  });
+
+  test("dispose twice is harmless, use afterwards is an error", () => {
+    const ln = make();
+    ln.dispose();
+    ln.dispose();
+    ln[Symbol.dispose]();
+    for (const use of [
+      () => ln.forward(x),
+      () => ln.backward(dy),
+      () => ln.train(),
+      () => ln.parameters(),
+      () => ln.zeroGrad(),
+      () => ln.resetParameters(),
+      () => ln.stateDict(),
+      () => ln.loadStateDict({ weight, bias }),
+      () => ln.weight!.data,
+      () => ln.bias!.grad,
+    ]) {
+      expect(use).toThrow(TypeError);
+      expect(use).toThrow(/disposed/);
+    }
+  });
+
+  test("out of memory in forward or backward leaves all as before", () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const ln = make({ runtime });
+    ln.forward(x);
+    const big = new Float32Array(300 * cols);
+    for (let i = 0; i < 5; i++) {
+      expect(() => ln.forward(big)).toThrow(new RangeError("Runtime.allocate: out of memory, no room for 42000 bytes"));
+    }
+    const filler = new Tensor([14000], undefined, { runtime });
+    expect(() => ln.backward(dy, { out: dy })).not.toThrow();
+    filler.dispose();
+    const apart = make();
+    apart.forward(x);
+    expect(ln.stateDict()).toEqual({ weight, bias });
+    expect(ln.backward(normal(rows * cols, 2))).toEqual(apart.backward(normal(rows * cols, 2)));
+  });
+});

@@ -1,0 +1,131 @@
+import { describe, expect, test } from "vitest";
+import { LayerNorm, Runtime, Tensor } from "../src/index.js";
+import { normal } from "./helpers.js";
+
+const page = 65536;
+const memoryOf = (initial: number, maximum = initial) => new WebAssembly.Memory({ initial, maximum });
+
+describe("Runtime", () => {
+  test("default is one and the same", () => {
+    expect(Runtime.default).toBe(Runtime.default);
+    expect(new Tensor([1]).runtime).toBe(Runtime.default);
+  });
+
+  test("create makes a memory of its own", () => {
+    const runtime = Runtime.create();
+    expect(runtime.memory).not.toBe(Runtime.default.memory);
+    expect(runtime.memory.buffer.byteLength).toBe(page);
+    expect(new LayerNorm(4, { runtime }).weight!.runtime).toBe(runtime);
+  });
+
+  test("takes an unused memory and manages it", () => {
+    const memory = memoryOf(0, 2);
+    const runtime = Runtime.create({ memory });
+    expect(runtime.memory).toBe(memory);
+    expect(new LayerNorm(2, { runtime }).forward(new Float32Array([1, 2]))[1]).toBeCloseTo(1, 4);
+  });
+
+  test("computes in the memory of another module, with that module's allocator", () => {
+    const memory = memoryOf(2);
+    const bytes = new Uint8Array(memory.buffer).fill(0x5a);
+    let next = page;
+    const freed: number[] = [];
+    const runtime: Runtime = Runtime.create({
+      memory,
+      allocate: (size): number => {
+        const pointer = next;
+        next += Math.ceil(size / 4) * 4;
+        return pointer;
+      },
+      free: (pointer) => freed.push(pointer),
+    });
+    const ln = new LayerNorm(17, { runtime });
+    const x = normal(34, 1);
+    expect(ln.forward(x)).toEqual(new LayerNorm(17).forward(x));
+    ln.dispose();
+    expect(freed.length).toBeGreaterThan(4);
+    expect(new Set(freed).size).toBe(freed.length);
+    expect(bytes.subarray(0, page).every((byte) => byte === 0x5a)).toBe(true);
+    expect(bytes.subarray(next).every((byte) => byte === 0x5a)).toBe(true);
+  });
+
+  test("computes on a tensor that another module placed in its memory", () => {
+    const memory = memoryOf(1);
+    new Float32Array(memory.buffer, 4096, 4).set([1, 2, 3, 4]);
+    const runtime = Runtime.create({ memory, allocate: () => 8192, free: () => {} });
+    const x = new Tensor([4], undefined, { runtime, pointer: 4096 });
+    const out = new Tensor([4], undefined, { runtime, pointer: 4100 + 16 });
+    const ln = new LayerNorm(4, { runtime, elementwiseAffine: false }).eval();
+    expect(ln.forward(x, { out })).toBe(out);
+    expect([...new Float32Array(memory.buffer, 4116, 4)].map((v) => v.toFixed(4))).toEqual([
+      "-1.3416",
+      "-0.4472",
+      "0.4472",
+      "1.3416",
+    ]);
+  });
+
+  test("takes an allocator's pointers as unsigned", () => {
+    // As WebAssembly exports return them, i32: 0x80000000 is negative.
+    const runtime = Runtime.create({ memory: memoryOf(1), allocate: () => -0x80000000, free: () => {} });
+    expect(runtime.allocate(4)).toBe(0x80000000);
+  });
+
+  test.each([
+    [{ memory: 1 as never }, TypeError, "Runtime.create: memory is 1, expected a WebAssembly.Memory"],
+    [
+      { memory: memoryOf(1), allocate: (): number => 0 },
+      TypeError,
+      "Runtime.create: allocate and free must be given together",
+    ],
+    [
+      { allocate: (): number => 0, free: () => {} },
+      TypeError,
+      "Runtime.create: allocate and free need the memory they manage",
+    ],
+    [
+      { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }) },
+      TypeError,
+      "Runtime.create: memory is shared, expected an unshared WebAssembly.Memory",
+    ],
+  ])("refuses options that don't fit: %#", (options, kind, message) => {
+    expect(() => Runtime.create(options)).toThrow(new kind(message));
+  });
+
+  test("refuses a memory in use without the allocator it belongs to, and leaves it alone", () => {
+    const memory = memoryOf(1);
+    new Uint8Array(memory.buffer)[page - 1] = 1;
+    expect(() => Runtime.create({ memory })).toThrow(TypeError);
+    expect(() => Runtime.create({ memory })).toThrow(/in use .* allocate and free/);
+    expect(new Uint8Array(memory.buffer).subarray(0, page - 1).every((byte) => byte === 0)).toBe(true);
+  });
+
+  test("allocate refuses what is not a size", () => {
+    for (const bytes of [-1, 1.5, NaN]) expect(() => Runtime.default.allocate(bytes)).toThrow(RangeError);
+  });
+
+  test.each([page * 4, 2 ** 31, 2 ** 32, 2 ** 40])("out of memory names the %i bytes asked for", (bytes) => {
+    const runtime = Runtime.create({ memory: memoryOf(1, 2) });
+    const kept = new Tensor([4], [1, 2, 3, 4], { runtime });
+    expect(() => runtime.allocate(bytes)).toThrow(
+      new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes`),
+    );
+    expect([...kept.data]).toEqual([1, 2, 3, 4]);
+    expect(new Tensor([4], kept.data, { runtime }).data).toEqual(kept.data);
+  });
+
+  test("an allocator that returns 0 or traps is out of memory, any other error is its own", () => {
+    const memory = memoryOf(1);
+    expect(() => Runtime.create({ memory, allocate: () => 0, free: () => {} }).allocate(12)).toThrow(
+      /no room for 12 bytes/,
+    );
+    const failing = Runtime.create({
+      memory,
+      allocate: () => {
+        throw new Error("mine");
+      },
+      free: () => {},
+    });
+    expect(() => failing.allocate(12)).toThrow("mine");
+  });
+});

@@ -1,0 +1,192 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { describe, expect, test } from "vitest";
+import { Parameter, Runtime, Tensor } from "../src/index.js";
+
+/** Makes the memory grow, so that every view of it is gone. */
+function grow(runtime = Runtime.default): void {
+  runtime.memory.grow(1);
+}
+
+describe("Tensor", () => {
+  test("is zeros, also where memory was used before", () => {
+    const runtime = Runtime.create();
+    new Tensor([2, 3], [1, 2, 3, 4, 5, 6], { runtime }).dispose();
+    const t = new Tensor([2, 3], undefined, { runtime });
+    expect([...t.data]).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(t.shape).toEqual([2, 3]);
+    expect(t.size).toBe(6);
+  });
+
+  test.each([
+    ["a Float32Array", new Float32Array([1, 2, 3])],
+    ["a list", [1, 2, 3]],
+    ["a Float64Array", new Float64Array([1, 2, 3])],
+  ])("copies %s", (_, source) => {
+    const t = new Tensor([3], source);
+    source[0] = 9;
+    expect([...t.data]).toEqual([1, 2, 3]);
+  });
+
+  test("takes a Float32Array of another realm", () => {
+    const foreign = runInNewContext("new Float32Array([1, 2])") as Float32Array;
+    expect(foreign instanceof Float32Array).toBe(false);
+    expect([...new Tensor([2], foreign).data]).toEqual([1, 2]);
+  });
+
+  test("has a shape that neither the caller nor a reader can change", () => {
+    const shape = [2, 3];
+    const t = new Tensor(shape);
+    shape[0] = 7;
+    expect(t.shape).toEqual([2, 3]);
+    expect(Object.isFrozen(t.shape)).toBe(true);
+  });
+
+  test.each([[[]], [[0]], [[3, 0, 2]]])("may have the shape %j", (shape) => {
+    const t = new Tensor(shape);
+    expect(t.data.length).toBe(shape.reduce((size: number, n) => size * n, 1));
+    expect(t.pointer).toBeGreaterThan(0);
+  });
+
+  test("data is live: the same view until the memory grows, then a new one of the same elements", () => {
+    const t = new Tensor([2], [1, 2]);
+    const before = t.data;
+    before[0] = 5;
+    expect(t.data).toBe(before);
+    grow();
+    expect(before.length).toBe(0);
+    expect([...t.data]).toEqual([5, 2]);
+    expect(t.data.byteOffset).toBe(t.pointer);
+  });
+
+  test("copies from a view of its own memory, even when making room for it moves that memory", () => {
+    const runtime = Runtime.create();
+    const big = new Tensor(
+      [10000],
+      Array.from({ length: 10000 }, (_, i) => i),
+      { runtime },
+    );
+    const size = runtime.memory.buffer.byteLength;
+    const copy = new Tensor([10000], big.data, { runtime });
+    expect(runtime.memory.buffer.byteLength).toBeGreaterThan(size);
+    expect(copy.data).toEqual(big.data);
+  });
+
+  test("dispose gives the memory back, twice is harmless, use afterwards is an error", () => {
+    const t = new Tensor([4]);
+    const pointer = t.pointer;
+    expect(t.disposed).toBe(false);
+    t.dispose();
+    t.dispose();
+    t[Symbol.dispose]();
+    expect(t.disposed).toBe(true);
+    expect(() => t.data).toThrow(new TypeError("Tensor: used after it was disposed"));
+    expect(() => t.pointer).toThrow(TypeError);
+    expect(new Tensor([4]).pointer).toBe(pointer);
+  });
+
+  test("a million made and disposed leave the memory at its first size", () => {
+    const runtime = Runtime.create();
+    for (let i = 0; i < 1e6; i++) new Tensor([1 + (i % 1000)], undefined, { runtime }).dispose();
+    expect(runtime.memory.buffer.byteLength).toBe(65536);
+  });
+
+  test("dropped without dispose, it is given back when it is collected", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const fill = () => {
+      for (let i = 0; i < 10; i++) new Tensor([1000], undefined, { runtime });
+    };
+    fill();
+    expect(fill).toThrow(/out of memory/);
+    for (let i = 0; i < 50; i++) {
+      collect();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    expect(fill).not.toThrow();
+  });
+
+  test("at a pointer it sees memory that is not its own", () => {
+    const owner = new Tensor([4], [1, 2, 3, 4]);
+    const seen = new Tensor([2], undefined, { pointer: owner.pointer + 8 });
+    expect([...seen.data]).toEqual([3, 4]);
+    seen.data[0] = 9;
+    expect([...owner.data]).toEqual([1, 2, 9, 4]);
+    seen.dispose();
+    expect([...owner.data]).toEqual([1, 2, 9, 4]);
+    const written = new Tensor([2], [7, 8], { pointer: owner.pointer });
+    expect([...owner.data]).toEqual([7, 8, 9, 4]);
+    expect(written.pointer).toBe(owner.pointer);
+  });
+
+  test.each([
+    [[4 as never], TypeError, "Tensor: shape is 4, expected a list of integers"],
+    [[["2"] as never], TypeError, 'Tensor: shape is ["2"], expected a list of integers'],
+    [[[2, -1]], RangeError, "Tensor: shape is [2, -1], expected integers of 0 or more"],
+    [[[1.5]], RangeError, "Tensor: shape is [1.5], expected integers of 0 or more"],
+    [
+      [
+        [2, 2],
+        [1, 2, 3],
+      ],
+      RangeError,
+      "Tensor: data has 3 elements, expected 4 for the shape [2, 2]",
+    ],
+    [[[1], "1" as never], TypeError, 'Tensor: data is "1", expected a Float32Array or a list of numbers'],
+    [
+      [[1], ["1"] as never],
+      TypeError,
+      "Tensor: data is a list with other things in it, expected a Float32Array or a list of numbers",
+    ],
+    [
+      [[1], new BigInt64Array(1) as never],
+      TypeError,
+      "Tensor: data is a BigInt64Array, expected a Float32Array or a list of numbers",
+    ],
+    [[[1], null as never], TypeError, "Tensor: data is null, expected a Float32Array or a list of numbers"],
+    [[[1], undefined, { runtime: {} as never }], TypeError, "Tensor: runtime is an Object, expected a Runtime"],
+    [[[1], undefined, { pointer: "8" as never }], TypeError, 'Tensor: pointer is "8", expected a number'],
+  ] as const)("refuses arguments that don't fit: %#", (args, kind, message) => {
+    expect(() => new Tensor(...(args as unknown as ConstructorParameters<typeof Tensor>))).toThrow(new kind(message));
+  });
+
+  test.each([0, -4, 2, 1.5, NaN, 65536, 65532])(
+    "refuses the pointer %d for 2 elements in a memory of one page",
+    (pointer) => {
+      const runtime = Runtime.create();
+      expect(() => new Tensor([2], undefined, { runtime, pointer })).toThrow(RangeError);
+    },
+  );
+
+  test("a shape too large for the memory is out of memory and names the bytes", () => {
+    const shape = [1 << 20, 1 << 20];
+    expect(() => new Tensor(shape)).toThrow(/no room for 4398046511104 bytes/);
+  });
+});
+
+describe("Parameter", () => {
+  test("has a gradient of zeros, live as its data is", () => {
+    const p = new Parameter([2], [1, 2]);
+    expect(p).toBeInstanceOf(Tensor);
+    expect(p.requiresGrad).toBe(true);
+    expect([...p.grad]).toEqual([0, 0]);
+    p.grad[1] = 3;
+    grow();
+    expect([...p.grad]).toEqual([0, 3]);
+    expect([...p.data]).toEqual([1, 2]);
+  });
+
+  test("without room for its gradient it takes no memory", () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    for (let i = 0; i < 5; i++) expect(() => new Parameter([10000], undefined, { runtime })).toThrow(/out of memory/);
+    expect(new Tensor([12000], undefined, { runtime }).size).toBe(12000);
+  });
+
+  test("dispose gives both back", () => {
+    const p = new Parameter([2]);
+    p.dispose();
+    expect(() => p.grad).toThrow(TypeError);
+    expect(() => p.data).toThrow(TypeError);
+  });
+});
