@@ -4,20 +4,40 @@
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat))
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
-// A row is read twice: once for its two sums and for dweight and dbias, once for dx, then from the first-level cache.
-// dx is assigned (=), dweight and dbias are added to (+=). dx may be dy; no other overlap is allowed.
+// A row is read twice: for its two sums and for dweight and dbias, then for dx; where only one of dweight and dbias is
+// wanted, or there is no weight, each takes a pass of its own. dx is assigned (=), dweight and dbias are added to (+=).
+// dx may be dy; no other overlap is allowed.
 //
 // One float doesn't hold the mean of a row far from zero. There, and there alone, a pass more finds what the rounding left
-// behind, delta = mean(x - mean), and xhat is ((x - mean) - delta) * rstd.
+// behind, delta = mean(x - mean), and xhat is ((x - mean) - delta) * rstd. A row so large that rstd or x - mean leave the
+// range of a normal float is computed in double.
+//
+// The sums over rows run in float32 for a part of PART rows, and the parts are added in double: float32 alone would drift, by
+// a rounding of the total for each row. The parts are fixed by the number of rows, and so is every sum.
 
-import { Absent, Present, pair, sumLanes } from "./f32x4";
-import { accumulate, accumulateOne, addDbias, addDweight, centered, centeredOne } from "./gradients";
+import { Absent, Present, pair, sumPair } from "./f32x4";
+import {
+  accumulate,
+  accumulateOne,
+  addDweight,
+  addPart,
+  addRow,
+  addTotal,
+  centered,
+  centeredOne,
+  exactRow,
+} from "./gradients";
 import { shiftedMoments } from "./moments";
 
 // |mean| * rstd beyond which a row is far. The mean's own rounding, half a unit in its last place, moves xhat by 2^-24 of this.
 const FAR: f32 = 2;
-// Sums run in float32 over this many columns and in double from there on.
-const BLOCK: usize = 4096;
+// rstd below which a row is huge: 2^-120. Above it, x - mean is finite in rows of up to 2^16 columns.
+const HUGE: f32 = 7.52316384526264e-37;
+// Rows whose dweight and dbias are summed in float32.
+const PART: usize = 64;
+// Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on: see moments.ts.
+// Nothing is subtracted from them that could magnify their error, so the block may be longer here.
+const BLOCK: usize = 256;
 
 export function layerNormBackward(
   dx: usize, // [rows, cols], or 0: not wanted
@@ -30,13 +50,63 @@ export function layerNormBackward(
   weight: usize, // [cols], or 0: all ones
   rows: usize,
   cols: usize,
+  workspace: usize, // [6, cols], or 0: sum the rows in float32 throughout
+): void {
+  if (!workspace || rows <= PART || !(dweight | dbias)) {
+    backwardRows(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols);
+    return;
+  }
+  // The workspace: the totals of dweight and dbias in double, then the sums of a part in float32.
+  const stride = cols << 2;
+  const totals = workspace;
+  const part = workspace + (stride << 2);
+  memory.fill(totals, 0, stride << 2);
+
+  // PART rows per step
+  for (let start: usize = 0; start < rows; start += PART) {
+    const at = start * stride;
+    memory.fill(part, 0, stride << 1);
+    backwardRows(
+      dx && dx + at,
+      dweight && part,
+      dbias && part + stride,
+      dy + at,
+      x + at,
+      mean + (start << 2),
+      rstd + (start << 2),
+      weight,
+      min(rows - start, PART),
+      cols,
+    );
+    addPart(totals, part, cols << 1);
+  }
+  if (dweight) addTotal(dweight, totals, cols);
+  if (dbias) addTotal(dbias, totals + (stride << 1), cols);
+}
+
+/** All rows one after the other. */
+function backwardRows(
+  dx: usize, // [rows, cols] or 0
+  dweight: usize, // [cols] or 0
+  dbias: usize, // [cols] or 0
+  dy: usize, // [rows, cols]
+  x: usize, // [rows, cols]
+  mean: usize, // [rows]
+  rstd: usize, // [rows]
+  weight: usize, // [cols] or 0
+  rows: usize,
+  cols: usize,
 ): void {
   const stride = cols << 2;
   const inverse = 1 / f64(cols);
+
+  // 1 per step
   for (let row: usize = 0; row < rows; row++) {
     const m = load<f32>(mean);
     const r = load<f32>(rstd);
-    if (abs(m) * r > FAR) {
+    if (r < HUGE) {
+      exactRow(dx, dweight, dbias, dy, x, weight, cols);
+    } else if (abs(m) * r > FAR) {
       const delta = f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0));
       backwardRow<Present>(dx, dweight, dbias, dy, x, weight, cols, inverse, m, delta, r);
     } else {
@@ -65,20 +135,26 @@ function backwardRow<Shift>(
   r: f32,
 ): void {
   const fused = weight && dweight && dbias;
+  if (!fused) {
+    if (dweight) addDweight<Shift>(dweight, dy, x, cols, m, delta, r);
+    if (dbias) addRow(dbias, dy, cols);
+    if (!dx) return;
+  }
   let total = f64x2.splat(0);
+
+  // a block per step
   for (let start: usize = 0; start < cols; start += BLOCK) {
     const o = start << 2;
     const count = min(cols - start, BLOCK);
     let block: v128;
-    if (fused)
+    if (fused) {
       block = sums<Present, Present, Shift>(dweight + o, dbias + o, dy + o, x + o, weight + o, count, m, delta, r);
-    else if (weight) block = sums<Present, Absent, Shift>(0, 0, dy + o, x + o, weight + o, count, m, delta, r);
-    else block = sums<Absent, Absent, Shift>(0, 0, dy + o, x + o, 0, count, m, delta, r);
+    } else if (weight) {
+      block = sums<Present, Absent, Shift>(0, 0, dy + o, x + o, weight + o, count, m, delta, r);
+    } else {
+      block = sums<Absent, Absent, Shift>(0, 0, dy + o, x + o, 0, count, m, delta, r);
+    }
     total = f64x2.add(total, block);
-  }
-  if (!fused) {
-    if (dweight) addDweight<Shift>(dweight, dy, x, cols, m, delta, r);
-    if (dbias) addDbias(dbias, dy, cols);
   }
   if (!dx) return;
   const a = f32(f64x2.extract_lane(total, 0) * inverse);
@@ -106,41 +182,65 @@ function sums<Weight, Gradients, Shift>(
   let s1 = s0;
   let q0 = s0;
   let q1 = s0;
-  const end8 = (count & ~7) << 2;
+  const end16 = (count & ~15) << 2;
   const end4 = (count & ~3) << 2;
   const end = count << 2;
   let i: usize = 0;
 
-  // 8 per step
-  for (; i < end8; i += 32) {
-    const p = x + i;
-    const d0 = v128.load(dy + i);
-    const d1 = v128.load(dy + i, 16);
-    const t0 = f32x4.mul(d0, f32x4.mul(centered<Shift>(v128.load(p), mv, ev), rv));
-    const t1 = f32x4.mul(d1, f32x4.mul(centered<Shift>(v128.load(p, 16), mv, ev), rv));
-    if (isVoid<Weight>()) {
-      s0 = f32x4.add(s0, d0);
-      s1 = f32x4.add(s1, d1);
-      q0 = f32x4.add(q0, t0);
-      q1 = f32x4.add(q1, t1);
-    } else {
-      const w0 = v128.load(weight + i);
-      const w1 = v128.load(weight + i, 16);
-      s0 = f32x4.add(s0, f32x4.mul(d0, w0));
-      s1 = f32x4.add(s1, f32x4.mul(d1, w1));
-      q0 = f32x4.add(q0, f32x4.mul(t0, w0));
-      q1 = f32x4.add(q1, f32x4.mul(t1, w1));
-    }
+  // 16 per step
+  for (; i < end16; i += 64) {
+    let g0 = v128.load(dy + i);
+    let p0 = f32x4.mul(g0, f32x4.mul(centered<Shift>(v128.load(x + i), mv, ev), rv));
     if (!isVoid<Gradients>()) {
-      accumulate(dweight + i, t0);
-      accumulate(dweight + i + 16, t1);
-      accumulate(dbias + i, d0);
-      accumulate(dbias + i + 16, d1);
+      accumulate(dweight + i, p0);
+      accumulate(dbias + i, g0);
     }
+    if (!isVoid<Weight>()) {
+      const w = v128.load(weight + i);
+      g0 = f32x4.mul(g0, w);
+      p0 = f32x4.mul(p0, w);
+    }
+    let g1 = v128.load(dy + i, 16);
+    let p1 = f32x4.mul(g1, f32x4.mul(centered<Shift>(v128.load(x + i, 16), mv, ev), rv));
+    if (!isVoid<Gradients>()) {
+      accumulate(dweight + i + 16, p1);
+      accumulate(dbias + i + 16, g1);
+    }
+    if (!isVoid<Weight>()) {
+      const w = v128.load(weight + i, 16);
+      g1 = f32x4.mul(g1, w);
+      p1 = f32x4.mul(p1, w);
+    }
+    s0 = f32x4.add(s0, f32x4.add(g0, g1));
+    q0 = f32x4.add(q0, f32x4.add(p0, p1));
+    let g2 = v128.load(dy + i, 32);
+    let p2 = f32x4.mul(g2, f32x4.mul(centered<Shift>(v128.load(x + i, 32), mv, ev), rv));
+    if (!isVoid<Gradients>()) {
+      accumulate(dweight + i + 32, p2);
+      accumulate(dbias + i + 32, g2);
+    }
+    if (!isVoid<Weight>()) {
+      const w = v128.load(weight + i, 32);
+      g2 = f32x4.mul(g2, w);
+      p2 = f32x4.mul(p2, w);
+    }
+    let g3 = v128.load(dy + i, 48);
+    let p3 = f32x4.mul(g3, f32x4.mul(centered<Shift>(v128.load(x + i, 48), mv, ev), rv));
+    if (!isVoid<Gradients>()) {
+      accumulate(dweight + i + 48, p3);
+      accumulate(dbias + i + 48, g3);
+    }
+    if (!isVoid<Weight>()) {
+      const w = v128.load(weight + i, 48);
+      g3 = f32x4.mul(g3, w);
+      p3 = f32x4.mul(p3, w);
+    }
+    s1 = f32x4.add(s1, f32x4.add(g2, g3));
+    q1 = f32x4.add(q1, f32x4.add(p2, p3));
   }
 
-  // tail, 4 once
-  if (i < end4) {
+  // tail, 4 per step
+  for (; i < end4; i += 16) {
     const d = v128.load(dy + i);
     const t = f32x4.mul(d, f32x4.mul(centered<Shift>(v128.load(x + i), mv, ev), rv));
     const w = isVoid<Weight>() ? f32x4.splat(1) : v128.load(weight + i);
@@ -150,24 +250,21 @@ function sums<Weight, Gradients, Shift>(
       accumulate(dweight + i, t);
       accumulate(dbias + i, d);
     }
-    i += 16;
   }
-  let s = sumLanes(f32x4.add(s0, s1));
-  let q = sumLanes(f32x4.add(q0, q1));
+  let total = sumPair(f32x4.add(s0, s1), f32x4.add(q0, q1));
 
   // tail, 1 per step
   for (; i < end; i += 4) {
     const d = load<f32>(dy + i);
     const t = d * (centeredOne<Shift>(load<f32>(x + i), m, delta) * r);
     const w = isVoid<Weight>() ? <f32>1 : load<f32>(weight + i);
-    s += f64(d * w);
-    q += f64(t * w);
+    total = f64x2.add(total, pair(f64(d * w), f64(t * w)));
     if (!isVoid<Gradients>()) {
       accumulateOne(dweight + i, t);
       accumulateOne(dbias + i, d);
     }
   }
-  return pair(s, q);
+  return total;
 }
 
 /** rstd * ((g - a) - (x - mean) * c), 4 lanes. */

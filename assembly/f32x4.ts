@@ -5,13 +5,16 @@ export type Present = u32;
 /** Stands for one that it does without: its code is left out at compile time. */
 export type Absent = void;
 
-/** [a, b, c, d] -> (a + b) + (c + d), added in double. */
-export function sumLanes(v: v128): f64 {
-  return (
-    f64(f32x4.extract_lane(v, 0)) +
-    f64(f32x4.extract_lane(v, 1)) +
-    (f64(f32x4.extract_lane(v, 2)) + f64(f32x4.extract_lane(v, 3)))
-  );
+/** [a, b, c, d], [e, f, g, h] -> [(a + c) + (b + d), (e + g) + (f + h)], added in double. */
+export function sumPair(v: v128, w: v128): v128 {
+  const ab = sumHalves(v);
+  const ef = sumHalves(w);
+  return f64x2.add(v128.shuffle<f64>(ab, ef, 0, 2), v128.shuffle<f64>(ab, ef, 1, 3));
+}
+
+/** [a, b, c, d] -> [a + c, b + d] in double. */
+function sumHalves(v: v128): v128 {
+  return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 0, 1)));
 }
 
 /** a, b -> [a, b]: how a function here returns two numbers. */

@@ -3,14 +3,15 @@
 //   mean = sum(x) / cols     var = sum((x - mean)^2) / cols     rstd = 1 / sqrt(var + eps)
 //   y = (x - mean) * rstd * weight + bias
 //
-// A row is read twice, once for its moments and once to be normalized; the second time it comes from the first-level cache.
+// A row is read twice, once for its moments and once to be normalized, the second time from the first-level cache where it
+// fits there; a row of the second way below once more, of the third four times more.
 // y, mean and rstd are assigned (=). y may be x; no other overlap is allowed. What a row yields depends on that row alone,
 // bit for bit: the order of every sum is fixed by cols.
 //
 // One pass gives both moments, but only while the mean is not large against the standard deviation: the variance is then a
 // small difference of large numbers, and one float doesn't hold the mean. So there are three ways, from fast to slow:
 //
-//   near   |mean| <= 2 sigma: moments about zero, y from x - mean
+//   near   |mean| <= sigma: moments about zero, y from x - mean
 //   far    the same about a rough mean k: y from (x - k) - delta, where k + delta is the mean and never rounded to a float
 //   exact  everything in double: squares beyond float32's range, or a rough mean that misleads
 
@@ -18,7 +19,7 @@ import { Absent, Present } from "./f32x4";
 import { moments, shiftedMoments } from "./moments";
 
 // Beyond this, mean^2 / var, a row is far. The error of the variance grows by one more than this factor.
-const FAR: f64 = 4;
+const FAR: f64 = 1;
 // Below this a variance may have lost squares to underflow: 2^-100, where 2^-126 is the least normal float.
 const TINY: f64 = 7.888609052210118e-31;
 
@@ -40,6 +41,8 @@ export function layerNormForward(
 ): void {
   const stride = cols << 2;
   const inverse = 1 / f64(cols);
+
+  // 1 per step
   for (let row: usize = 0; row < rows; row++) {
     let k: f32 = 0;
     let m = moments(x, cols, inverse);
@@ -69,7 +72,10 @@ export function layerNormForward(
 }
 
 /** The mean of the first 16, in an order that gives a constant row its constant exactly. */
-function roughMean(x: usize, cols: usize): f32 {
+function roughMean(
+  x: usize, // [cols]
+  cols: usize,
+): f32 {
   if (cols < 16) return load<f32>(x);
   // [a, b, c, d] -> [a + c, b + d, ..] -> a + c + b + d
   let v = f32x4.add(f32x4.add(v128.load(x), v128.load(x, 16)), f32x4.add(v128.load(x, 32), v128.load(x, 48)));
@@ -96,7 +102,7 @@ function normalize<Shift>(
   }
 }
 
-/** y = ((x - k) - delta) * rstd * weight + bias, 4 lanes at `offset` bytes. */
+/** y = ((x - k) - delta) * rstd * weight + bias, 4 lanes. */
 function lanes<Weight, Bias, Shift>(x: v128, weight: usize, bias: usize, k: v128, delta: v128, rstd: v128): v128 {
   if (!isVoid<Shift>()) x = f32x4.sub(x, k);
   x = f32x4.mul(f32x4.sub(x, delta), rstd);

@@ -1,9 +1,9 @@
-// The parameters' gradients, and what goes into them.
+// The parameters' gradients and their sums, and a row of backward in double.
 //
 //   dweight += dy * xhat        dbias += dy        xhat = (x - mean) * rstd
 //
-// Where a row's sums are taken anyway, backward.ts adds to both in that pass, with the lane helpers here; the loops here are
-// for a single one of them, or for none of dx's weight.
+// Where the sums of a row are taken anyway, backward.ts adds to both in that pass with the lane helpers here. The loops here are
+// for the cases beside it: one gradient alone, the parts of many rows, a row too large for floats.
 
 /** x - mean, to the precision of x - mean. */
 export function centered<Shift>(x: v128, m: v128, delta: v128): v128 {
@@ -56,10 +56,10 @@ export function addDweight<Shift>(
   }
 }
 
-/** dbias += dy of one row. */
-export function addDbias(
-  dbias: usize, // [cols]
-  dy: usize, // [cols]
+/** sum += row, float by float: dbias += dy of one row. */
+export function addRow(
+  sum: usize, // [cols]
+  row: usize, // [cols]
   cols: usize,
 ): void {
   const end4 = (cols & ~3) << 2;
@@ -67,8 +67,91 @@ export function addDbias(
   let i: usize = 0;
 
   // 4 per step
-  for (; i < end4; i += 16) accumulate(dbias + i, v128.load(dy + i));
+  for (; i < end4; i += 16) accumulate(sum + i, v128.load(row + i));
 
   // tail, 1 per step
-  for (; i < end; i += 4) accumulateOne(dbias + i, load<f32>(dy + i));
+  for (; i < end; i += 4) accumulateOne(sum + i, load<f32>(row + i));
+}
+
+/** totals += part, from float32 to double. */
+export function addPart(
+  totals: usize, // [count], double
+  part: usize, // [count]
+  count: usize,
+): void {
+  const end2 = (count & ~1) << 2;
+  let i: usize = 0;
+
+  // 2 per step
+  for (; i < end2; i += 8) {
+    const t = totals + (i << 1);
+    v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v128.load64_zero(part + i))));
+  }
+
+  // tail, 1 once
+  if (i < count << 2) {
+    const t = totals + (i << 1);
+    store<f64>(t, load<f64>(t) + f64(load<f32>(part + i)));
+  }
+}
+
+/** sum += totals, from double to float32. */
+export function addTotal(
+  sum: usize, // [cols]
+  totals: usize, // [cols], double
+  cols: usize,
+): void {
+  const end = cols << 2;
+
+  // 1 per step
+  for (let i: usize = 0; i < end; i += 4)
+    store<f32>(sum + i, f32(f64(load<f32>(sum + i)) + load<f64>(totals + (i << 1))));
+}
+
+/**
+ * One row in double, with a mean and rstd of its own: for rows whose standard deviation is beyond 2^120, of which no eps shows
+ * in rstd, and float32 holds neither rstd well nor x - mean always.
+ */
+export function exactRow(
+  dx: usize, // [cols] or 0
+  dweight: usize, // [cols] or 0
+  dbias: usize, // [cols] or 0
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  cols: usize,
+): void {
+  const end = cols << 2;
+  let m: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) m += f64(load<f32>(x + i));
+  m /= f64(cols);
+  let variance: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) {
+    const d = f64(load<f32>(x + i)) - m;
+    variance += d * d;
+  }
+  const r = 1 / Math.sqrt(variance / f64(cols));
+
+  // the sums, and dweight and dbias, 1 per step
+  let a: f64 = 0;
+  let c: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) {
+    const d = load<f32>(dy + i);
+    const xhat = (f64(load<f32>(x + i)) - m) * r;
+    const g = weight ? f64(d) * f64(load<f32>(weight + i)) : f64(d);
+    a += g;
+    c += g * xhat;
+    if (dweight) accumulateOne(dweight + i, f32(f64(d) * xhat));
+    if (dbias) accumulateOne(dbias + i, d);
+  }
+  if (!dx) return;
+  a /= f64(cols);
+  c /= f64(cols);
+
+  // dx, 1 per step
+  for (let i: usize = 0; i < end; i += 4) {
+    const xhat = (f64(load<f32>(x + i)) - m) * r;
+    const g = weight ? f64(load<f32>(dy + i)) * f64(load<f32>(weight + i)) : f64(load<f32>(dy + i));
+    store<f32>(dx + i, f32(r * (g - a - xhat * c)));
+  }
 }

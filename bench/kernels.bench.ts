@@ -33,7 +33,9 @@ function bench(rows: number, cols: number): void {
   const dy = tensor([size], normal(size, 2));
   const weight = tensor([cols], normal(cols, 3));
   const bias = tensor([cols], normal(cols, 4));
-  const [y, dx, mean, rstd, dweight, dbias] = [size, size, rows, rows, cols, cols].map((n) => tensor([n])) as [
+  const sizes = [size, size, rows, rows, cols, cols, 6 * cols];
+  const [y, dx, mean, rstd, dweight, dbias, workspace] = sizes.map((n) => tensor([n])) as [
+    Tensor,
     Tensor,
     Tensor,
     Tensor,
@@ -69,6 +71,7 @@ function bench(rows: number, cols: number): void {
         weight.pointer,
         rows,
         cols,
+        workspace.pointer,
       ),
   };
 

@@ -5,14 +5,39 @@
 
 /** What came, in the words of an error. */
 export function describe(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value);
-  if (Array.isArray(value)) return `[${value.map(describe).join(", ")}]`;
+  if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);
+  if (Array.isArray(value)) {
+    const shown = value.slice(0, 8).map((element) => (Array.isArray(element) ? "[...]" : describe(element)));
+    return `[${shown.join(", ")}${value.length > 8 ? ", ..." : ""}]`;
+  }
   if (typeof value === "function") return "a function";
   if (typeof value === "object" && value !== null) {
     const name = value.constructor?.name ?? "Object";
     return /^[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
   }
   return String(value);
+}
+
+/** Options must be an object, and of these names: a misspelled one would be lost without a word. */
+export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(`${where}: options is ${describe(options)}, expected an object`);
+  }
+  for (const name in options) {
+    if (!names.includes(name)) {
+      throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
+    }
+  }
+}
+
+/** A view of memory that has grown since is detached from it, and empty. */
+export function checkAttached(where: string, array: ArrayBufferView & { length: number }): void {
+  if (array.length > 0) return;
+  try {
+    new Uint8Array(array.buffer);
+  } catch {
+    throw new TypeError(`${where} is a detached view: the memory has grown since; take the tensor's data anew`);
+  }
 }
 
 /** Whether a value is a Float32Array, of this realm or another. */
@@ -73,13 +98,16 @@ export function checkBoolean(where: string, value: unknown): boolean {
 
 /** A list of numbers or a typed array of them. */
 export function checkNumbers(where: string, value: unknown): ArrayLike<number> {
-  const numbers =
-    ArrayBuffer.isView(value) && !(value instanceof DataView)
-      ? !/^Big/.test((value as Float32Array)[Symbol.toStringTag])
-      : Array.isArray(value) && value.every((element) => typeof element === "number");
-  if (!numbers) {
-    const came = Array.isArray(value) ? "a list with other things in it" : describe(value);
-    throw new TypeError(`${where} is ${came}, expected a Float32Array or a list of numbers`);
+  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
+    const array = value as Float32Array;
+    if (!/^Big/.test(array[Symbol.toStringTag])) {
+      checkAttached(where, array);
+      return array;
+    }
+  } else if (Array.isArray(value)) {
+    const odd = value.findIndex((element) => typeof element !== "number");
+    if (odd < 0) return value;
+    throw new TypeError(`${where} has ${describe(value[odd])} at ${odd}, expected a flat list of numbers`);
   }
-  return value as ArrayLike<number>;
+  throw new TypeError(`${where} is ${describe(value)}, expected a Float32Array or a list of numbers`);
 }

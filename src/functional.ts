@@ -20,8 +20,10 @@ import {
   countOf,
   type Operand,
   onTensors,
+  pointerOf,
   shapeOf,
 } from "./operand.js";
+import { WORKSPACE } from "./runtime.js";
 import { Tensor } from "./tensor.js";
 
 export interface WithStats<T extends Operand> {
@@ -67,9 +69,16 @@ export function layerNorm(
   normalizedShape: number | readonly number[],
   weight?: Operand | null,
   bias?: Operand | null,
+  eps?: number,
+): Operand;
+export function layerNorm(
+  x: Operand,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
+  bias?: Operand | null,
   eps = 1e-5,
 ): Operand {
-  return forward("layerNorm", x, normalizedShape, weight, bias, eps, false).y;
+  return forward("layerNorm", x, normalizedShape, weight, bias, eps).y;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
@@ -92,9 +101,16 @@ export function layerNormWithStats(
   normalizedShape: number | readonly number[],
   weight?: Operand | null,
   bias?: Operand | null,
+  eps?: number,
+): WithStats<Operand>;
+export function layerNormWithStats(
+  x: Operand,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
+  bias?: Operand | null,
   eps = 1e-5,
 ): WithStats<Operand> {
-  return forward("layerNormWithStats", x, normalizedShape, weight, bias, eps, true) as WithStats<Operand>;
+  return forward("layerNormWithStats", x, normalizedShape, weight, bias, eps);
 }
 
 /**
@@ -128,6 +144,13 @@ export function layerNormBackward(
   mean: Operand,
   rstd: Operand,
   weight?: Operand | null,
+): Gradients<Operand>;
+export function layerNormBackward(
+  dy: Operand,
+  x: Operand,
+  mean: Operand,
+  rstd: Operand,
+  weight?: Operand | null,
 ): Gradients<Operand> {
   const where = "layerNormBackward";
   const runtime = commonRuntime(where, { dy, x, mean, rstd, weight });
@@ -136,6 +159,7 @@ export function layerNormBackward(
   const rows = countOf(mean);
   const normalizedShape = normalizedShapeOf(dy, mean, weight);
   const cols = sizeOf(normalizedShape);
+  if (dy instanceof Tensor) checkRows(where, "dy", dy, normalizedShape, cols);
   if (countOf(dy) !== rows * cols) {
     throw new RangeError(
       `${where}: dy has ${countOf(dy)} elements, expected ${rows} rows, one for each mean, of the same size`,
@@ -143,13 +167,27 @@ export function layerNormBackward(
   }
   if (weight) checkAffine(where, "weight", weight, normalizedShape);
   const shape = shapeOf(dy);
-  return onTensors(runtime, [dy, x, mean, rstd, weight], dy instanceof Tensor, (operands, scope) => {
+  const operands = [dy, x, mean, rstd, weight] as const;
+  return onTensors(runtime, operands, dy instanceof Tensor, ([dy, x, mean, rstd, weight], scope) => {
     const dx = scope.make(shape);
     const dweight = scope.make(normalizedShape);
     const dbias = scope.make(normalizedShape);
+    const workspace = scope.make([WORKSPACE * cols]);
     dweight.data.fill(0);
     dbias.data.fill(0);
-    run(runtime.kernels.layerNormBackward, [dx, dweight, dbias, ...operands], rows, cols);
+    runtime.kernels.layerNormBackward(
+      dx.pointer,
+      dweight.pointer,
+      dbias.pointer,
+      dy.pointer,
+      x.pointer,
+      mean.pointer,
+      rstd.pointer,
+      pointerOf(weight),
+      rows,
+      cols,
+      workspace.pointer,
+    );
     return { dx, dweight, dbias };
   });
 }
@@ -161,8 +199,7 @@ function forward(
   weight: Operand | null | undefined,
   bias: Operand | null | undefined,
   eps: number,
-  stats: boolean,
-): Partial<WithStats<Operand>> & { y: Operand } {
+): WithStats<Operand> {
   const runtime = commonRuntime(where, { x, weight, bias });
   const trailing = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
   const cols = sizeOf(trailing);
@@ -172,22 +209,23 @@ function forward(
   checkEps(`${where}: eps`, eps);
   const shape = shapeOf(x);
   const perRow = x instanceof Tensor ? shape.slice(0, -trailing.length) : [rows];
-  return onTensors(runtime, [x, weight, bias], x instanceof Tensor, (operands, scope) => {
+  return onTensors(runtime, [x, weight, bias], x instanceof Tensor, ([x, weight, bias], scope) => {
     const y = scope.make(shape);
-    const moments = stats ? { mean: scope.make(perRow), rstd: scope.make(perRow) } : {};
-    run(runtime.kernels.layerNormForward, [y, moments.mean, moments.rstd, ...operands], rows, cols, eps);
-    return { y, ...moments };
+    const mean = scope.make(perRow);
+    const rstd = scope.make(perRow);
+    runtime.kernels.layerNormForward(
+      y.pointer,
+      mean.pointer,
+      rstd.pointer,
+      x.pointer,
+      pointerOf(weight),
+      pointerOf(bias),
+      rows,
+      cols,
+      eps,
+    );
+    return { y, mean, rstd };
   });
-}
-
-/** Calls a kernel with the addresses of its operands, 0 for one that is absent, and then with the sizes. */
-function run(
-  kernel: (...numbers: never) => void,
-  operands: readonly (Tensor | null | undefined)[],
-  ...sizes: number[]
-): void {
-  const pointers = operands.map((tensor) => (tensor ? tensor.pointer : 0));
-  (kernel as (...numbers: number[]) => void)(...pointers, ...sizes);
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */

@@ -5,20 +5,25 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import { checkBoolean, checkEps, checkNormalizedShape, describe, sameShape, sizeOf } from "./check.js";
-import { checkOperand, checkRows, checkSame, countOf, type Operand } from "./operand.js";
-import { Runtime } from "./runtime.js";
+import { checkBoolean, checkEps, checkNormalizedShape, checkOptions, describe, sameShape, sizeOf } from "./check.js";
+import { checkApart, checkOperand, checkRows, checkSame, countOf, type Operand, pointerOf } from "./operand.js";
+import { Runtime, WORKSPACE } from "./runtime.js";
 import { type Checkpoint, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { live, Parameter, Scope, Tensor } from "./tensor.js";
 
 export interface LayerNormOptions {
   /** Added to the variance, inside the root. */
-  eps?: number;
+  eps?: number | undefined;
   /** false: no weight and no bias. */
-  elementwiseAffine?: boolean;
+  elementwiseAffine?: boolean | undefined;
   /** false: a weight without a bias. */
-  bias?: boolean;
-  runtime?: Runtime;
+  bias?: boolean | undefined;
+  runtime?: Runtime | undefined;
+}
+
+/** What to write a result to, of the kind and shape of the argument. */
+export interface OutOption<T extends Operand> {
+  out?: T | undefined;
 }
 
 /** One number a row. */
@@ -44,8 +49,8 @@ interface Saved extends Stats {
 export class LayerNorm {
   readonly normalizedShape: readonly number[];
   readonly eps: number;
-  readonly weight: Parameter | null = null;
-  readonly bias: Parameter | null = null;
+  readonly #weight: Parameter | null = null;
+  readonly #bias: Parameter | null = null;
   readonly #runtime: Runtime;
   readonly #cols: number;
   #training = true;
@@ -56,10 +61,9 @@ export class LayerNorm {
    * @param normalizedShape a positive integer or a non-empty list of them
    * @throws TypeError, RangeError for an argument that doesn't fit, or when the memory is full
    */
-  constructor(
-    normalizedShape: number | readonly number[],
-    { eps = 1e-5, elementwiseAffine = true, bias = true, runtime = Runtime.default }: LayerNormOptions = {},
-  ) {
+  constructor(normalizedShape: number | readonly number[], options: LayerNormOptions = {}) {
+    checkOptions("LayerNorm", options, ["eps", "elementwiseAffine", "bias", "runtime"]);
+    const { eps = 1e-5, elementwiseAffine = true, bias = true, runtime = Runtime.default } = options;
     this.normalizedShape = checkNormalizedShape("LayerNorm: normalizedShape", normalizedShape);
     this.eps = checkEps("LayerNorm: eps", eps);
     checkBoolean("LayerNorm: elementwiseAffine", elementwiseAffine);
@@ -70,14 +74,24 @@ export class LayerNorm {
     this.#runtime = runtime;
     this.#cols = sizeOf(this.normalizedShape);
     if (!elementwiseAffine) return;
-    this.weight = new Parameter(this.normalizedShape, undefined, { runtime });
+    this.#weight = new Parameter(this.normalizedShape, undefined, { runtime });
     try {
-      if (bias) this.bias = new Parameter(this.normalizedShape, undefined, { runtime });
+      if (bias) this.#bias = new Parameter(this.normalizedShape, undefined, { runtime });
     } catch (error) {
-      this.weight.dispose();
+      this.#weight.dispose();
       throw error;
     }
     this.resetParameters();
+  }
+
+  /** null without `elementwiseAffine`. */
+  get weight(): Parameter | null {
+    return this.#weight;
+  }
+
+  /** null without `elementwiseAffine` or `bias`. */
+  get bias(): Parameter | null {
+    return this.#bias;
   }
 
   /**
@@ -88,22 +102,24 @@ export class LayerNorm {
    * @returns the result, of the kind and shape of x
    * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
    */
-  forward(x: Tensor, options?: { out?: Tensor }): Tensor;
-  forward(x: Float32Array): Float32Array<ArrayBuffer>;
-  forward<T extends Float32Array>(x: Float32Array, options: { out: T }): T;
-  forward(x: Operand, { out }: { out?: Operand } = {}): Operand {
+  forward(x: Tensor, options?: OutOption<Tensor>): Tensor;
+  forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: OutOption<T>): T;
+  forward(x: Operand, options?: OutOption<Operand>): Operand;
+  forward(x: Operand, options: OutOption<Operand> = {}): Operand {
     const where = "LayerNorm.forward";
-    this.#checkUsable(where);
+    this.#checkUsable();
     checkOperand(where, "x", x, this.#runtime);
     const rows = checkRows(where, "x", x, this.normalizedShape, this.#cols);
-    if (out !== undefined) checkOut(where, out, x, "x", this.#runtime);
-    if (x instanceof Tensor) {
-      if (out === x && this.#training) {
+    const out = checkOut(where, options, "x", x, this.#runtime);
+    if (!(x instanceof Tensor)) return this.#forwardArray(x, rows, out as Float32Array | undefined);
+    if (out instanceof Tensor) {
+      checkApart(where, out, { weight: this.#weight, bias: this.#bias });
+      if (out.pointer !== x.pointer) checkApart(where, out, { x });
+      else if (this.#training) {
         throw new RangeError(`${where}: out is x, which backward will need; give another out, or call eval() first`);
       }
-      return this.#forwardTensor(x, rows, out as Tensor | undefined);
     }
-    return this.#forwardArray(x, rows, out as Float32Array | undefined);
+    return this.#forwardTensor(x, rows, out as Tensor | undefined);
   }
 
   #forwardTensor(x: Tensor, rows: number, out: Tensor | undefined): Tensor {
@@ -149,11 +165,11 @@ export class LayerNorm {
   #normalize(y: Tensor, stats: Stats | null, x: Tensor, rows: number): void {
     this.#runtime.kernels.layerNormForward(
       y.pointer,
-      stats ? stats.mean.pointer : 0,
-      stats ? stats.rstd.pointer : 0,
+      pointerOf(stats?.mean),
+      pointerOf(stats?.rstd),
       x.pointer,
-      this.weight ? this.weight.pointer : 0,
-      this.bias ? this.bias.pointer : 0,
+      pointerOf(this.#weight),
+      pointerOf(this.#bias),
       rows,
       this.#cols,
       this.eps,
@@ -183,61 +199,70 @@ export class LayerNorm {
    * @throws TypeError without such a forward pass; TypeError, RangeError for a dy or out that doesn't fit, or when the
    * memory is full
    */
-  backward(dy: Tensor, options?: { out?: Tensor }): Tensor;
-  backward(dy: Float32Array): Float32Array<ArrayBuffer>;
-  backward<T extends Float32Array>(dy: Float32Array, options: { out: T }): T;
-  backward(dy: Operand, { out }: { out?: Operand } = {}): Operand {
+  backward(dy: Tensor, options?: OutOption<Tensor>): Tensor;
+  backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: OutOption<T>): T;
+  backward(dy: Operand, options?: OutOption<Operand>): Operand;
+  backward(dy: Operand, options: OutOption<Operand> = {}): Operand {
     const where = "LayerNorm.backward";
-    this.#checkUsable(where);
-    if (!this.#training)
+    this.#checkUsable();
+    if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
+    }
     const saved = this.#saved;
     if (!saved) throw new TypeError(`${where}: there was no forward in training mode before it`);
     if (saved.x.disposed) throw new TypeError(`${where}: the x of the last forward was disposed`);
     checkOperand(where, "dy", dy, this.#runtime);
+    checkRows(where, "dy", dy, this.normalizedShape, this.#cols);
     if (dy instanceof Tensor && !saved.copied && !sameShape(dy.shape, saved.x.shape)) {
       throw new RangeError(
         `${where}: dy has the shape ${describe(dy.shape)}, expected that of the last x, ${describe(saved.x.shape)}`,
       );
     }
-    const size = countOf(dy);
-    if (size !== saved.x.size) {
-      throw new RangeError(`${where}: dy has ${size} elements, expected ${saved.x.size}, as the last x had`);
+    if (countOf(dy) !== saved.x.size) {
+      throw new RangeError(`${where}: dy has ${countOf(dy)} elements, expected ${saved.x.size}, as the last x had`);
     }
-    if (out !== undefined) checkOut(where, out, dy, "dy", this.#runtime);
+    const out = checkOut(where, options, "dy", dy, this.#runtime);
+    if (out instanceof Tensor) {
+      checkApart(where, out, { weight: this.#weight, "the x of the last forward": saved.x });
+      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, { dy: dy as Tensor });
+    }
 
     const scope = new Scope(this.#runtime);
     try {
       if (dy instanceof Tensor) {
         const dx = (out as Tensor | undefined) ?? scope.make(dy.shape);
-        this.#differentiate(dx, dy, saved);
+        this.#differentiate(dx, dy, saved, scope);
         scope.keep(dx);
         return dx;
       }
       const source = live(dy, this.#runtime);
       const target = out && live(out as Float32Array, this.#runtime);
-      const copy = scope.make([size]);
-      copy.data.set(source());
-      this.#differentiate(copy, copy, saved);
+      const copy = scope.make([dy.length]);
+      this.#differentiate(copy, copy, saved, scope, source);
       return deliver(copy, target);
     } finally {
       scope.end();
     }
   }
 
-  #differentiate(dx: Tensor, dy: Tensor, { x, mean, rstd }: Saved): void {
-    const { weight, bias } = this;
+  /** Calls the kernel, once there is room for all it needs and, where dy comes from an array, that has been copied. */
+  #differentiate(dx: Tensor, dy: Tensor, saved: Saved, scope: Scope, source?: () => Float32Array): void {
+    const dweight = this.#weight?.requiresGrad ? this.#weight.grad.byteOffset : 0;
+    const dbias = this.#bias?.requiresGrad ? this.#bias.grad.byteOffset : 0;
+    const workspace = dweight || dbias ? scope.make([WORKSPACE * this.#cols]) : null;
+    if (source) dy.data.set(source());
     this.#runtime.kernels.layerNormBackward(
       dx.pointer,
-      weight?.requiresGrad ? weight.grad.byteOffset : 0,
-      bias?.requiresGrad ? bias.grad.byteOffset : 0,
+      dweight,
+      dbias,
       dy.pointer,
-      x.pointer,
-      mean.pointer,
-      rstd.pointer,
-      weight ? weight.pointer : 0,
-      mean.size,
+      saved.x.pointer,
+      saved.mean.pointer,
+      saved.rstd.pointer,
+      pointerOf(this.#weight),
+      saved.mean.size,
       this.#cols,
+      pointerOf(workspace),
     );
   }
 
@@ -248,7 +273,7 @@ export class LayerNorm {
 
   /** Sets training mode, or with `false` eval mode, which gives back what the last forward kept. */
   train(mode = true): this {
-    this.#checkUsable("LayerNorm.train");
+    this.#checkUsable();
     this.#training = checkBoolean("LayerNorm.train: mode", mode);
     if (!mode) this.#save(null);
     return this;
@@ -265,10 +290,10 @@ export class LayerNorm {
   }
 
   namedParameters(): ["weight" | "bias", Parameter][] {
-    this.#checkUsable("LayerNorm.parameters");
+    this.#checkUsable();
     const named: ["weight" | "bias", Parameter][] = [];
-    if (this.weight) named.push(["weight", this.weight]);
-    if (this.bias) named.push(["bias", this.bias]);
+    if (this.#weight) named.push(["weight", this.#weight]);
+    if (this.#bias) named.push(["bias", this.#bias]);
     return named;
   }
 
@@ -279,8 +304,9 @@ export class LayerNorm {
 
   /** Sets weight to ones and bias to zeros. */
   resetParameters(): void {
-    this.weight?.data.fill(1);
-    this.bias?.data.fill(0);
+    this.#checkUsable();
+    this.#weight?.data.fill(1);
+    this.#bias?.data.fill(0);
   }
 
   /** Copies of the parameters, by name. */
@@ -294,7 +320,9 @@ export class LayerNorm {
    * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported
    * @throws TypeError, RangeError for an entry that doesn't fit; nothing is changed then
    */
-  loadStateDict(dict: Checkpoint | StateDict, { strict = true }: { strict?: boolean } = {}): LoadResult {
+  loadStateDict(dict: Checkpoint, options: { strict?: boolean | undefined } = {}): LoadResult {
+    checkOptions("LayerNorm.loadStateDict", options, ["strict"]);
+    const { strict = true } = options;
     return loadParameters("LayerNorm.loadStateDict", this.namedParameters(), dict, strict);
   }
 
@@ -302,16 +330,16 @@ export class LayerNorm {
   dispose(): void {
     this.#disposed = true;
     this.#save(null);
-    this.weight?.dispose();
-    this.bias?.dispose();
+    this.#weight?.dispose();
+    this.#bias?.dispose();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  #checkUsable(where: string): void {
-    if (this.#disposed) throw new TypeError(`${where}: used after the LayerNorm was disposed`);
+  #checkUsable(): void {
+    if (this.#disposed) throw new TypeError("LayerNorm: used after it was disposed");
   }
 }
 
@@ -323,10 +351,21 @@ function deliver(y: Tensor, target: (() => Float32Array) | undefined): Float32Ar
   return out;
 }
 
-function checkOut(where: string, out: unknown, like: Operand, name: string, runtime: Runtime): void {
+/** The `out` of the options, which must be like an operand. */
+function checkOut(
+  where: string,
+  options: OutOption<Operand>,
+  name: string,
+  like: Operand,
+  runtime: Runtime,
+): Operand | undefined {
+  checkOptions(where, options, ["out"]);
+  const { out } = options;
+  if (out === undefined) return undefined;
   checkOperand(where, "out", out, runtime);
   if (out instanceof Tensor !== like instanceof Tensor) {
     throw new TypeError(`${where}: out is ${describe(out)}, expected ${describe(like)}, as ${name} is`);
   }
   checkSame(where, "out", out, name, like);
+  return out;
 }

@@ -4,11 +4,16 @@
  * @module
  */
 
-import { describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
+import { checkAttached, describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { live, Scope, Tensor } from "./tensor.js";
 
 export type Operand = Float32Array | Tensor;
+
+/** The address of an operand, 0 for one that is absent: what the kernels take. */
+export function pointerOf(tensor: Tensor | null | undefined): number {
+  return tensor ? tensor.pointer : 0;
+}
 
 export function countOf(operand: Operand): number {
   return operand instanceof Tensor ? operand.size : operand.length;
@@ -25,6 +30,8 @@ export function checkOperand(where: string, name: string, value: unknown, runtim
     if (runtime && value.runtime !== runtime) throw new TypeError(`${where}: ${name} belongs to another runtime`);
   } else if (!isFloat32Array(value)) {
     throw new TypeError(`${where}: ${name} is ${describe(value)}, expected a Float32Array or a Tensor`);
+  } else if (value.length === 0) {
+    checkAttached(`${where}: ${name}`, value);
   }
 }
 
@@ -75,6 +82,16 @@ export function checkSame(where: string, name: string, operand: Operand, otherNa
   }
 }
 
+/** No byte of `out` may be one of another operand's. */
+export function checkApart(where: string, out: Tensor, others: Record<string, Tensor | null>): void {
+  for (const name in others) {
+    const other = others[name];
+    if (other && out.pointer < other.pointer + other.size * 4 && other.pointer < out.pointer + out.size * 4) {
+      throw new RangeError(`${where}: out overlaps ${name}`);
+    }
+  }
+}
+
 /** The runtime of the Tensors among the operands, which must be one; the default where there are none. */
 export function commonRuntime(where: string, operands: Record<string, Operand | null | undefined>): Runtime {
   let runtime: Runtime | undefined;
@@ -86,15 +103,18 @@ export function commonRuntime(where: string, operands: Record<string, Operand | 
   return runtime ?? Runtime.default;
 }
 
+/** Tensors in place of operands; null in place of one that is absent. */
+type AsTensors<T> = { [I in keyof T]: T[I] extends Operand ? Tensor : Tensor | null };
+
 /**
  * Computes on tensors: an operand that is one as it is, an array as a copy for the length of the call. The results are given
  * as Tensors or as arrays. An array may be a view of the memory, which may grow here: `compute` must not look at it.
  */
-export function onTensors<K extends string>(
+export function onTensors<const T extends readonly (Operand | null | undefined)[], K extends string>(
   runtime: Runtime,
-  operands: readonly (Operand | null | undefined)[],
+  operands: T,
   asTensors: boolean,
-  compute: (operands: (Tensor | null)[], scope: Scope) => Partial<Record<K, Tensor>>,
+  compute: (operands: AsTensors<T>, scope: Scope) => Record<K, Tensor>,
 ): Record<K, Operand> {
   const scope = new Scope(runtime);
   try {
@@ -105,7 +125,7 @@ export function onTensors<K extends string>(
       copy.data.set(source());
       return copy;
     });
-    const results = Object.entries(compute(tensors, scope)) as [K, Tensor][];
+    const results = Object.entries(compute(tensors as AsTensors<T>, scope)) as [K, Tensor][];
     if (asTensors) scope.keep(...results.map(([, tensor]) => tensor));
     const given = results.map(([name, tensor]) => [name, asTensors ? tensor : tensor.data.slice()]);
     return Object.fromEntries(given) as Record<K, Operand>;

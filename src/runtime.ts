@@ -5,7 +5,7 @@
 
 import { instantiateSync } from "@assemblyscript/loader";
 import { heapModule, kernelsModule } from "./binaries.js";
-import { describe } from "./check.js";
+import { checkOptions, describe } from "./check.js";
 
 /**
  * The kernels' ABI: outputs, then inputs, then sizes. Pointers are byte addresses in the memory, multiples of 4; 0 stands for
@@ -28,7 +28,8 @@ export interface Kernels {
   ): void;
   /**
    * dx = the gradient of x; `dweight` and `dbias` [cols] are added to. Each of the three may be 0. `mean` and `rstd` are what
-   * the forward pass gave.
+   * the forward pass gave. `workspace`: room for 6 * cols floats, in which the sums over many rows are kept in double;
+   * without it, or with 0, they are summed row by row in float32.
    */
   layerNormBackward(
     dx: number,
@@ -41,38 +42,59 @@ export interface Kernels {
     weight: number,
     rows: number,
     cols: number,
+    workspace?: number,
   ): void;
 }
 
-/** An allocator of a memory: `allocate` returns the address of a block, a multiple of 4, or 0 when there is no room. */
+/** What of a `WebAssembly.Memory` is used here; in words of its own, so that its types need no library of the browser's. */
+export interface LinearMemory {
+  readonly buffer: ArrayBuffer;
+  grow(pages: number): number;
+}
+
+/**
+ * An allocator of a memory: `allocate` returns the address of a block, a multiple of 4 inside the memory, which it grows
+ * where it has to, or 0 when there is no room.
+ */
 export interface Allocator {
   allocate(bytes: number): number;
   free(pointer: number): void;
 }
 
-export interface RuntimeOptions extends Partial<Allocator> {
+export interface RuntimeOptions {
+  allocate?: Allocator["allocate"] | undefined;
+  free?: Allocator["free"] | undefined;
   /**
    * The memory to compute in; by default a new one. Given alone, the runtime manages the whole of it, and it must be unused
    * (all zeros); a memory that belongs to another module comes with that module's `allocate` and `free`.
    */
-  memory?: WebAssembly.Memory;
+  memory?: LinearMemory | undefined;
 }
 
+/** The size of the workspace of `layerNormBackward`, in floats for each column. */
+export const WORKSPACE = 6;
+
+const PAGE = 65536;
 const PAGES_MAX = 65536;
+
+/** The memories that a heap of ours manages. Two heaps would hand out the same bytes. */
+const managed = new WeakSet<LinearMemory>();
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
 export class Runtime {
   static #default: Runtime | undefined;
 
-  readonly memory: WebAssembly.Memory;
+  readonly memory: LinearMemory;
   readonly kernels: Kernels;
   readonly #allocator: Allocator;
 
-  private constructor(memory: WebAssembly.Memory, allocator?: Allocator) {
-    const link = (module: WebAssembly.Module): unknown => instantiateSync(module, { env: { memory } }).instance.exports;
+  private constructor(memory: LinearMemory, allocator?: Allocator) {
+    const link = (module: WebAssembly.Module): unknown =>
+      instantiateSync(module, { env: { memory: memory as WebAssembly.Memory } }).instance.exports;
     this.memory = memory;
-    this.#allocator = allocator ?? (link(heapModule()) as Allocator);
     this.kernels = link(kernelsModule()) as Kernels;
+    if (!allocator) managed.add(memory);
+    this.#allocator = allocator ?? (link(heapModule()) as Allocator);
   }
 
   /** The runtime of everything that is not given another, made at its first use. */
@@ -85,7 +107,9 @@ export class Runtime {
    * A runtime over a memory of its own, or over `memory`.
    * @throws TypeError for a memory of the wrong kind or one in use, or when only one of `allocate` and `free` is given.
    */
-  static create({ memory, allocate, free }: RuntimeOptions = {}): Runtime {
+  static create(options: RuntimeOptions = {}): Runtime {
+    checkOptions("Runtime.create", options, ["memory", "allocate", "free"]);
+    const { memory, allocate, free } = options;
     if ((allocate === undefined) !== (free === undefined)) {
       throw new TypeError("Runtime.create: allocate and free must be given together");
     }
@@ -99,7 +123,8 @@ export class Runtime {
     if (!(memory.buffer instanceof ArrayBuffer)) {
       throw new TypeError("Runtime.create: memory is shared, expected an unshared WebAssembly.Memory");
     }
-    if (allocate && free) return new Runtime(memory, { allocate, free });
+    if (allocate) return new Runtime(memory, options as Allocator);
+    if (managed.has(memory)) throw new TypeError("Runtime.create: memory is managed by another Runtime");
     if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
       throw new TypeError(
         "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
@@ -111,23 +136,35 @@ export class Runtime {
   /**
    * The address of a new block of `bytes` bytes, a multiple of 4. May grow the memory, which detaches all views of it but
    * those of `Tensor.data` and `Parameter.grad`, which are made anew.
-   * @throws RangeError when the memory has no room for it; nothing is changed then.
+   * @throws RangeError when the memory has no room for it, or when it is over 1 GiB, which is as far as the heap goes; nothing
+   * is changed then. TypeError when the allocator given to `create` returns what is no address.
    */
   allocate(bytes: number): number {
     if (!Number.isInteger(bytes) || bytes < 0) {
       throw new RangeError(`Runtime.allocate: bytes is ${describe(bytes)}, expected an integer of 0 or more`);
     }
     let pointer = 0;
-    if (bytes < PAGES_MAX * 65536) {
+    if (bytes < PAGES_MAX * PAGE) {
       try {
-        pointer = this.#allocator.allocate(bytes) >>> 0;
+        pointer = this.#allocator.allocate(bytes);
       } catch (error) {
         // The heap traps before it changes anything.
         if (!(error instanceof WebAssembly.RuntimeError)) throw error;
       }
     }
-    if (pointer === 0) throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes`);
-    return pointer;
+    if (pointer === 0) {
+      throw new RangeError(
+        `Runtime.allocate: out of memory, no room for ${bytes} bytes; dispose() of what is no longer needed`,
+      );
+    }
+    // A WebAssembly export returns an address above 2 GiB as a negative number.
+    const address = pointer >>> 0;
+    if (typeof pointer !== "number" || address % 4 !== 0 || address + bytes > this.memory.buffer.byteLength) {
+      throw new TypeError(
+        `Runtime.allocate: allocate(${bytes}) returned ${describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.memory.buffer.byteLength} bytes`,
+      );
+    }
+    return address;
   }
 
   /** Gives back a block that `allocate` returned. Each block once: the heap doesn't check. */

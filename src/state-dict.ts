@@ -12,8 +12,14 @@ export interface StateDict {
   bias?: Float32Array<ArrayBuffer>;
 }
 
-/** What a checkpoint may hold: Float32Arrays, other lists of numbers, or Tensors. */
-export type Checkpoint = Readonly<Record<string, ArrayLike<number> | Tensor | undefined>>;
+/** Parameters under any of the names they go by: Float32Arrays, other lists of numbers, or Tensors. */
+export interface Checkpoint {
+  readonly weight?: ArrayLike<number> | Tensor | undefined;
+  readonly gamma?: ArrayLike<number> | Tensor | undefined;
+  readonly scale?: ArrayLike<number> | Tensor | undefined;
+  readonly bias?: ArrayLike<number> | Tensor | undefined;
+  readonly beta?: ArrayLike<number> | Tensor | undefined;
+}
 
 /** What loading found otherwise than expected; both lists are empty when it is strict. */
 export interface LoadResult {
@@ -28,7 +34,7 @@ const ALIASES = { weight: ["weight", "gamma", "scale"], bias: ["bias", "beta"] }
 export function loadParameters(
   where: string,
   parameters: readonly ["weight" | "bias", Parameter][],
-  dict: Checkpoint | StateDict,
+  dict: Checkpoint,
   strict: boolean,
 ): LoadResult {
   if (typeof dict !== "object" || dict === null) {
@@ -48,6 +54,7 @@ export function loadParameters(
     }
     const value = entries.get(key);
     entries.delete(key);
+    if (value instanceof Tensor && value.disposed) throw new TypeError(`${where}: ${key} was disposed`);
     const numbers = value instanceof Tensor ? value.data : checkNumbers(`${where}: ${key}`, value);
     if (numbers.length !== parameter.size) {
       throw new RangeError(`${where}: ${key} has ${numbers.length} elements, expected ${parameter.size}`);

@@ -5,23 +5,27 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import { checkNumbers, checkShape, describe, sizeOf } from "./check.js";
+import { checkNumbers, checkOptions, checkShape, describe, sizeOf } from "./check.js";
 import { Runtime } from "./runtime.js";
 
 export interface TensorOptions {
   /** Where the tensor lives; by default `Runtime.default`. */
-  runtime?: Runtime;
+  runtime?: Runtime | undefined;
   /**
    * The address of memory that is somebody else's, to be seen as a tensor: it is neither allocated nor cleared nor freed.
    * A multiple of 4.
    */
-  pointer?: number;
+  pointer?: number | undefined;
 }
 
-/** Marks a tensor whose contents are about to be written: they are left as they were found. */
+/** Marks a tensor of a Scope, whose contents are about to be written: they are left as they were found. */
 const UNINITIALIZED: readonly number[] = [];
 
 /** Frees the block of a tensor that was dropped without `dispose`: the safety net, not the plan. */
+function track(tensor: Tensor): void {
+  dropped.register(tensor, { runtime: tensor.runtime, pointer: tensor.pointer }, tensor);
+}
+
 const dropped = new FinalizationRegistry<{ runtime: Runtime; pointer: number }>(({ runtime, pointer }) =>
   runtime.free(pointer),
 );
@@ -31,7 +35,7 @@ export class Tensor {
   readonly shape: readonly number[];
   /** The number of elements. */
   readonly size: number;
-  readonly runtime: Runtime;
+  readonly #runtime: Runtime;
   /** 0 once disposed. */
   #pointer: number;
   readonly #owned: boolean;
@@ -42,7 +46,7 @@ export class Tensor {
    * @param data as many numbers as the shape has elements, copied; zeros by default
    * @throws TypeError, RangeError for a shape, data or pointer that doesn't fit; RangeError when the memory is full
    */
-  constructor(shape: readonly number[], data?: ArrayLike<number>, { runtime, pointer }: TensorOptions = {}) {
+  constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     this.shape = checkShape("Tensor: shape", shape, 0);
     this.size = sizeOf(this.shape);
     if (data !== undefined && data !== UNINITIALIZED) {
@@ -53,21 +57,28 @@ export class Tensor {
         );
       }
     }
-    if (runtime !== undefined && !(runtime instanceof Runtime)) {
+    checkOptions("Tensor", options, ["runtime", "pointer"]);
+    const { runtime = Runtime.default, pointer } = options;
+    if (!(runtime instanceof Runtime)) {
       throw new TypeError(`Tensor: runtime is ${describe(runtime)}, expected a Runtime`);
     }
-    this.runtime = runtime ?? Runtime.default;
+    this.#runtime = runtime;
     this.#owned = pointer === undefined;
     if (pointer !== undefined) {
-      this.#pointer = checkPointer(pointer, this.size, this.runtime);
+      this.#pointer = checkPointer(pointer, this.size, runtime);
       if (data) this.data.set(data);
     } else {
-      const source = data && live(data, this.runtime);
-      this.#pointer = this.runtime.allocate(this.size * 4);
-      dropped.register(this, { runtime: this.runtime, pointer: this.#pointer }, this);
-      if (!source) this.data.fill(0);
-      else if (data !== UNINITIALIZED) this.data.set(source());
+      const source = data && live(data, runtime);
+      this.#pointer = runtime.allocate(this.size * 4);
+      if (data === UNINITIALIZED) return;
+      if (source) this.data.set(source());
+      else this.data.fill(0);
+      track(this);
     }
+  }
+
+  get runtime(): Runtime {
+    return this.#runtime;
   }
 
   /** The address of the first element. */
@@ -81,7 +92,7 @@ export class Tensor {
    * from here each time rather than keeping it.
    */
   get data(): Float32Array {
-    const { buffer } = this.runtime.memory;
+    const { buffer } = this.#runtime.memory;
     const pointer = this.pointer;
     if (this.#view?.buffer === buffer) return this.#view;
     this.#view = new Float32Array(buffer, pointer, this.size);
@@ -97,7 +108,7 @@ export class Tensor {
     if (this.#pointer === 0) return;
     if (this.#owned) {
       dropped.unregister(this);
-      this.runtime.free(this.#pointer);
+      this.#runtime.free(this.#pointer);
     }
     this.#pointer = 0;
   }
@@ -151,8 +162,13 @@ export class Scope {
     return tensor;
   }
 
+  /** Lets those of the tensors that were made here outlive the call. */
   keep(...tensors: Tensor[]): void {
-    this.#made = this.#made.filter((tensor) => !tensors.includes(tensor));
+    this.#made = this.#made.filter((tensor) => {
+      if (!tensors.includes(tensor)) return true;
+      track(tensor);
+      return false;
+    });
   }
 
   end(): void {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { Arena, BUILDS, COLS, normal, ROWS } from "./helpers.js";
-import { dxUnits, gradientUnits, referenceBackward, referenceForward } from "./reference.js";
+import { dxUnits, gradientUnits, referenceBackward, referenceForward, unitsOff } from "./reference.js";
 
 interface Given {
   rows: number;
@@ -13,11 +13,12 @@ interface Given {
   misalignment?: number;
   inPlace?: boolean;
   calls?: number;
+  workspace?: boolean;
 }
 
 /** Calls the kernel in an arena of its own, with statistics rounded from float64. */
 function run(build: string, given: Given) {
-  const { rows, cols, misalignment = 0, inPlace = false, wanted = {}, calls = 1 } = given;
+  const { rows, cols, misalignment = 0, inPlace = false, wanted = {}, calls = 1, workspace = true } = given;
   const size = rows * cols;
   const x = given.x ?? normal(size, 1);
   const dy = given.dy ?? normal(size, 2);
@@ -27,7 +28,7 @@ function run(build: string, given: Given) {
   const { mean, rstd } = referenceForward(input);
   const before = { dweight: normal(cols, 4), dbias: normal(cols, 5) };
 
-  const arena = new Arena(build, 3 * size + 2 * rows + 3 * cols, misalignment);
+  const arena = new Arena(build, 3 * size + 2 * rows + 9 * cols, misalignment);
   const dyAt = arena.input(dy);
   const dxAt = inPlace ? dyAt : arena.output(size, wanted.dx);
   if (inPlace) arena.allow(dyAt, size);
@@ -37,9 +38,11 @@ function run(build: string, given: Given) {
   const meanAt = arena.input(mean);
   const rstdAt = arena.input(rstd);
   const weightAt = arena.input(weight);
+  const workspaceAt = arena.output(6 * cols, workspace);
   arena.seal();
   for (let call = 0; call < calls; call++) {
-    arena.kernels.layerNormBackward(dxAt, dweightAt, dbiasAt, dyAt, xAt, meanAt, rstdAt, weightAt, rows, cols);
+    const pointers = [dxAt, dweightAt, dbiasAt, dyAt, xAt, meanAt, rstdAt, weightAt] as const;
+    arena.kernels.layerNormBackward(...pointers, rows, cols, workspaceAt);
   }
   return {
     input,
@@ -96,6 +99,78 @@ describe.each(BUILDS)("backward, %s build", (build) => {
             }
           }
         }
+      }
+    }
+  });
+
+  describe("sums many rows in parts", () => {
+    for (const rows of [31, 32, 33, 64, 65, 100]) {
+      for (const cols of [1, 3, 4, 21]) {
+        test(`rows=${rows} cols=${cols}`, () => {
+          const given = { rows, cols, misalignment: 4 };
+          const all = run(build, given);
+          expectMatch(all);
+          const alone = run(build, { ...given, wanted: { dx: false, dbias: false } });
+          expect(alone.dweight).toEqual(all.dweight);
+          expect(run(build, { ...given, wanted: { dx: false, dweight: false } }).dbias).toEqual(all.dbias);
+          expect(run(build, { ...given, workspace: false }).dx).toEqual(all.dx);
+        });
+      }
+    }
+
+    test("65536 rows of N(0, 1), and of a constant", () => {
+      const rows = 65536;
+      const cols = 16;
+      for (const dy of [normal(rows * cols, 2), new Float32Array(rows * cols).fill(0.1)]) {
+        const { input, before, dweight, dbias } = run(build, { rows, cols, dy, wanted: { dx: false } });
+        const reference = referenceBackward(input);
+        for (const [got, was, sum] of [
+          [dweight!, before.dweight, reference.dweight],
+          [dbias!, before.dbias, reference.dbias],
+        ] as const) {
+          const expected = sum.map((value, i) => was[i]! + value);
+          expect(unitsOff(got, expected, [Math.max(...expected.map(Math.abs))], cols)).toBeLessThanOrEqual(8);
+        }
+      }
+    });
+  });
+
+  describe("holds for dy that make dx vanish", () => {
+    test.each([64, 100, 768, 4096])("constant dy, cols=%i", (cols) => {
+      const rows = 20;
+      const dy = new Float32Array(rows * cols).map((_, i) => 1 + Math.sin(Math.floor(i / cols)) / 2);
+      const { input, dx } = run(build, { rows, cols, dy, weight: null });
+      expect(dxUnits(dx!, input)).toBeLessThanOrEqual(4);
+    });
+
+    test.each([64, 100, 768, 4096])("dy that is xhat, cols=%i", (cols) => {
+      const rows = 5;
+      const x = normal(rows * cols, 14);
+      const { xhat } = referenceForward({ x, rows, cols, eps: 1e-5 });
+      const { input, dx } = run(build, { rows, cols, x, dy: Float32Array.from(xhat), weight: null });
+      expect(dxUnits(dx!, input)).toBeLessThanOrEqual(4);
+    });
+  });
+
+  describe("takes rows of any scale", () => {
+    for (const [name, values] of Object.entries({
+      "1e18": normal(3 * 64, 15, 0, 1e18),
+      "1e-18": normal(3 * 64, 15, 0, 1e-18),
+      "3e37": normal(3 * 64, 15, 0, 3e37),
+      "the largest floats": Float32Array.from({ length: 3 * 64 }, (_, i) => 3.3e38 * Math.sin(i * i)),
+      "nearly all of the largest": Float32Array.from({ length: 3 * 64 }, (_, i) => (i % 64 < 60 ? 3.3e38 : -3.3e38)),
+    })) {
+      for (const weight of [true, false]) {
+        test(`${name}, weight=${weight}`, () => {
+          const given = { rows: 3, cols: 64, x: values, ...(weight ? {} : { weight: null }) };
+          const { input, before, dx, dweight } = run(build, given);
+          // dx may be so small that floats have no more digits for it: half of the least float is no error.
+          const { dx: exact } = referenceBackward(input);
+          const rounded = dx!.map((value, i) => (Math.abs(value - exact[i]!) <= 2 ** -150 ? exact[i]! : value));
+          expect(dxUnits(Float64Array.from(rounded), input)).toBeLessThanOrEqual(4);
+          expect(dweight!.every(Number.isFinite)).toBe(true);
+          expectMatch({ ...run(build, given), before, dx: null });
+        });
       }
     }
   });

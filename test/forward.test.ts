@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { Arena, BUILDS, COLS, normal, ROWS } from "./helpers.js";
-import { forwardUnits, statsUnits, UNIT } from "./reference.js";
+import { Arena, BUILDS, COLS, normal, ROWS, uniform } from "./helpers.js";
+import { forwardUnits, statsUnits, UNIT, unitsOff } from "./reference.js";
 
 interface Given {
   rows: number;
@@ -111,6 +111,27 @@ describe.each(BUILDS)("forward, %s build", (build) => {
       });
     }
 
+    // Runs of equal addends round the same way every time: the worst for a sum in float32.
+    const values = uniform(11);
+    const few: Record<string, (i: number, cols: number) => number> = {
+      "0 and a by turns": (i) => i % 2,
+      "a, then 0": (i, cols) => (i < cols / 2 ? 1 : 0),
+      "seven of ten a, the rest 0": (i) => (i % 10 < 7 ? 1 : 0),
+      "a and -a by turns": (i) => (i % 2 ? 1 : -1),
+    };
+    for (const [name, pattern] of Object.entries(few)) {
+      test.each([100, 768, 4096, 8192])(`${name}, cols=%i`, (cols) => {
+        const count = 30;
+        const scales = Array.from({ length: count }, () => 1 + values());
+        const x = Float32Array.from({ length: count * cols }, (_, i) => {
+          return scales[Math.floor(i / cols)]! * pattern(i % cols, cols);
+        });
+        const { input, y, mean, rstd } = run(build, { rows: count, cols, x, weight: null, bias: null });
+        expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+        expect(statsUnits(mean!, rstd!, input)).toBeLessThanOrEqual(4);
+      });
+    }
+
     test("eps 0 with squares that underflow", () => {
       const { input, y } = run(build, { rows, cols: 33, x: normal(rows * 33, 6, 0, 1e-25), eps: 0 });
       expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
@@ -169,6 +190,16 @@ test("forward gives the same bits in every build", () => {
   const given = { rows: 3, cols: 71 };
   const [first, ...others] = BUILDS.map((build) => run(build, given).y);
   for (const y of others) expect(y).toEqual(first);
+});
+
+test("the measure of errors sees every kind of them", () => {
+  expect(unitsOff([1, 2, 3], [1, 2, 3], [3], 3)).toBe(0);
+  expect(unitsOff([1, 2 + 6 * UNIT, 3], [1, 2, 3], [3], 3)).toBe(2);
+  expect(unitsOff([1 + UNIT, 5, 5 + 10 * UNIT], [1, 5, 5], [1, 5, 5], 1)).toBe(2);
+  expect(unitsOff([NaN, 1 + UNIT], [1, 1], [1], 2)).toBe(Infinity);
+  expect(unitsOff([Infinity, 1], [1, 1], [1], 2)).toBe(Infinity);
+  expect(unitsOff([0, 1], [0, 0], [0], 2)).toBe(Infinity);
+  expect(() => unitsOff([1], [1, 2], [1], 2)).toThrow();
 });
 
 test("a unit is that of float32", () => {

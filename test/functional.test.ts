@@ -1,5 +1,13 @@
 import { describe, expect, expectTypeOf, test } from "vitest";
-import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "../src/index.js";
+import {
+  LayerNorm,
+  layerNorm,
+  layerNormBackward,
+  layerNormWithStats,
+  type Operand,
+  Runtime,
+  Tensor,
+} from "../src/index.js";
 import { normal } from "./helpers.js";
 import { dxUnits, forwardUnits, gradientUnits, referenceBackward, referenceForward, statsUnits } from "./reference.js";
 
@@ -104,6 +112,14 @@ describe("layerNorm", () => {
   });
 });
 
+test("operands of either kind have a type", () => {
+  const operands: Operand[] = [x, new Tensor([6, 35], x)];
+  const results: Operand[] = operands.map((operand) => layerNorm(operand, cols));
+  expect(results.map((y) => y instanceof Tensor)).toEqual([false, true]);
+  const y: Operand = new LayerNorm(cols).forward(operands[0]!);
+  expect(y).toBeInstanceOf(Float32Array);
+});
+
 describe("layerNormWithStats", () => {
   test("gives mean and rstd, one a row", () => {
     const { y, mean, rstd } = layerNormWithStats(x, cols, weight, bias, 1e-3);
@@ -172,6 +188,17 @@ describe("layerNormBackward", () => {
     call(dy, x, mean).toThrow(
       new TypeError("layerNormBackward: rstd is undefined, expected a Float32Array or a Tensor"),
     );
+    const t = new Tensor([2, 3, 5, 7], x);
+    const stats = layerNormWithStats(t, [5, 7]);
+    call(t, t, stats.mean, stats.rstd, new Tensor([7, 5])).toThrow(
+      new RangeError("layerNormBackward: dy has the shape [2, 3, 5, 7], expected [..., 7, 5]"),
+    );
+    const three = new Tensor([3]);
+    const across = new Tensor([4, 6]);
+    call(across, across, three, three).toThrow(
+      new RangeError("layerNormBackward: dy has the shape [4, 6], expected [..., 8]"),
+    );
+    call(across, across, three, three, new Float32Array(8)).toThrow(RangeError);
     call(new Tensor([6, 35]), new Tensor([35, 6]), mean, rstd).toThrow(
       new RangeError("layerNormBackward: x has the shape [35, 6], expected that of dy, [6, 35]"),
     );

@@ -36,7 +36,7 @@ const GUARD = 64;
 const PATTERN = 0xa5;
 
 /**
- * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `writesOnly` then tells whether
+ * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `strayWrite` then tells whether
  * anything but the outputs was touched: guards, inputs, and all the rest of the memory.
  */
 export class Arena {

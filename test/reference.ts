@@ -63,7 +63,7 @@ export function referenceBackward(input: Case & { dy: ArrayLike<number> }) {
   return { dx, dweight, dbias };
 }
 
-/** The largest of |got - expected| / (2^-23 * scale), `scale` being one number for each stretch of `length`. 0 / 0 is 0. */
+/** The largest of |got - expected| / (2^-23 * scale), `scale` being one number for each stretch of `length`. 0 / 0 is 0, NaN is infinitely far off. */
 export function unitsOff(
   got: ArrayLike<number>,
   expected: ArrayLike<number>,
@@ -76,7 +76,8 @@ export function unitsOff(
     const error = Math.abs(got[i]! - expected[i]!);
     if (error === 0) continue;
     const units = error / (UNIT * scales[Math.floor(i / length)]!);
-    if (!(units <= worst)) worst = units;
+    if (Number.isNaN(units)) return Infinity;
+    worst = Math.max(worst, units);
   }
   return worst;
 }

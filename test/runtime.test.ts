@@ -67,7 +67,7 @@ describe("Runtime", () => {
 
   test("takes an allocator's pointers as unsigned", () => {
     // As WebAssembly exports return them, i32: 0x80000000 is negative.
-    const runtime = Runtime.create({ memory: memoryOf(1), allocate: () => -0x80000000, free: () => {} });
+    const runtime = Runtime.create({ memory: memoryOf(32769), allocate: () => -0x80000000, free: () => {} });
     expect(runtime.allocate(4)).toBe(0x80000000);
   });
 
@@ -100,6 +100,45 @@ describe("Runtime", () => {
     expect(new Uint8Array(memory.buffer).subarray(0, page - 1).every((byte) => byte === 0)).toBe(true);
   });
 
+  test("manages a memory once", () => {
+    const memory = memoryOf(1);
+    Runtime.create({ memory });
+    expect(() => Runtime.create({ memory })).toThrow(
+      new TypeError("Runtime.create: memory is managed by another Runtime"),
+    );
+  });
+
+  test("calls an allocator as the method it may be", () => {
+    const options = {
+      memory: memoryOf(1),
+      allocate(bytes: number) {
+        return this.memory.buffer.byteLength - bytes;
+      },
+      free() {},
+    };
+    expect(Runtime.create(options).allocate(8)).toBe(page - 8);
+  });
+
+  test.each([
+    [undefined, "undefined"],
+    [2, "2"],
+    [65532, "65532"],
+    ["16", '"16"'],
+  ])("refuses the address %s from an allocator", (address, shown) => {
+    const runtime = Runtime.create({ memory: memoryOf(1), allocate: () => address as never, free: () => {} });
+    expect(() => runtime.allocate(8)).toThrow(TypeError);
+    expect(() => runtime.allocate(8)).toThrow(`allocate(8) returned ${shown}, expected a multiple of 4`);
+  });
+
+  test("refuses options it does not know", () => {
+    expect(() => Runtime.create({ memmory: memoryOf(1) } as never)).toThrow(
+      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free'),
+    );
+    expect(() => Runtime.create(null as never)).toThrow(
+      new TypeError("Runtime.create: options is null, expected an object"),
+    );
+  });
+
   test("allocate refuses what is not a size", () => {
     for (const bytes of [-1, 1.5, NaN]) expect(() => Runtime.default.allocate(bytes)).toThrow(RangeError);
   });
@@ -108,7 +147,9 @@ describe("Runtime", () => {
     const runtime = Runtime.create({ memory: memoryOf(1, 2) });
     const kept = new Tensor([4], [1, 2, 3, 4], { runtime });
     expect(() => runtime.allocate(bytes)).toThrow(
-      new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes`),
+      new RangeError(
+        `Runtime.allocate: out of memory, no room for ${bytes} bytes; dispose() of what is no longer needed`,
+      ),
     );
     expect([...kept.data]).toEqual([1, 2, 3, 4]);
     expect(new Tensor([4], kept.data, { runtime }).data).toEqual(kept.data);

@@ -134,11 +134,7 @@ describe("Tensor", () => {
       "Tensor: data has 3 elements, expected 4 for the shape [2, 2]",
     ],
     [[[1], "1" as never], TypeError, 'Tensor: data is "1", expected a Float32Array or a list of numbers'],
-    [
-      [[1], ["1"] as never],
-      TypeError,
-      "Tensor: data is a list with other things in it, expected a Float32Array or a list of numbers",
-    ],
+    [[[1], ["1"] as never], TypeError, 'Tensor: data has "1" at 0, expected a flat list of numbers'],
     [
       [[1], new BigInt64Array(1) as never],
       TypeError,
@@ -149,6 +145,21 @@ describe("Tensor", () => {
     [[[1], undefined, { pointer: "8" as never }], TypeError, 'Tensor: pointer is "8", expected a number'],
   ] as const)("refuses arguments that don't fit: %#", (args, kind, message) => {
     expect(() => new Tensor(...(args as unknown as ConstructorParameters<typeof Tensor>))).toThrow(new kind(message));
+  });
+
+  test("refuses options it does not know, holes, and nested lists", () => {
+    expect(() => new Tensor([1], undefined, { runTime: 1 } as never)).toThrow(/"runTime" is not an option/);
+    // biome-ignore lint/suspicious/noSparseArray: the hole is the point
+    expect(() => new Tensor([3], [1, , 3] as never)).toThrow(/data has undefined at 1/);
+    expect(() => new Tensor([2], [[1], [2]] as never)).toThrow(/data has \[1\] at 0, expected a flat list of numbers/);
+  });
+
+  test("refuses a view of memory that has grown since", () => {
+    const runtime = Runtime.create();
+    const stale = new Tensor([2], [1, 2], { runtime }).data;
+    grow(runtime);
+    expect(() => new Tensor([2], stale)).toThrow(/Tensor: data is a detached view: the memory has grown since/);
+    expect(() => new Tensor([0], new Float32Array(0))).not.toThrow();
   });
 
   test.each([0, -4, 2, 1.5, NaN, 65536, 65532])(
