@@ -4,8 +4,8 @@
  */
 
 export { type Gradients, layerNorm, layerNormBackward, layerNormWithStats, type WithStats } from "./functional.js";
-export { LayerNorm, type LayerNormOptions, type OutOption } from "./layer-norm.js";
-export type { Operand } from "./operand.js";
+export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
+export type { Operand, OutOption } from "./operand.js";
 export { type Allocator, type Kernels, type LinearMemory, Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, LoadResult, StateDict } from "./state-dict.js";
 export { Parameter, Tensor, type TensorOptions } from "./tensor.js";

@@ -6,7 +6,17 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { checkBoolean, checkEps, checkNormalizedShape, checkOptions, describe, sameShape, sizeOf } from "./check.js";
-import { checkApart, checkOperand, checkRows, checkSame, countOf, type Operand, pointerOf } from "./operand.js";
+import {
+  checkApart,
+  checkOperand,
+  checkOut,
+  checkRows,
+  countOf,
+  deliver,
+  type Operand,
+  type OutOption,
+  pointerOf,
+} from "./operand.js";
 import { Runtime, WORKSPACE } from "./runtime.js";
 import { type Checkpoint, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { live, Parameter, Scope, Tensor } from "./tensor.js";
@@ -19,11 +29,6 @@ export interface LayerNormOptions {
   /** false: a weight without a bias. */
   bias?: boolean | undefined;
   runtime?: Runtime | undefined;
-}
-
-/** What to write a result to, of the kind and shape of the argument. */
-export interface OutOption<T extends Operand> {
-  out?: T | undefined;
 }
 
 /** One number a row. */
@@ -341,31 +346,4 @@ export class LayerNorm {
   #checkUsable(): void {
     if (this.#disposed) throw new TypeError("LayerNorm: used after it was disposed");
   }
-}
-
-/** The result in `y` as an array: a new one, or written to the one `target` leads to. */
-function deliver(y: Tensor, target: (() => Float32Array) | undefined): Float32Array {
-  const out = target?.();
-  if (!out) return y.data.slice();
-  out.set(y.data);
-  return out;
-}
-
-/** The `out` of the options, which must be like an operand. */
-function checkOut(
-  where: string,
-  options: OutOption<Operand>,
-  name: string,
-  like: Operand,
-  runtime: Runtime,
-): Operand | undefined {
-  checkOptions(where, options, ["out"]);
-  const { out } = options;
-  if (out === undefined) return undefined;
-  checkOperand(where, "out", out, runtime);
-  if (out instanceof Tensor !== like instanceof Tensor) {
-    throw new TypeError(`${where}: out is ${describe(out)}, expected ${describe(like)}, as ${name} is`);
-  }
-  checkSame(where, "out", out, name, like);
-  return out;
 }

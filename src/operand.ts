@@ -4,11 +4,16 @@
  * @module
  */
 
-import { checkAttached, describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
+import { checkAttached, checkOptions, describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { live, Scope, Tensor } from "./tensor.js";
 
 export type Operand = Float32Array | Tensor;
+
+/** What to write a result to, of the kind and shape of the argument. */
+export interface OutOption<T extends Operand> {
+  out?: T | undefined;
+}
 
 /** The address of an operand, 0 for one that is absent: what the kernels take. */
 export function pointerOf(tensor: Tensor | null | undefined): number {
@@ -92,6 +97,25 @@ export function checkApart(where: string, out: Tensor, others: Record<string, Te
   }
 }
 
+/** The `out` of the options, which must be like an operand. */
+export function checkOut(
+  where: string,
+  options: OutOption<Operand>,
+  name: string,
+  like: Operand,
+  runtime: Runtime,
+): Operand | undefined {
+  checkOptions(where, options, ["out"]);
+  const { out } = options;
+  if (out === undefined) return undefined;
+  checkOperand(where, "out", out, runtime);
+  if (out instanceof Tensor !== like instanceof Tensor) {
+    throw new TypeError(`${where}: out is ${describe(out)}, expected ${describe(like)}, as ${name} is`);
+  }
+  checkSame(where, "out", out, name, like);
+  return out;
+}
+
 /** The runtime of the Tensors among the operands, which must be one; the default where there are none. */
 export function commonRuntime(where: string, operands: Record<string, Operand | null | undefined>): Runtime {
   let runtime: Runtime | undefined;
@@ -132,4 +156,12 @@ export function onTensors<const T extends readonly (Operand | null | undefined)[
   } finally {
     scope.end();
   }
+}
+
+/** The result in `y` as an array: a new one, or written to the one `target` leads to. */
+export function deliver(y: Tensor, target: (() => Float32Array) | undefined): Float32Array {
+  const out = target?.();
+  if (!out) return y.data.slice();
+  out.set(y.data);
+  return out;
 }
