@@ -7,7 +7,7 @@
 //   npm run bench                          these shapes
 //   npm run bench -- 1024x768 2048x4096    others
 
-import { Runtime, Tensor } from "layernorm-wasm";
+import { Runtime, Tensor } from "../src/index.js";
 import { normal } from "../test/helpers.js";
 import { dxUnits, forwardUnits } from "../test/reference.js";
 

@@ -1,0 +1,159 @@
+// Breaks the kernels on purpose: changes one operator, constant or bound of assembly/ at a time, compiles that, and runs the
+// kernels' tests on it, which ought to fail. The golden digest is left out: it sees any change of a bit, and would say nothing
+// of the tests that know what is right.
+//
+//   npm run mutate                          all of it, about a quarter of an hour on two cores
+//   npm run mutate -- --file moments.ts     one file
+//   npm run mutate -- --list                what would be changed
+
+import { spawn } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import asc from "assemblyscript/asc";
+
+const { values: options } = parseArgs({
+  options: { file: { type: "string" }, list: { type: "boolean" }, jobs: { type: "string" } },
+});
+const root = fileURLToPath(new URL("..", import.meta.url));
+const folder = join(root, "build/mutants");
+const SUITE = ["test/forward.test.ts", "test/backward.test.ts", "test/abi.test.ts"];
+const LIMIT = 60_000; // ms, of a suite that takes 3 s: a mutant in an endless loop
+
+/** What is changed, and to what. @type {[RegExp, (found: string) => string[]][]} */
+const RULES = [
+  [
+    /\b(f32x4|f64x2)\.(add|sub|mul)\b/g,
+    (call) => (call.endsWith("add") ? [call.replace("add", "sub")] : [call.replace(/sub|mul/, "add")]),
+  ],
+  [/ (\+|-|\*|\/) /g, (operator) => [{ "+": " - ", "-": " + ", "*": " + ", "/": " * " }[operator.trim()]]],
+  [/ (\+=|-=|\*=|\/=) /g, (operator) => [{ "+=": " -= ", "-=": " += ", "*=": " += ", "/=": " *= " }[operator.trim()]]],
+  [
+    / (<|<=|>|>=|===) /g,
+    (operator) => [{ "<": " <= ", "<=": " < ", ">": " >= ", ">=": " > ", "===": " !== " }[operator.trim()]],
+  ],
+  [/ (&&|\|\|) /g, (operator) => [operator.includes("&") ? " || " : " && "]],
+  [/ (<<|&|\|) /g, (operator) => [{ "<<": " >> ", "&": " | ", "|": " & " }[operator.trim()]]],
+  [/!(?=isVoid|workspace|fused|near|dx)/g, () => [""]],
+  [/(?<![!\w])isVoid(?=<)/g, () => ["!isVoid"]],
+  [
+    /(?<![\w.<])\d[\d.]*(?:e[+-]?\d+)?\b(?!x)/g,
+    (number) => (number === "0" ? ["1"] : [String(Number(number) + 1), "0"]),
+  ],
+  [/\bmin\(/g, () => ["max("]],
+  [/\babs\(/g, () => ["("]],
+  [/\bf64\((?=load|d\b)/g, () => ["-f64("]],
+];
+
+/** @typedef {{ file: string, line: number, from: string, to: string, source: string }} Mutant */
+
+/** @param {string} file @returns {Mutant[]} */
+function mutantsOf(file) {
+  const source = readFileSync(join(root, "assembly", file), "utf8");
+  // Comments and imports stay, at the same length, so that positions hold.
+  const code = source.replace(/\/\*[\s\S]*?\*\/|\/\/.*|^(import|export type).*$/gm, (text) =>
+    text.replace(/[^\n]/g, "~"),
+  );
+  const found = [];
+  for (const [pattern, change] of RULES) {
+    for (const match of code.matchAll(pattern)) {
+      for (const to of change(match[0])) {
+        const end = match.index + match[0].length;
+        const line = source.slice(0, match.index).split("\n").length;
+        found.push({ file, line, from: match[0], to, source: source.slice(0, match.index) + to + source.slice(end) });
+      }
+    }
+  }
+  return found.sort((a, b) => a.line - b.line);
+}
+
+/** Compiles a mutant with the flags of the debug build, which are the fastest; false if it is no program. */
+async function compile({ file, source }, name) {
+  const { error } = await asc.main(
+    ["assembly/index.ts", "--target", "debug", "--outFile", `build/mutants/${name}.wasm`, "--textFile", ""],
+    {
+      readFile: (path, base) => {
+        const full = join(base, path);
+        if (full.endsWith(join("assembly", file)) && !full.includes("node_modules")) return source;
+        try {
+          return readFileSync(full, "utf8");
+        } catch {
+          return null;
+        }
+      },
+      writeFile: (path, contents) => {
+        if (path.endsWith(".wasm")) writeFileSync(join(root, path), contents);
+      },
+      stderr: { write: () => true },
+    },
+  );
+  return error === null;
+}
+
+/** Whether the suite notices. */
+function caught(name) {
+  return new Promise((resolve) => {
+    const vitest = join(root, "node_modules/vitest/vitest.mjs");
+    const suite = spawn(process.execPath, [vitest, "run", "--bail", "1", "--no-file-parallelism", ...SUITE], {
+      cwd: root,
+      env: { ...process.env, CI: "", KERNELS: `mutants/${name}` },
+      stdio: "ignore",
+    });
+    const timer = setTimeout(() => suite.kill("SIGKILL"), LIMIT);
+    suite.on("exit", (code) => {
+      clearTimeout(timer);
+      resolve(code !== 0);
+    });
+  });
+}
+
+const files = readdirSync(join(root, "assembly")).filter(
+  (file) => file.endsWith(".ts") && !["index.ts", "heap.ts"].includes(file),
+);
+const mutants = files.filter((file) => !options.file || file === options.file).flatMap(mutantsOf);
+const show = ({ file, line, from, to }) => `assembly/${file}:${line}  ${from.trim()} -> ${to.trim() || "nothing"}`;
+if (options.list) {
+  for (const mutant of mutants) console.log(show(mutant));
+  console.log(`${mutants.length} mutants`);
+  process.exit();
+}
+
+rmSync(folder, { recursive: true, force: true });
+mkdirSync(folder, { recursive: true });
+const original = {
+  file: "index.ts",
+  line: 0,
+  from: "",
+  to: "",
+  source: readFileSync(join(root, "assembly/index.ts"), "utf8"),
+};
+if (!(await compile(original, "original")) || (await caught("original")))
+  throw new Error("the suite fails on the kernels as they are");
+
+let tried = 0;
+let invalid = 0;
+const survivors = [];
+const queue = mutants.map((mutant, index) => ({ mutant, name: String(index) }));
+async function work() {
+  for (let next = queue.shift(); next; next = queue.shift()) {
+    const { mutant, name } = next;
+    if (!(await compile(mutant, name))) {
+      invalid++;
+      continue;
+    }
+    if (!(await caught(name))) {
+      survivors.push(mutant);
+      console.log(`survived  ${show(mutant)}`);
+    }
+    tried++;
+    if (tried % 25 === 0) console.log(`${tried + invalid} of ${mutants.length}, ${survivors.length} survived`);
+    rmSync(join(folder, `${name}.wasm`), { force: true });
+  }
+}
+await Promise.all(Array.from({ length: Number(options.jobs ?? availableParallelism()) }, work));
+const share = (100 * (tried - survivors.length)) / tried;
+console.log(
+  `${tried} mutants (${invalid} more did not compile): ${tried - survivors.length} caught, ${share.toFixed(1)} %`,
+);

@@ -1,0 +1,120 @@
+// The golden digest: SHA-256 over the bits of what the kernels make of seeded shapes and hard inputs. Every build and every
+// engine must give the same. Nothing here depends on an engine either: inputs are made by integer arithmetic and sums alone,
+// since Math.log and Math.cos differ between engines in the last bit.
+
+import type { Kernels } from "../src/index.js";
+import { uniform } from "./helpers.js";
+
+/** Changes when a kernel's arithmetic does, and only then: `npm test` shows the new one. */
+export const GOLDEN = "b26065ee6716967c5a608be2cda435d2741f8fb7ad5fd83e848e511c63be5a2b";
+
+/** What the digest needs of a runtime. */
+interface Machine {
+  kernels: Kernels;
+  memory: { readonly buffer: ArrayBuffer };
+  allocate(bytes: number): number;
+}
+
+type Values = (size: number, cols: number, next: () => number) => ArrayLike<number>;
+
+/** Nearly N(0, 1): twelve uniform numbers, less six (Irwin and Hall). */
+function bell(next: () => number): number {
+  let sum = -6;
+  for (let i = 0; i < 12; i++) sum += next();
+  return sum;
+}
+
+const bells =
+  (offset: number, scale: number): Values =>
+  (size, _, next) =>
+    Array.from({ length: size }, () => bell(next) * scale + offset);
+
+const INPUTS: Record<string, Values> = {
+  ordinary: bells(0, 1),
+  "near the border of far": bells(1, 1),
+  far: bells(1e4, 1),
+  "very far": bells(-1e7, 1),
+  "squares overflow": bells(0, 1e20),
+  "nearly everything overflows": bells(0, 5e37),
+  "squares underflow": bells(0, 1e-25),
+  subnormal: bells(0, 1e-40),
+  "an outlier first": (size, cols, next) => Array.from({ length: size }, (_, i) => (i % cols === 0 ? 1e6 : bell(next))),
+  "a misleading start": (size, cols, next) =>
+    Array.from({ length: size }, (_, i) => bell(next) + (i % cols < 16 ? 1e3 : 1e4)),
+  constant: (size) => new Array(size).fill(-3.7),
+  "0 and a": (size) => Array.from({ length: size }, (_, i) => (i % 2) * 1.3),
+  zeros: (size) => Array.from({ length: size }, (_, i) => (i % 3 === 0 ? -0 : 0)),
+  "NaN and infinity": (size, cols, next) =>
+    Array.from({ length: size }, (_, i) => (i === 1 ? NaN : i === cols + 1 ? -Infinity : bell(next))),
+};
+
+// Rows to either side of the 64 of a part of backward; columns around the steps, and beyond a block of the sums.
+const SHAPES = [
+  [3, 1],
+  [5, 2],
+  [4, 3],
+  [2, 7],
+  [3, 15],
+  [5, 16],
+  [2, 17],
+  [64, 21],
+  [65, 33],
+  [131, 5],
+  [3, 127],
+  [2, 129],
+  [3, 256],
+  [2, 257],
+  [2, 768],
+  [1, 1023],
+] as const;
+
+/** The digest of a machine, in hexadecimal. */
+export async function digest(machine: Machine): Promise<string> {
+  const { kernels, memory } = machine;
+  const hashed: Uint8Array[] = [];
+  const place = (values: ArrayLike<number>) => {
+    const pointer = machine.allocate(values.length * 4);
+    new Float32Array(memory.buffer, pointer, values.length).set(values);
+    return pointer;
+  };
+  const take = (pointer: number, length: number) => {
+    const words = new Uint32Array(memory.buffer, pointer, length).slice();
+    const floats = new Float32Array(words.buffer);
+    for (let i = 0; i < length; i++) if (Number.isNaN(floats[i])) words[i] = 0x7fc00000;
+    hashed.push(new Uint8Array(words.buffer));
+  };
+
+  const next = uniform(2026);
+  for (const values of Object.values(INPUTS)) {
+    for (const [rows, cols] of SHAPES) {
+      for (const affine of [true, false]) {
+        for (const eps of [1e-5, 0]) {
+          const size = rows * cols;
+          const x = place(values(size, cols, next));
+          const dy = place(bells(0, 1)(size, cols, next));
+          const weight = affine ? place(bells(1, 0.5)(cols, cols, next)) : 0;
+          const bias = affine ? place(bells(0, 1)(cols, cols, next)) : 0;
+          const [y, mean, rstd, dx, dweight, dbias, workspace] = [size, rows, rows, size, cols, cols, 6 * cols].map(
+            (length) => place(new Float32Array(length)),
+          ) as [number, number, number, number, number, number, number];
+          kernels.layerNormForward(y, mean, rstd, x, weight, bias, rows, cols, eps);
+          kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, workspace);
+          take(y, size);
+          take(mean, rows);
+          take(rstd, rows);
+          take(dx, size);
+          take(dweight, cols);
+          take(dbias, cols);
+        }
+      }
+    }
+  }
+  const bytes = new Uint8Array(hashed.reduce((total, part) => total + part.length, 0));
+  let at = 0;
+  for (const part of hashed) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
