@@ -39,6 +39,12 @@ const PART: usize = 64;
 // Nothing is subtracted from them that could magnify their error, so the block may be longer here.
 const BLOCK: usize = 256;
 
+/** The bytes of workspace that `layerNormBackward` needs to add the parts in double; 0 where there is but one. */
+export function layerNormBackwardWorkspace(rows: usize, cols: usize): usize {
+  // For dweight and for dbias: a total in double and the sum of a part in float32.
+  return rows > PART ? cols * 24 : 0;
+}
+
 export function layerNormBackward(
   dx: usize, // [rows, cols], or 0: not wanted
   dweight: usize, // [cols], or 0: not wanted
@@ -50,7 +56,7 @@ export function layerNormBackward(
   weight: usize, // [cols], or 0: all ones
   rows: usize,
   cols: usize,
-  workspace: usize, // [6, cols], or 0: sum the rows in float32 throughout
+  workspace: usize, // as layerNormBackwardWorkspace says, or 0: sum the rows in float32 throughout
 ): void {
   if (!workspace || rows <= PART || !(dweight | dbias)) {
     backwardRows(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols);

@@ -1,4 +1,4 @@
 // The export list of the kernels' module: the whole ABI.
 
-export { layerNormBackward } from "./backward";
+export { layerNormBackward, layerNormBackwardWorkspace } from "./backward";
 export { layerNormForward } from "./forward";

@@ -33,7 +33,7 @@ function bench(rows: number, cols: number): void {
   const dy = tensor([size], normal(size, 2));
   const weight = tensor([cols], normal(cols, 3));
   const bias = tensor([cols], normal(cols, 4));
-  const sizes = [size, size, rows, rows, cols, cols, 6 * cols];
+  const sizes = [size, size, rows, rows, cols, cols, kernels.layerNormBackwardWorkspace(rows, cols) / 4];
   const [y, dx, mean, rstd, dweight, dbias, workspace] = sizes.map((n) => tensor([n])) as [
     Tensor,
     Tensor,

@@ -22,8 +22,8 @@ import {
   onTensors,
   pointerOf,
   shapeOf,
+  workspaceFor,
 } from "./operand.js";
-import { WORKSPACE } from "./runtime.js";
 import { Tensor } from "./tensor.js";
 
 export interface WithStats<T extends Operand> {
@@ -172,7 +172,7 @@ export function layerNormBackward(
     const dx = scope.make(shape);
     const dweight = scope.make(normalizedShape);
     const dbias = scope.make(normalizedShape);
-    const workspace = scope.make([WORKSPACE * cols]);
+    const workspace = workspaceFor(rows, cols, runtime, scope);
     dweight.data.fill(0);
     dbias.data.fill(0);
     runtime.kernels.layerNormBackward(
@@ -186,7 +186,7 @@ export function layerNormBackward(
       pointerOf(weight),
       rows,
       cols,
-      workspace.pointer,
+      pointerOf(workspace),
     );
     return { dx, dweight, dbias };
   });

@@ -16,8 +16,9 @@ import {
   type Operand,
   type OutOption,
   pointerOf,
+  workspaceFor,
 } from "./operand.js";
-import { Runtime, WORKSPACE } from "./runtime.js";
+import { Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { live, Parameter, Scope, Tensor } from "./tensor.js";
 
@@ -254,7 +255,8 @@ export class LayerNorm {
   #differentiate(dx: Tensor, dy: Tensor, saved: Saved, scope: Scope, source?: () => Float32Array): void {
     const dweight = this.#weight?.requiresGrad ? this.#weight.grad.byteOffset : 0;
     const dbias = this.#bias?.requiresGrad ? this.#bias.grad.byteOffset : 0;
-    const workspace = dweight || dbias ? scope.make([WORKSPACE * this.#cols]) : null;
+    const rows = saved.mean.size;
+    const workspace = dweight || dbias ? workspaceFor(rows, this.#cols, this.#runtime, scope) : null;
     if (source) dy.data.set(source());
     this.#runtime.kernels.layerNormBackward(
       dx.pointer,
@@ -265,7 +267,7 @@ export class LayerNorm {
       saved.mean.pointer,
       saved.rstd.pointer,
       pointerOf(this.#weight),
-      saved.mean.size,
+      rows,
       this.#cols,
       pointerOf(workspace),
     );

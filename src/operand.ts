@@ -20,6 +20,12 @@ export function pointerOf(tensor: Tensor | null | undefined): number {
   return tensor ? tensor.pointer : 0;
 }
 
+/** Room for the sums over the rows in a backward pass; null where it takes none. */
+export function workspaceFor(rows: number, cols: number, runtime: Runtime, scope: Scope): Tensor | null {
+  const bytes = runtime.kernels.layerNormBackwardWorkspace(rows, cols) >>> 0;
+  return bytes > 0 ? scope.make([bytes / 4]) : null;
+}
+
 export function countOf(operand: Operand): number {
   return operand instanceof Tensor ? operand.size : operand.length;
 }

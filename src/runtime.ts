@@ -28,8 +28,8 @@ export interface Kernels {
   ): void;
   /**
    * dx = the gradient of x; `dweight` and `dbias` [cols] are added to. Each of the three may be 0. `mean` and `rstd` are what
-   * the forward pass gave. `workspace`: room for 6 * cols floats, in which the sums over many rows are kept in double;
-   * without it, or with 0, they are summed row by row in float32.
+   * the forward pass gave. `workspace`: as many bytes as `layerNormBackwardWorkspace` says, in which the sums over
+   * many rows are kept in double; without it, or with 0, they are summed row by row in float32.
    */
   layerNormBackward(
     dx: number,
@@ -44,6 +44,8 @@ export interface Kernels {
     cols: number,
     workspace?: number,
   ): void;
+  /** The bytes of workspace for `layerNormBackward`; 0 for few rows, which need none. */
+  layerNormBackwardWorkspace(rows: number, cols: number): number;
 }
 
 /** What of a `WebAssembly.Memory` is used here; in words of its own, so that its types need no library of the browser's. */
@@ -70,9 +72,6 @@ export interface RuntimeOptions {
    */
   memory?: LinearMemory | undefined;
 }
-
-/** The size of the workspace of `layerNormBackward`, in floats for each column. */
-export const WORKSPACE = 6;
 
 const PAGE = 65536;
 const PAGES_MAX = 65536;

@@ -94,7 +94,8 @@ export async function digest(machine: Machine): Promise<string> {
           const dy = place(bells(0, 1)(size, cols, next));
           const weight = affine ? place(bells(1, 0.5)(cols, cols, next)) : 0;
           const bias = affine ? place(bells(0, 1)(cols, cols, next)) : 0;
-          const [y, mean, rstd, dx, dweight, dbias, workspace] = [size, rows, rows, size, cols, cols, 6 * cols].map(
+          const room = kernels.layerNormBackwardWorkspace(rows, cols) / 4;
+          const [y, mean, rstd, dx, dweight, dbias, workspace] = [size, rows, rows, size, cols, cols, room].map(
             (length) => place(new Float32Array(length)),
           ) as [number, number, number, number, number, number, number];
           kernels.layerNormForward(y, mean, rstd, x, weight, bias, rows, cols, eps);

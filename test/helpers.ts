@@ -33,7 +33,8 @@ export function normal(size: number, seed: number, offset = 0, scale = 1): Float
 }
 
 const GUARD = 64;
-const PATTERN = 0xa5;
+// Read as a float or a double, a NaN: garbage that is read shows in the result.
+const PATTERN = 0xff;
 
 /**
  * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `strayWrite` then tells whether
