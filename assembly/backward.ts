@@ -111,7 +111,7 @@ function backwardRows(
     const m = load<f32>(mean);
     const r = load<f32>(rstd);
     if (r < HUGE) {
-      exactRow(dx, dweight, dbias, dy, x, weight, cols);
+      exactRow(dx, dweight, dbias, dy, x, weight, cols, r);
     } else if (abs(m) * r > FAR) {
       const delta = f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0));
       backwardRow<Present>(dx, dweight, dbias, dy, x, weight, cols, inverse, m, delta, r);

@@ -109,8 +109,8 @@ export function addTotal(
 }
 
 /**
- * One row in double, with a mean and rstd of its own: for rows whose standard deviation is beyond 2^120, of which no eps shows
- * in rstd, and float32 holds neither rstd well nor x - mean always.
+ * One row in double, with a mean of its own: for an rstd below 2^-120, where float32 holds neither rstd well nor x - mean
+ * always. The standard deviation then gives rstd too, unless it was an enormous eps that made it so small.
  */
 export function exactRow(
   dx: usize, // [cols] or 0
@@ -120,6 +120,7 @@ export function exactRow(
   x: usize, // [cols]
   weight: usize, // [cols] or 0
   cols: usize,
+  rstd: f32,
 ): void {
   const end = cols << 2;
   let m: f64 = 0;
@@ -130,7 +131,8 @@ export function exactRow(
     const d = f64(load<f32>(x + i)) - m;
     variance += d * d;
   }
-  const r = 1 / Math.sqrt(variance / f64(cols));
+  const own = 1 / Math.sqrt(variance / f64(cols));
+  const r = own < 1.01 * f64(rstd) ? own : f64(rstd);
 
   // the sums, and dweight and dbias, 1 per step
   let a: f64 = 0;

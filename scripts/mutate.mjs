@@ -1,9 +1,10 @@
 // Breaks the kernels on purpose: changes one operator, constant or bound of assembly/ at a time, compiles that, and runs the
-// kernels' tests on it, which ought to fail. The golden digest is left out: it sees any change of a bit, and would say nothing
-// of the tests that know what is right.
+// kernels' tests on it, which ought to fail. First the tests that know what is right; what passes those is shown the golden
+// digest, which sees any change of a bit, as of a row that takes a slower way to the same result.
 //
 //   npm run mutate                          all of it, about a quarter of an hour on two cores
 //   npm run mutate -- --file moments.ts     one file
+//   npm run mutate -- --again               those alone that passed the first tests the last time
 //   npm run mutate -- --list                what would be changed
 
 import { spawn } from "node:child_process";
@@ -15,12 +16,19 @@ import { parseArgs } from "node:util";
 import asc from "assemblyscript/asc";
 
 const { values: options } = parseArgs({
-  options: { file: { type: "string" }, list: { type: "boolean" }, jobs: { type: "string" } },
+  options: {
+    file: { type: "string" },
+    list: { type: "boolean" },
+    again: { type: "boolean" },
+    jobs: { type: "string" },
+  },
 });
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = join(root, "build/mutants");
-const SUITE = ["test/forward.test.ts", "test/backward.test.ts", "test/abi.test.ts"];
-const LIMIT = 60_000; // ms, of a suite that takes 3 s: a mutant in an endless loop
+const memory = join(root, "build/survivors.json");
+const RIGHT = ["test/forward.test.ts", "test/backward.test.ts", "test/abi.test.ts"];
+const DIGEST = ["test/digest.test.ts"];
+const LIMIT = 30_000; // ms, for a suite that takes 2 s: a mutant in an endless loop. Threads, not processes, end with it.
 
 /** What is changed, and to what. @type {[RegExp, (found: string) => string[]][]} */
 const RULES = [
@@ -92,15 +100,19 @@ async function compile({ file, source }, name) {
   return error === null;
 }
 
-/** Whether the suite notices. */
-function caught(name) {
+/** Whether some tests notice. @param {string} name @param {string[]} tests @returns {Promise<boolean>} */
+function caught(name, tests) {
   return new Promise((resolve) => {
     const vitest = join(root, "node_modules/vitest/vitest.mjs");
-    const suite = spawn(process.execPath, [vitest, "run", "--bail", "1", "--no-file-parallelism", ...SUITE], {
-      cwd: root,
-      env: { ...process.env, CI: "", KERNELS: `mutants/${name}` },
-      stdio: "ignore",
-    });
+    const suite = spawn(
+      process.execPath,
+      [vitest, "run", "--bail=1", "--pool=threads", "--no-isolate", "--no-file-parallelism", ...tests],
+      {
+        cwd: root,
+        env: { ...process.env, CI: "", KERNELS: `mutants/${name}` },
+        stdio: "ignore",
+      },
+    );
     const timer = setTimeout(() => suite.kill("SIGKILL"), LIMIT);
     suite.on("exit", (code) => {
       clearTimeout(timer);
@@ -112,7 +124,12 @@ function caught(name) {
 const files = readdirSync(join(root, "assembly")).filter(
   (file) => file.endsWith(".ts") && !["index.ts", "heap.ts"].includes(file),
 );
-const mutants = files.filter((file) => !options.file || file === options.file).flatMap(mutantsOf);
+const last = options.again ? JSON.parse(readFileSync(memory, "utf8")) : null;
+const id = ({ file, line, from, to, source }) => JSON.stringify([file, line, from, to, source.length, source]);
+const mutants = files
+  .filter((file) => !options.file || file === options.file)
+  .flatMap(mutantsOf)
+  .filter((mutant) => !last || last.includes(id(mutant)));
 const show = ({ file, line, from, to }) => `assembly/${file}:${line}  ${from.trim()} -> ${to.trim() || "nothing"}`;
 if (options.list) {
   for (const mutant of mutants) console.log(show(mutant));
@@ -129,11 +146,12 @@ const original = {
   to: "",
   source: readFileSync(join(root, "assembly/index.ts"), "utf8"),
 };
-if (!(await compile(original, "original")) || (await caught("original")))
+if (!(await compile(original, "original")) || (await caught("original", [...RIGHT, ...DIGEST])))
   throw new Error("the suite fails on the kernels as they are");
 
 let tried = 0;
 let invalid = 0;
+const passed = [];
 const survivors = [];
 const queue = mutants.map((mutant, index) => ({ mutant, name: String(index) }));
 async function work() {
@@ -143,17 +161,21 @@ async function work() {
       invalid++;
       continue;
     }
-    if (!(await caught(name))) {
-      survivors.push(mutant);
-      console.log(`survived  ${show(mutant)}`);
+    if (!(await caught(name, RIGHT))) {
+      passed.push(mutant);
+      const seen = await caught(name, DIGEST);
+      if (!seen) survivors.push(mutant);
+      console.log(`${seen ? "digest alone" : "survived    "}  ${show(mutant)}`);
     }
     tried++;
-    if (tried % 25 === 0) console.log(`${tried + invalid} of ${mutants.length}, ${survivors.length} survived`);
+    if (tried % 25 === 0) console.log(`${tried + invalid} of ${mutants.length}`);
     rmSync(join(folder, `${name}.wasm`), { force: true });
   }
 }
 await Promise.all(Array.from({ length: Number(options.jobs ?? availableParallelism()) }, work));
-const share = (100 * (tried - survivors.length)) / tried;
+writeFileSync(memory, JSON.stringify(passed.map(id)));
+const percent = (missed) => `${tried - missed} (${((100 * (tried - missed)) / tried).toFixed(1)} %)`;
 console.log(
-  `${tried} mutants (${invalid} more did not compile): ${tried - survivors.length} caught, ${share.toFixed(1)} %`,
+  `${tried} mutants, and ${invalid} that did not compile. Caught by the tests of what is right: ${percent(passed.length)};`,
 );
+console.log(`with the golden digest: ${percent(survivors.length)}.`);

@@ -69,6 +69,9 @@ export function checkShape(where: string, value: unknown, least: number): readon
       throw new RangeError(`${where} is ${describe(value)}, expected integers of ${least} or more`);
     }
   }
+  if (!Number.isSafeInteger(sizeOf(value))) {
+    throw new RangeError(`${where} is ${describe(value)}, which is more elements than can be counted`);
+  }
   return Object.freeze([...value]);
 }
 

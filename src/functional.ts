@@ -78,7 +78,7 @@ export function layerNorm(
   bias?: Operand | null,
   eps = 1e-5,
 ): Operand {
-  return forward("layerNorm", x, normalizedShape, weight, bias, eps).y;
+  return forward("layerNorm", x, normalizedShape, weight, bias, eps, false).y;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
@@ -110,7 +110,7 @@ export function layerNormWithStats(
   bias?: Operand | null,
   eps = 1e-5,
 ): WithStats<Operand> {
-  return forward("layerNormWithStats", x, normalizedShape, weight, bias, eps);
+  return forward("layerNormWithStats", x, normalizedShape, weight, bias, eps, true) as WithStats<Operand>;
 }
 
 /**
@@ -199,7 +199,8 @@ function forward(
   weight: Operand | null | undefined,
   bias: Operand | null | undefined,
   eps: number,
-): WithStats<Operand> {
+  stats: boolean,
+): Partial<WithStats<Operand>> & { y: Operand } {
   const runtime = commonRuntime(where, { x, weight, bias });
   const trailing = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
   const cols = sizeOf(trailing);
@@ -211,12 +212,11 @@ function forward(
   const perRow = x instanceof Tensor ? shape.slice(0, -trailing.length) : [rows];
   return onTensors(runtime, [x, weight, bias], x instanceof Tensor, ([x, weight, bias], scope) => {
     const y = scope.make(shape);
-    const mean = scope.make(perRow);
-    const rstd = scope.make(perRow);
+    const statistics = stats ? { mean: scope.make(perRow), rstd: scope.make(perRow) } : {};
     runtime.kernels.layerNormForward(
       y.pointer,
-      mean.pointer,
-      rstd.pointer,
+      pointerOf(statistics.mean),
+      pointerOf(statistics.rstd),
       x.pointer,
       pointerOf(weight),
       pointerOf(bias),
@@ -224,7 +224,7 @@ function forward(
       cols,
       eps,
     );
-    return { y, mean, rstd };
+    return { y, ...statistics };
   });
 }
 

@@ -347,5 +347,8 @@ export class LayerNorm {
 
   #checkUsable(): void {
     if (this.#disposed) throw new TypeError("LayerNorm: used after it was disposed");
+    if (this.#weight?.disposed || this.#bias?.disposed) {
+      throw new TypeError("LayerNorm: used after a parameter of it was disposed");
+    }
   }
 }

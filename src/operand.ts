@@ -140,12 +140,12 @@ type AsTensors<T> = { [I in keyof T]: T[I] extends Operand ? Tensor : Tensor | n
  * Computes on tensors: an operand that is one as it is, an array as a copy for the length of the call. The results are given
  * as Tensors or as arrays. An array may be a view of the memory, which may grow here: `compute` must not look at it.
  */
-export function onTensors<const T extends readonly (Operand | null | undefined)[], K extends string>(
+export function onTensors<const T extends readonly (Operand | null | undefined)[], R extends object>(
   runtime: Runtime,
   operands: T,
   asTensors: boolean,
-  compute: (operands: AsTensors<T>, scope: Scope) => Record<K, Tensor>,
-): Record<K, Operand> {
+  compute: (operands: AsTensors<T>, scope: Scope) => R,
+): { [name in keyof R]: Operand } {
   const scope = new Scope(runtime);
   try {
     const sources = operands.map((operand) => (isFloat32Array(operand) ? live(operand, runtime) : operand));
@@ -155,10 +155,10 @@ export function onTensors<const T extends readonly (Operand | null | undefined)[
       copy.data.set(source());
       return copy;
     });
-    const results = Object.entries(compute(tensors as AsTensors<T>, scope)) as [K, Tensor][];
+    const results = Object.entries(compute(tensors as AsTensors<T>, scope)) as [string, Tensor][];
     if (asTensors) scope.keep(...results.map(([, tensor]) => tensor));
     const given = results.map(([name, tensor]) => [name, asTensors ? tensor : tensor.data.slice()]);
-    return Object.fromEntries(given) as Record<K, Operand>;
+    return Object.fromEntries(given) as { [name in keyof R]: Operand };
   } finally {
     scope.end();
   }

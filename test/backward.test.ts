@@ -183,6 +183,10 @@ describe.each(BUILDS)("backward, %s build", (build) => {
     }
   });
 
+  test("takes an eps so large that rstd is as small as that of a huge row", () => {
+    for (const eps of [1e70, 1e73, 1e75]) expectMatch(run(build, { rows: 3, cols: 21, eps }));
+  });
+
   test("gives the same bits whichever gradients are wanted", () => {
     const given = { rows: 3, cols: 71 };
     const all = run(build, given);

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { Arena, BUILDS, COLS, normal, ROWS, uniform } from "./helpers.js";
-import { forwardUnits, statsUnits, UNIT, unitsOff } from "./reference.js";
+import { forwardUnits, referenceForward, statsUnits, UNIT, unitsOff } from "./reference.js";
 
 interface Given {
   rows: number;
@@ -132,9 +132,26 @@ describe.each(BUILDS)("forward, %s build", (build) => {
       });
     }
 
-    test("eps 0 with squares that underflow", () => {
-      const { input, y } = run(build, { rows, cols: 33, x: normal(rows * 33, 6, 0, 1e-25), eps: 0 });
-      expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+    describe("squares that underflow, and subnormal numbers", () => {
+      for (const [scale, eps] of [
+        [1e-19, 0],
+        [1e-21, 0],
+        [1e-22, 0],
+        [1e-25, 0],
+        [1e-38, 0],
+        [1e-23, 1e-30],
+        [1e-40, 1e-5],
+        [1e-42, 1e-5],
+      ] as const) {
+        test.each([3, 33, 65])(`scale ${scale}, eps ${eps}, cols=%i`, (cols) => {
+          const x = normal(rows * cols, 6, 0, scale);
+          const { input, y } = run(build, { rows, cols, x, weight: null, bias: null, eps });
+          // Where floats have no more digits for y, half of the least of them is no error.
+          const { y: exact } = referenceForward(input);
+          const rounded = Float64Array.from(y, (v, i) => (Math.abs(v - exact[i]!) <= 2 ** -150 ? exact[i]! : v));
+          expect(forwardUnits(rounded, input)).toBeLessThanOrEqual(4);
+        });
+      }
     });
 
     test("more columns than one block of the sums", () => {

@@ -104,6 +104,13 @@ describe("layerNorm", () => {
     expect(layerNorm(other, 2).runtime).toBe(other.runtime);
   });
 
+  test("leaves nothing in the memory but its result", () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const t = new Tensor([2000, 2], undefined, { runtime });
+    for (let i = 0; i < 100; i++) layerNorm(t, 2).dispose();
+    expect(t.data.length).toBe(4000);
+  });
+
   test("out of memory gives back what it had taken", () => {
     const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
     const t = new Tensor([9000], undefined, { runtime });

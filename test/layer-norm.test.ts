@@ -543,6 +543,25 @@ describe("memory", () => {
     }
   });
 
+  test("after a single parameter was disposed every use is an error, and changes nothing", () => {
+    const ln = make();
+    ln.forward(x);
+    ln.backward(dy);
+    const grad = ln.weight!.grad.slice();
+    ln.bias!.dispose();
+    for (const use of [
+      () => ln.forward(x),
+      () => ln.zeroGrad(),
+      () => ln.resetParameters(),
+      () => ln.loadStateDict({ weight: bias, bias }),
+    ]) {
+      expect(use).toThrow(new TypeError("LayerNorm: used after a parameter of it was disposed"));
+    }
+    expect(ln.weight!.data).toEqual(weight);
+    expect(ln.weight!.grad).toEqual(grad);
+    ln.dispose();
+  });
+
   test("out of memory in forward or backward leaves all as before", () => {
     const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
     const ln = make({ runtime });

@@ -154,6 +154,11 @@ describe("Tensor", () => {
     expect(() => new Tensor([2], [[1], [2]] as never)).toThrow(/data has \[1\] at 0, expected a flat list of numbers/);
   });
 
+  test("refuses a shape of more elements than can be counted", () => {
+    const shape = [2 ** 600, 2 ** 600, 0];
+    expect(() => new Tensor(shape, undefined, { pointer: 8 })).toThrow(/more elements than can be counted/);
+  });
+
   test("refuses a view of memory that has grown since", () => {
     const runtime = Runtime.create();
     const stale = new Tensor([2], [1, 2], { runtime }).data;
