@@ -160,8 +160,8 @@ function checkBackward(got: Any, dy: Float32Array, x: Float32Array, weight: Floa
   const rows = x.length / cols;
   const terms = { dweight: new Float64Array(cols), dbias: new Float64Array(cols) };
   if (!ordinary(weight ?? [])) return;
-  // Of an eps beyond, rstd is no float32.
-  if (eps > 2 ** 240) return;
+  // Of an eps beyond, rstd is no normal float32.
+  if (eps > 2 ** 252) return;
   let all = rows > 0;
   for (let start = 0; start < x.length; start += cols) {
     const [row, d] = [x.subarray(start, start + cols), dy.subarray(start, start + cols)];

@@ -93,6 +93,14 @@ describe.each(BUILDS)("forward, %s build", (build) => {
       "scale 1e-6": (size) => normal(size, 5, 0, 1e-6),
       "scale 1e20, beyond float32 when squared": (size) => normal(size, 5, 0, 1e20),
       "scale 3e37": (size) => normal(size, 5, 0, 3e37),
+      "offset 1e6": (size) => normal(size, 5, 1e6),
+      "offset of one deviation, the border of far": (size) => normal(size, 5, 1),
+      "scale 1e18": (size) => normal(size, 5, 0, 1e18),
+      "an outlier of 1e4 in the middle": (size, cols) =>
+        normal(size, 5).map((v, i) => (i % cols === cols >> 1 ? 1e4 : v)),
+      "an outlier of 1e5 in the last place": (size, cols) =>
+        normal(size, 5).map((v, i) => ((i + 1) % cols === 0 ? 1e5 : v)),
+      "a third of the row at 5e3": (size, cols) => normal(size, 5).map((v, i) => (i % cols < cols / 3 ? v + 5e3 : v)),
       "an outlier of 1e6 in the first place": (size, cols) => normal(size, 5).map((v, i) => (i % cols === 0 ? 1e6 : v)),
       "far, and the first numbers mislead": (size, cols) =>
         normal(size, 5, 1e4).map((v, i) => (i % cols < 16 && i % cols < cols / 2 ? v - 9e3 : v)),
