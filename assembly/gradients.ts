@@ -73,25 +73,18 @@ export function addRow(
   for (; i < end; i += 4) accumulateOne(sum + i, load<f32>(row + i));
 }
 
-/** totals += part, from float32 to double. */
+/** totals += part, from float32 to double, of an even number of columns. */
 export function addPart(
   totals: usize, // [count], double
   part: usize, // [count]
   count: usize,
 ): void {
-  const end2 = (count & ~1) << 2;
-  let i: usize = 0;
+  const end = count << 2;
 
   // 2 per step
-  for (; i < end2; i += 8) {
+  for (let i: usize = 0; i < end; i += 8) {
     const t = totals + (i << 1);
     v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v128.load64_zero(part + i))));
-  }
-
-  // tail, 1 once
-  if (i < count << 2) {
-    const t = totals + (i << 1);
-    store<f64>(t, load<f64>(t) + f64(load<f32>(part + i)));
   }
 }
 
