@@ -16,7 +16,7 @@
 //   exact  everything in double: squares beyond float32's range, or a rough mean that misleads
 
 import { Absent, Present } from "./f32x4";
-import { moments, shiftedMoments } from "./moments";
+import { exactMoments, moments, shiftedMoments } from "./moments";
 
 // Beyond this, mean^2 / var, a row is far. The error of the variance grows by one more than this factor.
 const FAR: f64 = 1;
@@ -170,16 +170,9 @@ function exact(
   eps: f64,
 ): void {
   const end = cols << 2;
-  let m: f64 = 0;
-  for (let i: usize = 0; i < end; i += 4) m += f64(load<f32>(x + i));
-  m /= f64(cols);
-  let variance: f64 = 0;
-  for (let i: usize = 0; i < end; i += 4) {
-    const d = f64(load<f32>(x + i)) - m;
-    variance += d * d;
-  }
-  variance /= f64(cols);
-  const r = 1 / Math.sqrt(variance + eps);
+  const row = exactMoments(x, cols);
+  const m = f64x2.extract_lane(row, 0);
+  const r = 1 / Math.sqrt(f64x2.extract_lane(row, 1) + eps);
   for (let i: usize = 0; i < end; i += 4) {
     let d = (f64(load<f32>(x + i)) - m) * r;
     if (weight) d *= f64(load<f32>(weight + i));

@@ -5,6 +5,8 @@
 // Where the sums of a row are taken anyway, backward.ts adds to both in that pass with the lane helpers here. The loops here are
 // for the cases beside it: one gradient alone, the parts of many rows, a row too large for floats.
 
+import { exactMoments } from "./moments";
+
 /** x - mean, to the precision of x - mean. */
 export function centered<Shift>(x: v128, m: v128, delta: v128): v128 {
   x = f32x4.sub(x, m);
@@ -116,15 +118,9 @@ export function exactRow(
   rstd: f32,
 ): void {
   const end = cols << 2;
-  let m: f64 = 0;
-  for (let i: usize = 0; i < end; i += 4) m += f64(load<f32>(x + i));
-  m /= f64(cols);
-  let variance: f64 = 0;
-  for (let i: usize = 0; i < end; i += 4) {
-    const d = f64(load<f32>(x + i)) - m;
-    variance += d * d;
-  }
-  const own = 1 / Math.sqrt(variance / f64(cols));
+  const row = exactMoments(x, cols);
+  const m = f64x2.extract_lane(row, 0);
+  const own = 1 / Math.sqrt(f64x2.extract_lane(row, 1));
   const r = own < 1.01 * f64(rstd) ? own : f64(rstd);
 
   // the sums, and dweight and dbias, 1 per step

@@ -95,3 +95,20 @@ export function shiftedMoments(
 ): v128 {
   return momentsAbout<Present>(x, cols, k, inverse);
 }
+
+/** [mean, variance] of a row in double throughout: right for any finite row. */
+export function exactMoments(
+  x: usize, // [cols]
+  cols: usize,
+): v128 {
+  const end = cols << 2;
+  let mean: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) mean += f64(load<f32>(x + i));
+  mean /= f64(cols);
+  let variance: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) {
+    const d = f64(load<f32>(x + i)) - mean;
+    variance += d * d;
+  }
+  return pair(mean, variance / f64(cols));
+}
