@@ -11,9 +11,10 @@ export function describe(value: unknown): string {
     return `[${shown.join(", ")}${value.length > 8 ? ", ..." : ""}]`;
   }
   if (typeof value === "function") return "a function";
+  if (typeof value === "bigint") return `${value}n`;
   if (typeof value === "object" && value !== null) {
-    const name = value.constructor?.name ?? "Object";
-    return /^[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
+    const name = value.constructor?.name || "Object";
+    return /^(?!Uint)[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
   }
   return String(value);
 }

@@ -236,5 +236,6 @@ function normalizedShapeOf(dy: Operand, mean: Operand, weight: Operand | null | 
     if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), mean.shape)) return dy.shape.slice(leading);
   }
   if (weight) return [weight.length];
-  return [countOf(mean) === 0 ? 0 : Math.floor(countOf(dy) / countOf(mean))];
+  if (countOf(mean) === 0) return shapeOf(dy).slice(-1);
+  return [Math.floor(countOf(dy) / countOf(mean))];
 }

@@ -229,8 +229,14 @@ export class LayerNorm {
     }
     const out = checkOut(where, options, "dy", dy, this.#runtime);
     if (out instanceof Tensor) {
-      checkApart(where, out, { weight: this.#weight, "the x of the last forward": saved.x });
-      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, { dy: dy as Tensor });
+      checkApart(where, out, {
+        weight: this.#weight,
+        "weight.grad": this.#weight?.grad,
+        bias: this.#bias,
+        "bias.grad": this.#bias?.grad,
+        "the x of the last forward": saved.x,
+      });
+      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, { dy });
     }
 
     const scope = new Scope(this.#runtime);

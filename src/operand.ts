@@ -93,11 +93,13 @@ export function checkSame(where: string, name: string, operand: Operand, otherNa
   }
 }
 
-/** No byte of `out` may be one of another operand's. */
-export function checkApart(where: string, out: Tensor, others: Record<string, Tensor | null>): void {
+/** No byte of `out` may be one of another operand's; an array is a view of the memory here. */
+export function checkApart(where: string, out: Tensor, others: Record<string, Operand | null | undefined>): void {
   for (const name in others) {
     const other = others[name];
-    if (other && out.pointer < other.pointer + other.size * 4 && other.pointer < out.pointer + out.size * 4) {
+    if (!other) continue;
+    const start = other instanceof Tensor ? other.pointer : other.byteOffset;
+    if (out.pointer < start + countOf(other) * 4 && start < out.pointer + out.size * 4) {
       throw new RangeError(`${where}: out overlaps ${name}`);
     }
   }

@@ -4,8 +4,9 @@
  */
 
 import { instantiateSync } from "@assemblyscript/loader";
-import { heapModule, kernelsModule } from "./binaries.js";
+import * as binaries from "./binaries.js";
 import { checkOptions, describe } from "./check.js";
+import { arrived, compile, isLater, type LaterModuleSource, type ModuleSource } from "./compile.js";
 
 /**
  * The kernels' ABI: outputs, then inputs, then sizes. Pointers are byte addresses in the memory, multiples of 4; 0 stands for
@@ -71,13 +72,20 @@ export interface RuntimeOptions {
    * (all zeros); a memory that belongs to another module comes with that module's `allocate` and `free`.
    */
   memory?: LinearMemory | undefined;
+  /**
+   * The kernels' module, the package's `layernorm.wasm`, where the one inlined in the package may not be compiled or is to be
+   * fetched: a `WebAssembly.Module` or its bytes; a `Response` or a promise makes `create` return a promise.
+   */
+  module?: ModuleSource | LaterModuleSource | undefined;
+  /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
+  heap?: ModuleSource | LaterModuleSource | undefined;
 }
 
 const PAGE = 65536;
 const PAGES_MAX = 65536;
 
-/** The memories that a heap of ours manages. Two heaps would hand out the same bytes. */
-const managed = new WeakSet<LinearMemory>();
+/** The memories that an allocator manages. Another heap would hand out the same bytes. */
+const taken = new WeakSet<LinearMemory>();
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
 export class Runtime {
@@ -87,13 +95,10 @@ export class Runtime {
   readonly kernels: Kernels;
   readonly #allocator: Allocator;
 
-  private constructor(memory: LinearMemory, allocator?: Allocator) {
-    const link = (module: WebAssembly.Module): unknown =>
-      instantiateSync(module, { env: { memory: memory as WebAssembly.Memory } }).instance.exports;
+  private constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
     this.memory = memory;
-    this.kernels = link(kernelsModule()) as Kernels;
-    if (!allocator) managed.add(memory);
-    this.#allocator = allocator ?? (link(heapModule()) as Allocator);
+    this.kernels = kernels;
+    this.#allocator = allocator;
   }
 
   /** The runtime of everything that is not given another, made at its first use. */
@@ -102,34 +107,62 @@ export class Runtime {
     return Runtime.#default;
   }
 
+  /** Sets another runtime as the default, for what is made from now on. */
+  static set default(runtime: Runtime) {
+    if (!(runtime instanceof Runtime)) {
+      throw new TypeError(`Runtime.default is ${describe(runtime)}, expected a Runtime`);
+    }
+    Runtime.#default = runtime;
+  }
+
   /**
-   * A runtime over a memory of its own, or over `memory`.
-   * @throws TypeError for a memory of the wrong kind or one in use, or when only one of `allocate` and `free` is given.
+   * A runtime over a memory of its own, or over `memory`; a promise of one where `module` or `heap` is yet to come.
+   * @throws TypeError for a memory or module of the wrong kind, a memory in use, or when only one of `allocate` and `free` is
+   * given. Error when the engine can't, or must not, compile the modules: its message says what to do.
    */
-  static create(options: RuntimeOptions = {}): Runtime {
-    checkOptions("Runtime.create", options, ["memory", "allocate", "free"]);
+  static create(
+    options: RuntimeOptions & ({ module: LaterModuleSource } | { heap: LaterModuleSource }),
+  ): Promise<Runtime>;
+  static create(options?: RuntimeOptions): Runtime;
+  static create(options: RuntimeOptions = {}): Runtime | Promise<Runtime> {
+    checkOptions("Runtime.create", options, ["memory", "allocate", "free", "module", "heap"]);
+    const { module = binaries.kernels, heap = binaries.heap } = options;
+    if (isLater(module) || isLater(heap)) {
+      const arrivals = [arrived("Runtime.create", "module", module), arrived("Runtime.create", "heap", heap)];
+      return Promise.all(arrivals).then(([module, heap]) => Runtime.#create(options, module, heap));
+    }
+    return Runtime.#create(options, module, heap);
+  }
+
+  static #create(options: RuntimeOptions, module: unknown, heap: unknown): Runtime {
     const { memory, allocate, free } = options;
     if ((allocate === undefined) !== (free === undefined)) {
       throw new TypeError("Runtime.create: allocate and free must be given together");
     }
+    const modules = [compile("Runtime.create", "module", module)];
+    if (!allocate) modules.push(compile("Runtime.create", "heap", heap));
     if (memory === undefined) {
       if (allocate) throw new TypeError("Runtime.create: allocate and free need the memory they manage");
-      return new Runtime(new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX }));
-    }
-    if (!(memory instanceof WebAssembly.Memory)) {
+    } else if (!(memory instanceof WebAssembly.Memory)) {
       throw new TypeError(`Runtime.create: memory is ${describe(memory)}, expected a WebAssembly.Memory`);
-    }
-    if (!(memory.buffer instanceof ArrayBuffer)) {
+    } else if (!(memory.buffer instanceof ArrayBuffer)) {
       throw new TypeError("Runtime.create: memory is shared, expected an unshared WebAssembly.Memory");
+    } else if (!allocate) {
+      if (taken.has(memory)) throw new TypeError("Runtime.create: memory is managed by another Runtime");
+      if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
+        throw new TypeError(
+          "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
+        );
+      }
     }
-    if (allocate) return new Runtime(memory, options as Allocator);
-    if (managed.has(memory)) throw new TypeError("Runtime.create: memory is managed by another Runtime");
-    if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
-      throw new TypeError(
-        "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
-      );
-    }
-    return new Runtime(memory);
+    const env = {
+      memory: (memory ?? new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX })) as WebAssembly.Memory,
+    };
+    const [kernels, allocator = options] = modules.map((module) => instantiateSync(module, { env }).instance.exports);
+    if (!kernels?.layerNormForward) throw new TypeError("Runtime.create: module is another than layernorm.wasm");
+    if (!allocator.allocate) throw new TypeError("Runtime.create: heap is another than heap.wasm");
+    taken.add(env.memory);
+    return new Runtime(env.memory as LinearMemory, kernels as unknown as Kernels, allocator as Allocator);
   }
 
   /**

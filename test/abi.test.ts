@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { BUILDS, readBuild } from "./helpers.js";
+import { BUILDS, moduleOf, readBuild } from "./builds.js";
 
 /** The numbers of the sections of a WebAssembly binary. */
 function sections(bytes: Uint8Array): number[] {
@@ -45,7 +45,7 @@ describe("the kernels' release binary", () => {
 });
 
 test.each(BUILDS)("the %s build exports the kernels and nothing else", (build) => {
-  const exports = WebAssembly.Module.exports(new WebAssembly.Module(readBuild(build)));
+  const exports = WebAssembly.Module.exports(moduleOf(build));
   expect(exports.map(({ name, kind }) => `${kind} ${name}`)).toEqual([
     "function layerNormBackward",
     "function layerNormBackwardWorkspace",
@@ -54,7 +54,7 @@ test.each(BUILDS)("the %s build exports the kernels and nothing else", (build) =
 });
 
 test("the heap's binary imports env.memory and exports allocate and free", () => {
-  const module = new WebAssembly.Module(readBuild("heap"));
+  const module = moduleOf("heap");
   expect(WebAssembly.Module.imports(module)).toEqual([{ module: "env", name: "memory", kind: "memory" }]);
   expect(WebAssembly.Module.exports(module).map(({ name }) => name)).toEqual(["allocate", "free"]);
 });

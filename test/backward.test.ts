@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { Arena, BUILDS, COLS, normal, ROWS } from "./helpers.js";
+import { BUILDS } from "./builds.js";
+import { Arena, COLS, normal, ROWS } from "./helpers.js";
 import { dxUnits, gradientUnits, referenceBackward, referenceForward, unitsOff } from "./reference.js";
 
 interface Given {

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import { type Kernels, Runtime } from "../src/index.js";
+import { BUILDS, moduleOf } from "./builds.js";
 import { digest, GOLDEN } from "./digest.js";
-import { BUILDS, readBuild } from "./helpers.js";
 
 test.each(BUILDS)("the %s build gives the golden digest", async (build) => {
   const memory = new WebAssembly.Memory({ initial: 1024 });
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(readBuild(build)), { env: { memory } });
+  const instance = new WebAssembly.Instance(moduleOf(build), { env: { memory } });
   let next = 16;
   const allocate = (bytes: number) => {
     next += bytes;

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { Arena, BUILDS, COLS, normal, ROWS, uniform } from "./helpers.js";
+import { BUILDS } from "./builds.js";
+import { Arena, COLS, normal, ROWS, uniform } from "./helpers.js";
 import { forwardUnits, referenceForward, statsUnits, UNIT, unitsOff } from "./reference.js";
 
 interface Given {

@@ -83,9 +83,11 @@ describe("layerNorm", () => {
     ],
     [[x, 36], RangeError, "layerNorm: x has 210 elements, expected a multiple of 36"],
     [[x, cols, bias.slice(1)], RangeError, "layerNorm: weight has 34 elements, expected 35"],
+    [[x, cols, weight, bias.slice(1)], RangeError, "layerNorm: bias has 34 elements, expected 35"],
     [[x, cols, null, [0] as never], TypeError, "layerNorm: bias is [0], expected a Float32Array or a Tensor"],
     [[x, [5, 7], new Tensor([35])], RangeError, "layerNorm: weight has the shape [35], expected [5, 7]"],
     [[x, cols, null, null, -1], RangeError, "layerNorm: eps is -1, expected a finite number of 0 or more"],
+    [[x, cols, null, null, Infinity], RangeError, "layerNorm: eps is Infinity, expected a finite number of 0 or more"],
     [[x, cols, null, null, "1" as never], TypeError, 'layerNorm: eps is "1", expected a number'],
     [[new Tensor([35, 6]), 35], RangeError, "layerNorm: x has the shape [35, 6], expected [..., 35]"],
     [[new Tensor([7]), [5, 7]], RangeError, "layerNorm: x has the shape [7], expected [..., 5, 7]"],
@@ -171,8 +173,33 @@ describe("layerNormBackward", () => {
     expect(weighted.dx.data).toEqual(layerNormBackward(dy, x, mean, rstd, weight).dx);
   });
 
+  test("takes arrays beside Tensors, and the other way round", () => {
+    const { mean, rstd } = layerNormWithStats(x, cols, weight);
+    const expected = layerNormBackward(dy, x, mean, rstd, weight);
+    const t = new Tensor([rows, cols], x);
+    const stats = layerNormWithStats(t, cols, weight);
+    expect(layerNormBackward(dy, t, stats.mean, rstd, new Tensor([cols], weight))).toEqual(expected);
+    const { dx, dweight, dbias } = layerNormBackward(new Tensor([rows, cols], dy), x, mean, stats.rstd, weight);
+    expect({ dx: dx.data, dweight: dweight.data, dbias: dbias.data }).toEqual(expected);
+  });
+
+  test("sums many rows in double", () => {
+    const many = 130;
+    const pairs = Float32Array.from({ length: 2 * many }, (_, i) => 2 * (i % 2));
+    const far = new Float32Array(2 * many);
+    far
+      .fill(2 ** 24, 0, 2)
+      .fill(1, 128, 130)
+      .fill(-(2 ** 24), 258);
+    const { mean, rstd } = layerNormWithStats(pairs, 2, null, null, 0);
+    const { dweight, dbias } = layerNormBackward(far, pairs, mean, rstd);
+    expect([...dweight]).toEqual([-1, 1]);
+    expect([...dbias]).toEqual([1, 1]);
+  });
+
   test("takes a batch without rows", () => {
     const none = new Float32Array(0);
+    expect(layerNormBackward(none, none, none, none)).toEqual({ dx: none, dweight: none, dbias: none });
     const { dx, dweight } = layerNormBackward(none, none, none, none, weight);
     expect(dx.length).toBe(0);
     expect([...dweight]).toEqual([...new Float32Array(cols)]);
@@ -190,8 +217,12 @@ describe("layerNormBackward", () => {
     call(dy, x, mean, rstd.slice(1)).toThrow(
       new RangeError("layerNormBackward: rstd has 5 elements, expected 6, as mean has"),
     );
-    call(dy, x, mean.slice(2), rstd.slice(2)).toThrow(RangeError);
-    call(dy, x, mean, rstd, weight.slice(1)).toThrow(RangeError);
+    call(dy, x, mean.slice(2), rstd.slice(2)).toThrow(
+      new RangeError("layerNormBackward: dy has 210 elements, expected 4 rows, one for each mean, of the same size"),
+    );
+    call(dy, x, mean, rstd, weight.slice(1)).toThrow(
+      new RangeError("layerNormBackward: dy has 210 elements, expected 6 rows, one for each mean, of the same size"),
+    );
     call(dy, x, mean).toThrow(
       new TypeError("layerNormBackward: rstd is undefined, expected a Float32Array or a Tensor"),
     );
@@ -200,6 +231,11 @@ describe("layerNormBackward", () => {
     call(t, t, stats.mean, stats.rstd, new Tensor([7, 5])).toThrow(
       new RangeError("layerNormBackward: dy has the shape [2, 3, 5, 7], expected [..., 7, 5]"),
     );
+    call(t, t, stats.mean, stats.rstd, weight.slice(1)).toThrow(
+      new RangeError("layerNormBackward: weight has 34 elements, expected 35"),
+    );
+    const row = new Tensor([4]);
+    call(row, row, row, row).toThrow(new RangeError("layerNormBackward: dy has the shape [4], expected [..., 1]"));
     const three = new Tensor([3]);
     const across = new Tensor([4, 6]);
     call(across, across, three, three).toThrow(

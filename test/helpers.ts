@@ -1,17 +1,10 @@
-// What the tests share: seeded numbers, the builds of the kernels, and a memory that notices what is written to it.
+// What the tests share: seeded numbers, and a memory that notices what is written to it.
 
-import { readFileSync } from "node:fs";
 import type { Kernels } from "../src/index.js";
+import { moduleOf } from "./builds.js";
 
 export const COLS = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 768, 1023];
 export const ROWS = [0, 1, 2, 3, 5];
-
-/** The builds of the kernels: one suite runs against each. `scripts/mutate.mjs` names a build of its own. */
-export const BUILDS = process.env.KERNELS ? [process.env.KERNELS] : ["debug", "release"];
-
-export function readBuild(name: string): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(readFileSync(new URL(`../build/${name}.wasm`, import.meta.url)));
-}
 
 /** Uniform numbers in (0, 1) from a seed (mulberry32). */
 export function uniform(seed: number): () => number {
@@ -50,8 +43,8 @@ export class Arena {
   /** @param floats room for about so many @param misalignment of every operand, in bytes, from a multiple of 16 */
   constructor(build: string, floats: number, misalignment = 0) {
     this.memory = new WebAssembly.Memory({ initial: Math.ceil((floats * 4 + 20 * GUARD) / 65536) + 1 });
-    const module = new WebAssembly.Module(readBuild(build));
-    this.kernels = new WebAssembly.Instance(module, { env: { memory: this.memory } }).exports as unknown as Kernels;
+    this.kernels = new WebAssembly.Instance(moduleOf(build), { env: { memory: this.memory } })
+      .exports as unknown as Kernels;
     new Uint8Array(this.memory.buffer).fill(PATTERN);
     this.#next = GUARD + misalignment;
   }
@@ -100,7 +93,7 @@ export class Arena {
     const before = this.#before;
     if (!before) throw new Error("seal the arena before calling the kernel");
     for (const [pointer, bytes] of this.#outputs) now.set(before.subarray(pointer, pointer + bytes), pointer);
-    if (Buffer.compare(now, before) === 0) return -1;
-    return now.findIndex((byte, i) => byte !== before[i]);
+    for (let i = 0; i < now.length; i++) if (now[i] !== before[i]) return i;
+    return -1;
   }
 }

@@ -51,6 +51,7 @@ describe("new LayerNorm", () => {
     [[[2, 1.5]], RangeError, "LayerNorm: normalizedShape is [2, 1.5], expected integers of 1 or more"],
     [[[2, null as never]], TypeError, "LayerNorm: normalizedShape is [2, null], expected a list of integers"],
     [[3, { eps: -1 }], RangeError, "LayerNorm: eps is -1, expected a finite number of 0 or more"],
+    [[3, { eps: Infinity }], RangeError, "LayerNorm: eps is Infinity, expected a finite number of 0 or more"],
     [[3, { eps: NaN }], RangeError, "LayerNorm: eps is NaN, expected a finite number of 0 or more"],
     [[3, { eps: "1e-5" as never }], TypeError, 'LayerNorm: eps is "1e-5", expected a number'],
     [[3, { elementwiseAffine: 0 as never }], TypeError, "LayerNorm: elementwiseAffine is 0, expected true or false"],
@@ -113,6 +114,9 @@ describe("forward", () => {
     const out = new Tensor([6, 35]);
     expect(ln.forward(t, { out })).toBe(out);
     expect(out.data).toEqual(expected);
+    const view = new Tensor([7, 30]).data;
+    expect(ln.forward(x, { out: view })).toBe(view);
+    expect(view).toEqual(expected);
   });
 
   test("writes in place in eval mode", () => {
@@ -203,11 +207,40 @@ describe("forward", () => {
       new RangeError("LayerNorm.backward: out overlaps the x of the last forward"),
     );
     expect(() => ln.backward(dyTensor, { out: at(dyTensor.pointer + 4, [6, 35]) })).toThrow(/out overlaps dy/);
+    for (const [name, data] of [
+      ["weight", ln.weight!.data],
+      ["weight.grad", ln.weight!.grad],
+      ["bias", ln.bias!.data],
+      ["bias.grad", ln.bias!.grad],
+    ] as const) {
+      const last = at(data.byteOffset + data.byteLength - 4, [6, 35]);
+      expect(() => ln.backward(dyTensor, { out: last }), name).toThrow(
+        new RangeError(`LayerNorm.backward: out overlaps ${name}`),
+      );
+    }
     const apart = make();
     apart.forward(x);
     expect(ln.backward(dyTensor).data).toEqual(apart.backward(dy));
     ln.eval();
     expect(ln.forward(t, { out: alias })).toBe(alias);
+  });
+
+  test("takes an out that ends where x begins or begins where x ends, and none that is nearer", () => {
+    const runtime = Runtime.create();
+    const ln = make({ runtime }).eval();
+    const block = new Tensor([3 * cols], undefined, { runtime });
+    const at = (index: number) => new Tensor([cols], undefined, { runtime, pointer: block.pointer + index * 4 });
+    for (const index of [0, 70]) expect(ln.forward(at(35), { out: at(index) }).pointer).toBe(at(index).pointer);
+    for (const index of [1, 34, 36, 69]) {
+      expect(() => ln.forward(at(35), { out: at(index) })).toThrow(new RangeError("LayerNorm.forward: out overlaps x"));
+    }
+  });
+
+  test("takes only an out of as many dimensions", () => {
+    const ln = new LayerNorm(1);
+    expect(() => ln.forward(new Tensor([3, 4, 1]), { out: new Tensor([3, 4]) })).toThrow(
+      new RangeError("LayerNorm.forward: out has the shape [3, 4], expected that of x, [3, 4, 1]"),
+    );
   });
 
   test("refuses a view of memory that has grown since", () => {
@@ -343,10 +376,30 @@ describe("backward", () => {
 
   test("is of the last forward, whatever sizes came before", () => {
     const ln = make();
-    for (const count of [1, 4, 2, 6]) ln.forward(x.slice(0, count * cols));
+    for (const count of [1, 4, 2, 6]) ln.forward(dy.slice(0, count * cols));
+    ln.forward(x);
     const apart = make();
     apart.forward(x);
     expect(ln.backward(dy)).toEqual(apart.backward(dy));
+  });
+
+  test.each([
+    ["both gradients", {}],
+    ["that of the weight", { frozen: "bias" as const }],
+    ["that of the bias", { frozen: "weight" as const }],
+  ])("sums many rows in double for %s", (_, { frozen }: { frozen?: "weight" | "bias" }) => {
+    const many = 130;
+    const ln = new LayerNorm(2, { eps: 0 });
+    if (frozen) ln[frozen]!.requiresGrad = false;
+    ln.forward(Float32Array.from({ length: 2 * many }, (_, i) => 2 * (i % 2)));
+    const far = new Float32Array(2 * many);
+    far
+      .fill(2 ** 24, 0, 2)
+      .fill(1, 128, 130)
+      .fill(-(2 ** 24), 258);
+    ln.backward(far);
+    expect([...ln.weight!.grad]).toEqual(frozen === "weight" ? [0, 0] : [-1, 1]);
+    expect([...ln.bias!.grad]).toEqual(frozen === "bias" ? [0, 0] : [1, 1]);
   });
 
   test("before any forward, in eval mode, or after it, is an error that says so", () => {
@@ -357,6 +410,7 @@ describe("backward", () => {
     expect(() => ln.backward(dy)).toThrow(
       new TypeError("LayerNorm.backward: in eval mode, which keeps nothing for backward; call train() first"),
     );
+    ln.forward(new Tensor([6, 35], x));
     ln.train();
     expect(() => ln.backward(dy)).toThrow(never);
     ln.forward(x);
@@ -398,7 +452,16 @@ describe("modes and parameters", () => {
     expect(ln.train()).toBe(ln);
     expect(ln.training).toBe(true);
     expect(ln.train(false).training).toBe(false);
-    expect(() => ln.train("yes" as never)).toThrow(TypeError);
+    expect(() => ln.train("yes" as never)).toThrow(
+      new TypeError('LayerNorm.train: mode is "yes", expected true or false'),
+    );
+  });
+
+  test("train in training mode keeps what backward needs", () => {
+    const ln = make();
+    ln.forward(x);
+    const expected = ln.backward(dy);
+    expect(ln.train().backward(dy)).toEqual(expected);
   });
 
   test("parameters and namedParameters give what there is", () => {
@@ -430,6 +493,9 @@ describe("modes and parameters", () => {
     const ln = make();
     ln.resetParameters();
     expect(ln.stateDict()).toEqual(new LayerNorm(cols).stateDict());
+    const plain = new LayerNorm(cols, { elementwiseAffine: false });
+    plain.resetParameters();
+    expect(plain.stateDict()).toEqual({});
   });
 });
 
@@ -450,6 +516,7 @@ describe("state dicts", () => {
     ["scale and bias", { scale: weight, bias }],
     ["lists of numbers", { weight: [...weight], bias: [...bias] }],
     ["Tensors", { weight: new Tensor([35], weight), bias: new Tensor([5, 7], bias) }],
+    ["undefined for what is absent", { weight: undefined, gamma: weight, bias, beta: undefined }],
   ])("loadStateDict takes %s", (_, dict) => {
     const ln = new LayerNorm(cols);
     expect(ln.loadStateDict(dict)).toEqual({ missingKeys: [], unexpectedKeys: [] });
@@ -475,10 +542,29 @@ describe("state dicts", () => {
       'LayerNorm.loadStateDict: bias is "0", expected a Float32Array or a list of numbers',
     ],
     [null, TypeError, "LayerNorm.loadStateDict: dict is null, expected an object of arrays"],
+    ["weight", TypeError, 'LayerNorm.loadStateDict: dict is "weight", expected an object of arrays'],
   ])("loadStateDict refuses what doesn't fit, and changes nothing: %#", (dict, kind, message) => {
     const ln = make();
     expect(() => ln.loadStateDict(dict as never)).toThrow(new kind(message));
     expect(ln.stateDict()).toEqual({ weight, bias });
+  });
+
+  test("loadStateDict refuses a disposed Tensor, and changes nothing", () => {
+    const ln = make();
+    const gone = new Tensor([35], weight);
+    gone.dispose();
+    expect(() => ln.loadStateDict({ weight: bias, bias: gone })).toThrow(
+      new TypeError("LayerNorm.loadStateDict: bias was disposed"),
+    );
+    expect(ln.stateDict()).toEqual({ weight, bias });
+  });
+
+  test("loadStateDict refuses options that don't fit", () => {
+    const load = (options: unknown) => () => make().loadStateDict({ weight, bias }, options as never);
+    expect(load({ strict: 1 })).toThrow(new TypeError("LayerNorm.loadStateDict: strict is 1, expected true or false"));
+    expect(load({ stict: false })).toThrow(
+      new TypeError('LayerNorm.loadStateDict: "stict" is not an option, expected strict'),
+    );
   });
 
   test("loadStateDict, not strict, loads what fits and reports the rest", () => {
@@ -522,25 +608,26 @@ describe("memory", () => {
   });
 
   test("dispose twice is harmless, use afterwards is an error", () => {
-    const ln = make();
-    ln.dispose();
-    ln.dispose();
-    ln[Symbol.dispose]();
-    for (const use of [
-      () => ln.forward(x),
-      () => ln.backward(dy),
-      () => ln.train(),
-      () => ln.parameters(),
-      () => ln.zeroGrad(),
-      () => ln.resetParameters(),
-      () => ln.stateDict(),
-      () => ln.loadStateDict({ weight, bias }),
-      () => ln.weight!.data,
-      () => ln.bias!.grad,
-    ]) {
-      expect(use).toThrow(TypeError);
-      expect(use).toThrow(/disposed/);
+    const affine = make();
+    for (const ln of [affine, new LayerNorm(cols, { elementwiseAffine: false })]) {
+      ln.dispose();
+      ln.dispose();
+      ln[Symbol.dispose]();
+      for (const use of [
+        () => ln.forward(x),
+        () => ln.backward(dy),
+        () => ln.train(),
+        () => ln.parameters(),
+        () => ln.zeroGrad(),
+        () => ln.resetParameters(),
+        () => ln.stateDict(),
+        () => ln.loadStateDict({ weight, bias }),
+      ]) {
+        expect(use).toThrow(new TypeError("LayerNorm: used after it was disposed"));
+      }
     }
+    expect(() => affine.weight!.data).toThrow(new TypeError("Tensor: used after it was disposed"));
+    expect(() => affine.bias!.grad).toThrow(new TypeError("Tensor: used after it was disposed"));
   });
 
   test("after a single parameter was disposed every use is an error, and changes nothing", () => {

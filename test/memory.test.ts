@@ -1,7 +1,15 @@
 // The far ends of a memory of 32-bit addresses, and what is made and dropped in it.
 
 import { describe, expect, test } from "vitest";
-import { LayerNorm, Runtime, Tensor } from "../src/index.js";
+import {
+  LayerNorm,
+  layerNorm,
+  layerNormBackward,
+  layerNormWithStats,
+  Parameter,
+  Runtime,
+  Tensor,
+} from "../src/index.js";
 import { normal } from "./helpers.js";
 
 const GIB = 2 ** 30;
@@ -87,6 +95,124 @@ test("a hundred modules made, used and disposed leave the memory at its first si
     ln.dispose();
   }
   expect(runtime.memory.buffer.byteLength).toBe(65536);
+});
+
+/** The blocks of a runtime: the bytes of those taken, the addresses of those held, and how many more there is room for. */
+class Blocks {
+  readonly #heap = Runtime.create();
+  readonly held = new Set<number>();
+  room = Infinity;
+  #taken: number[] = [];
+  readonly runtime = Runtime.create({
+    memory: this.#heap.memory,
+    allocate: (bytes) => {
+      if (this.room-- <= 0) return 0;
+      this.#taken.push(bytes);
+      const pointer = this.#heap.allocate(bytes);
+      this.held.add(pointer);
+      return pointer;
+    },
+    free: (pointer) => {
+      if (!this.held.delete(pointer)) throw new Error(`${pointer} is not held`);
+      this.#heap.free(pointer);
+    },
+  });
+
+  taken(use: () => void): number[] {
+    this.#taken = [];
+    use();
+    return this.#taken;
+  }
+}
+
+describe("the blocks of a runtime", () => {
+  const many = 67;
+  const manyX = normal(many * cols, 5);
+
+  test.each([
+    ["Tensor", 1, (runtime: Runtime) => new Tensor([rows, cols], x, { runtime })],
+    ["Parameter", 2, (runtime: Runtime) => new Parameter([rows, cols], x, { runtime })],
+    ["LayerNorm", 4, (runtime: Runtime) => new LayerNorm(cols, { runtime })],
+  ])("a %s holds %i, and gives each back once", (_, count, make) => {
+    const { runtime, held } = new Blocks();
+    const made = make(runtime);
+    expect(held.size).toBe(count);
+    made[Symbol.dispose]();
+    expect(held.size).toBe(0);
+    made[Symbol.dispose]();
+    made.dispose();
+  });
+
+  test("functions of arrays keep none", () => {
+    const { runtime, held } = new Blocks();
+    const weight = new Tensor([cols], normal(cols, 3), { runtime });
+    layerNorm(x, cols, weight);
+    const { mean, rstd } = layerNormWithStats(manyX, cols, weight);
+    layerNormBackward(manyX, manyX, mean, rstd, weight);
+    expect([...held]).toEqual([weight.pointer]);
+  });
+
+  test("eval gives back what forward kept", () => {
+    const { runtime, held } = new Blocks();
+    const ln = new LayerNorm(cols, { runtime });
+    const parameters = [...held];
+    const t = new Tensor([rows, cols], x, { runtime });
+    ln.forward(x);
+    ln.forward(t).dispose();
+    ln.eval();
+    expect([...held]).toEqual([...parameters, t.pointer]);
+    ln.train().forward(x);
+    ln.eval();
+    expect([...held]).toEqual([...parameters, t.pointer]);
+  });
+
+  test("a pass over as many rows as the last takes one for its result, and one for the sums over many rows", () => {
+    const blocks = new Blocks();
+    const { runtime } = blocks;
+    const ln = new LayerNorm(cols, { runtime });
+    for (const array of [x, manyX]) {
+      const size = array.byteLength;
+      const sums = array === x ? [] : [runtime.kernels.layerNormBackwardWorkspace(many, cols)];
+      const shape = [array.length / cols, cols];
+      const t = new Tensor(shape, array, { runtime });
+      const out = new Tensor(shape, undefined, { runtime });
+      for (const operand of [array, t]) {
+        ln.forward(operand);
+        expect(blocks.taken(() => ln.forward(operand))).toEqual([size]);
+        expect(blocks.taken(() => ln.backward(operand))).toEqual([size, ...sums]);
+      }
+      expect(blocks.taken(() => ln.forward(t, { out }))).toEqual([]);
+      expect(blocks.taken(() => ln.backward(t, { out }))).toEqual(sums);
+    }
+    for (const parameter of ln.parameters()) parameter.requiresGrad = false;
+    expect(blocks.taken(() => ln.backward(manyX))).toEqual([manyX.byteLength]);
+  });
+
+  test.each(["array", "Tensor"])("a call on an %s that has no room for one gives back the others", (kind) => {
+    const blocks = new Blocks();
+    const { runtime, held } = blocks;
+    const operand = kind === "array" ? manyX : new Tensor([many, cols], manyX, { runtime });
+    const ln = new LayerNorm(cols, { runtime });
+    const { mean, rstd } = layerNormWithStats(operand, cols, ln.weight);
+    for (const [ofArray, ofTensor, use] of [
+      [4, 4, () => new LayerNorm(cols, { runtime })],
+      [4, 3, () => ln.forward(operand)],
+      [2, 2, () => ln.backward(operand)],
+      [4, 3, () => layerNormWithStats(operand, cols, ln.weight)],
+      [8, 4, () => layerNormBackward(operand, operand, mean, rstd, ln.weight)],
+    ] as const) {
+      const before = [...held];
+      const count = kind === "array" ? ofArray : ofTensor;
+      for (let room = 0; room < count; room++) {
+        blocks.room = room;
+        expect(use).toThrow(/out of memory/);
+        expect([...held]).toEqual(before);
+      }
+      blocks.room = count;
+      expect(blocks.taken(use).length).toBe(count);
+      blocks.room = Infinity;
+    }
+  });
 });
 
 test("a state dict goes from one instance to another, and to another runtime", () => {

@@ -106,6 +106,11 @@ describe("Runtime", () => {
     expect(() => Runtime.create({ memory })).toThrow(
       new TypeError("Runtime.create: memory is managed by another Runtime"),
     );
+    const foreign = memoryOf(1);
+    const allocator = { memory: foreign, allocate: () => 16, free: () => {} };
+    Runtime.create(allocator);
+    expect(() => Runtime.create({ memory: foreign })).toThrow(/managed by another/);
+    expect(Runtime.create(allocator).allocate(4)).toBe(16);
   });
 
   test("calls an allocator as the method it may be", () => {
@@ -132,7 +137,7 @@ describe("Runtime", () => {
 
   test("refuses options it does not know", () => {
     expect(() => Runtime.create({ memmory: memoryOf(1) } as never)).toThrow(
-      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free'),
+      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free, module, heap'),
     );
     expect(() => Runtime.create(null as never)).toThrow(
       new TypeError("Runtime.create: options is null, expected an object"),
@@ -140,7 +145,11 @@ describe("Runtime", () => {
   });
 
   test("allocate refuses what is not a size", () => {
-    for (const bytes of [-1, 1.5, NaN]) expect(() => Runtime.default.allocate(bytes)).toThrow(RangeError);
+    for (const bytes of [-1, 1.5, NaN]) {
+      expect(() => Runtime.default.allocate(bytes)).toThrow(
+        new RangeError(`Runtime.allocate: bytes is ${bytes}, expected an integer of 0 or more`),
+      );
+    }
   });
 
   test.each([page * 4, 2 ** 31, 2 ** 32, 2 ** 40])("out of memory names the %i bytes asked for", (bytes) => {

@@ -1,0 +1,12 @@
+// The tests that Stryker runs on each mutant of src/: those of the wrapper, without the ones that fill gigabytes.
+
+import { defineConfig } from "vitest/config";
+
+const names = ["functional", "layer-norm", "runtime", "tensor", "golden", "memory"];
+
+export default defineConfig({
+  test: {
+    include: names.map((name) => `test/${name}.test.ts`),
+    testNamePattern: /^(?!.*(million|4 GiB|3 GiB))/,
+  },
+});

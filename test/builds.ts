@@ -1,0 +1,14 @@
+// The builds of the kernels: one suite runs against each. `scripts/mutate.mjs` names a build of its own, and in other engines
+// than Node test/engines/builds.ts stands in for this file.
+
+import { readFileSync } from "node:fs";
+
+export const BUILDS = process.env.KERNELS ? [process.env.KERNELS] : ["debug", "release"];
+
+export function readBuild(name: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(readFileSync(new URL(`../build/${name}.wasm`, import.meta.url)));
+}
+
+export function moduleOf(name: string): WebAssembly.Module {
+  return new WebAssembly.Module(readBuild(name));
+}

@@ -1,0 +1,30 @@
+// What can only be seen with Node's means: another realm, and the garbage collector.
+
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { describe, expect, test } from "vitest";
+import { Runtime, Tensor } from "../src/index.js";
+
+describe("Tensor", () => {
+  test("takes a Float32Array of another realm", () => {
+    const foreign = runInNewContext("new Float32Array([1, 2])") as Float32Array;
+    expect(foreign instanceof Float32Array).toBe(false);
+    expect([...new Tensor([2], foreign).data]).toEqual([1, 2]);
+  });
+
+  test("dropped without dispose, it is given back when it is collected", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const fill = () => {
+      for (let i = 0; i < 10; i++) new Tensor([1000], undefined, { runtime });
+    };
+    fill();
+    expect(fill).toThrow(/out of memory/);
+    for (let i = 0; i < 50; i++) {
+      collect();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    expect(fill).not.toThrow();
+  });
+});
