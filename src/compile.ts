@@ -10,6 +10,7 @@ export interface ResponseLike {
   readonly ok: boolean;
   readonly status: number;
   readonly url: string;
+  readonly headers: { get(name: string): string | null };
   arrayBuffer(): Promise<ArrayBuffer>;
 }
 
@@ -48,22 +49,19 @@ export function isLater(source: unknown): source is LaterModuleSource {
   return typeof then === "function" || typeof arrayBuffer === "function";
 }
 
-/** What `compile` takes, from what is yet to come; a Response is compiled while it arrives, where the engine can. */
+/** What `compile` takes, from what is yet to come; a Response of the right type is compiled while it arrives. */
 export async function arrived(where: string, name: string, source: unknown): Promise<unknown> {
   const value = await source;
   if (!isLater(value)) return value;
   const response = value as ResponseLike;
   if (!response.ok) throw new TypeError(`${where}: ${name}: ${response.url} answered ${response.status}`);
   const { compileStreaming } = supported(where);
-  const copy = response instanceof Response && response.clone();
-  if (compileStreaming && copy) {
-    try {
-      return await compileStreaming(copy);
-    } catch {
-      // Not served as application/wasm, or not to be compiled: from the bytes then, which says why.
-    }
-  }
-  return response.arrayBuffer();
+  if (!compileStreaming || response.headers.get("content-type") !== "application/wasm") return response.arrayBuffer();
+  return compileStreaming(response as Response).catch((cause: Error) => {
+    throw new Error(`${where}: ${name} was not compiled: ${cause.message}; if that is for a rule, ${FORBIDDEN}`, {
+      cause,
+    });
+  });
 }
 
 function supported(where: string): typeof WebAssembly {
@@ -71,10 +69,12 @@ function supported(where: string): typeof WebAssembly {
   throw new Error(`${where}: this engine has no WebAssembly, or it is turned off (iOS does so in lockdown mode)`);
 }
 
+const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler has to resolve with the condition "workerd" or "edge-light", or to import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, for Runtime.create({ module, heap })`;
+
 /** What to do about an engine that didn't compile `bytes`. */
 function refusal(where: string, bytes: BufferSource, cause: unknown): Error {
   const advice = WebAssembly.validate(bytes)
-    ? `may not be compiled: this page or host forbids it. A page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy. An edge host's bundler has to resolve with the condition "workerd" or "edge-light"; or import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, and give them to Runtime.create({ module, heap })`
+    ? `may not be compiled here: ${FORBIDDEN}`
     : "is no WebAssembly module to this engine, which needs SIMD: Chrome 91, Firefox 89, Safari 16.4, Node 16.4 or newer";
   return new Error(`${where} ${advice}`, { cause });
 }

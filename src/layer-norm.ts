@@ -20,7 +20,7 @@ import {
 } from "./operand.js";
 import { Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import { live, Parameter, Scope, Tensor } from "./tensor.js";
+import { dispose, live, Parameter, Scope, Tensor } from "./tensor.js";
 
 export interface LayerNormOptions {
   /** Added to the variance, inside the root. */
@@ -347,7 +347,7 @@ export class LayerNorm {
     this.#bias?.dispose();
   }
 
-  [Symbol.dispose](): void {
+  [dispose](): void {
     this.dispose();
   }
 

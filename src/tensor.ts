@@ -18,6 +18,9 @@ export interface TensorOptions {
   pointer?: number | undefined;
 }
 
+/** `Symbol.dispose`, or where the engine has none yet (WebKit), the one that compiled `using` looks for. */
+export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
+
 /** Marks a tensor of a Scope, whose contents are about to be written: they are left as they were found. */
 const UNINITIALIZED: readonly number[] = [];
 
@@ -113,7 +116,7 @@ export class Tensor {
     this.#pointer = 0;
   }
 
-  [Symbol.dispose](): void {
+  [dispose](): void {
     this.dispose();
   }
 }

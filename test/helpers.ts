@@ -25,6 +25,9 @@ export function normal(size: number, seed: number, offset = 0, scale = 1): Float
   );
 }
 
+/** What `using` calls: where an engine has no `Symbol.dispose` yet, what compilers put in its place. */
+export const DISPOSE: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
+
 const GUARD = 64;
 // Read as a float or a double, a NaN: garbage that is read shows in the result.
 const PATTERN = 0xff;

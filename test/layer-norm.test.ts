@@ -1,6 +1,6 @@
 import { describe, expect, expectTypeOf, test } from "vitest";
 import { LayerNorm, layerNorm, Parameter, Runtime, Tensor } from "../src/index.js";
-import { normal } from "./helpers.js";
+import { DISPOSE, normal } from "./helpers.js";
 import { dxUnits, forwardUnits, gradientUnits, referenceBackward, referenceForward } from "./reference.js";
 
 const rows = 6;
@@ -612,7 +612,7 @@ describe("memory", () => {
     for (const ln of [affine, new LayerNorm(cols, { elementwiseAffine: false })]) {
       ln.dispose();
       ln.dispose();
-      ln[Symbol.dispose]();
+      ln[DISPOSE]();
       for (const use of [
         () => ln.forward(x),
         () => ln.backward(dy),

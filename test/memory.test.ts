@@ -10,7 +10,7 @@ import {
   Runtime,
   Tensor,
 } from "../src/index.js";
-import { normal } from "./helpers.js";
+import { DISPOSE, normal } from "./helpers.js";
 
 const GIB = 2 ** 30;
 const rows = 5;
@@ -137,9 +137,9 @@ describe("the blocks of a runtime", () => {
     const { runtime, held } = new Blocks();
     const made = make(runtime);
     expect(held.size).toBe(count);
-    made[Symbol.dispose]();
+    made[DISPOSE]();
     expect(held.size).toBe(0);
-    made[Symbol.dispose]();
+    made[DISPOSE]();
     made.dispose();
   });
 

@@ -17,6 +17,10 @@ function expectWorking(runtime: Runtime): void {
   expect([...y]).toEqual([-1, 1]);
 }
 
+afterEach(() => {
+  globalThis.WebAssembly = assembly;
+});
+
 describe("Runtime.create with a module", () => {
   test.each([
     ["a WebAssembly.Module", new WebAssembly.Module(bytes)],
@@ -32,6 +36,13 @@ describe("Runtime.create with a module", () => {
     ["a Response", () => response(bytes)],
     ["a promise of a Response", async () => response(bytes)],
     ["a Response of another type", () => response(bytes, 200, "application/octet-stream")],
+    [
+      "a Response where nothing is compiled while it arrives",
+      () => {
+        globalThis.WebAssembly = Object.assign(Object.create(assembly), { compileStreaming: undefined });
+        return response(bytes);
+      },
+    ],
     ["a promise of bytes", async () => bytes],
     ["a promise of a WebAssembly.Module", () => WebAssembly.compile(bytes)],
   ])("takes %s, later", async (_, module) => {
@@ -94,10 +105,6 @@ describe("Runtime.create with a module", () => {
 });
 
 describe("an engine", () => {
-  afterEach(() => {
-    globalThis.WebAssembly = assembly;
-  });
-
   const replace = (changes: object) => {
     globalThis.WebAssembly = Object.assign(Object.create(assembly), changes) as typeof WebAssembly;
   };
@@ -112,7 +119,7 @@ describe("an engine", () => {
     const create = () => Runtime.create();
     expect(create).toThrow(/'wasm-unsafe-eval'/);
     expect(create).toThrow(/condition "workerd" or "edge-light"/);
-    expect(create).toThrow(/"layernorm-wasm\/layernorm.wasm".* Runtime.create\({ module, heap }\)/);
+    expect(create).toThrow(/"layernorm-wasm\/layernorm.wasm".* Runtime.create\(\{ module, heap \}\)/);
     let cause: unknown;
     try {
       create();
@@ -120,6 +127,16 @@ describe("an engine", () => {
       cause = (error as Error).cause;
     }
     expect(cause).toBeInstanceOf(assembly.CompileError);
+  });
+
+  test("that must not compile a response either: the same", async () => {
+    const compileStreaming = async () => {
+      throw new assembly.CompileError("Refused to compile");
+    };
+    replace({ compileStreaming });
+    await expect(Runtime.create({ module: response(bytes) })).rejects.toThrow(
+      /^Runtime.create: module was not compiled: Refused to compile; .*'wasm-unsafe-eval'/,
+    );
   });
 
   test("without SIMD: the error says which engines have it", () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { Parameter, Runtime, Tensor } from "../src/index.js";
+import { DISPOSE } from "./helpers.js";
 
 /** Makes the memory grow, so that every view of it is gone. */
 function grow(runtime = Runtime.default): void {
@@ -70,7 +71,7 @@ describe("Tensor", () => {
     expect(t.disposed).toBe(false);
     t.dispose();
     t.dispose();
-    t[Symbol.dispose]();
+    t[DISPOSE]();
     expect(t.disposed).toBe(true);
     expect(() => t.data).toThrow(new TypeError("Tensor: used after it was disposed"));
     expect(() => t.pointer).toThrow(TypeError);

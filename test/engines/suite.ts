@@ -1,0 +1,89 @@
+// The suite as a function, for any engine: what passed, what failed, and the digest of sameness.
+
+import { startTests, type Task, type VitestRunner, type VitestRunnerConfig } from "@vitest/runner";
+import { Runtime } from "../../src/index.js";
+import { digest } from "../digest.js";
+
+// abi.test.ts reads the binary and node.test.ts needs Node's own modules: neither would tell one engine from another.
+const FILES: Record<string, () => Promise<unknown>> = {
+  backward: () => import("../backward.test.js"),
+  conformance: () => import("../conformance.test.js"),
+  "conformance-axes": () => import("../conformance-axes.test.js"),
+  "conformance-pytorch": () => import("../conformance-pytorch.test.js"),
+  digest: () => import("../digest.test.js"),
+  forward: () => import("../forward.test.js"),
+  functional: () => import("../functional.test.js"),
+  golden: () => import("../golden.test.js"),
+  keras: () => import("../keras.test.js"),
+  "layer-norm": () => import("../layer-norm.test.js"),
+  memory: () => import("../memory.test.js"),
+  modules: () => import("../modules.test.js"),
+  properties: () => import("../properties.test.js"),
+  runtime: () => import("../runtime.test.js"),
+  tensor: () => import("../tensor.test.js"),
+};
+
+export interface Report {
+  passed: number;
+  failures: string[];
+  digest: string;
+}
+
+class Runner implements VitestRunner {
+  config = {
+    root: "/",
+    setupFiles: [],
+    passWithNoTests: false,
+    allowOnly: false,
+    sequence: { shuffle: false, concurrent: false, seed: 0, hooks: "stack", setupFiles: "list" },
+    maxConcurrency: 1,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    retry: 0,
+    includeTaskLocation: false,
+    diffOptions: undefined,
+    tags: [],
+    tagsFilter: undefined,
+    strictTags: false,
+    chaiConfig: undefined,
+  } as unknown as VitestRunnerConfig;
+
+  readonly #progress: (name: string) => unknown;
+
+  constructor(progress: (name: string) => unknown) {
+    this.#progress = progress;
+  }
+
+  async importFile(path: string): Promise<unknown> {
+    return FILES[path]?.();
+  }
+
+  onBeforeRunTask({ name }: Task): void {
+    this.#progress(name);
+  }
+}
+
+/**
+ * @param without names of files that this engine can't run
+ * @param progress told the name of each test before it runs
+ */
+export async function run(without: string[] = [], progress: (name: string) => unknown = () => {}): Promise<Report> {
+  const names = Object.keys(FILES).filter((name) => !without.includes(name));
+  const report: Report = { passed: 0, failures: [], digest: "" };
+  const visit = (task: Task, path: string): void => {
+    const name = `${path} > ${task.name}`;
+    const errors = task.result?.errors?.map(({ message, stack }) => `${message}\n${stack}`) ?? [];
+    if (task.type === "suite") {
+      if (errors.length > 0) report.failures.push(`${name}: ${errors.join("; ")}`);
+      for (const child of task.tasks) visit(child, name);
+    } else if (task.result?.state === "pass") report.passed++;
+    else report.failures.push(`${name}: ${task.result?.state ?? "not run"} ${errors.join("; ")}`);
+  };
+  let files = 0;
+  for (const file of await startTests(names, new Runner(progress))) {
+    for (const task of file.tasks) visit(task, names[files] ?? "");
+    files++;
+  }
+  report.digest = await digest(Runtime.create());
+  return report;
+}

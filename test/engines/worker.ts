@@ -1,0 +1,6 @@
+// The suite in workerd: the report answers a request.
+
+import { run } from "./suite.js";
+
+// modules.test.ts compiles bytes, which is forbidden here.
+export default { fetch: async (): Promise<Response> => Response.json(await run(["modules"])) };
