@@ -1,9 +1,10 @@
 // The layer normalization chapter of a tutorial GPT in PyTorch: by hand, in a toy model, and what it does to a deep stack.
 
+import { readFileSync } from "node:fs";
 import erf from "@stdlib/math-base-special-erf";
 import { LayerNorm, layerNormWithStats, Tensor } from "layernorm-wasm";
 import { claim, compare, heading, section } from "./report.js";
-import { readSafetensors } from "./safetensors.js";
+import { parseSafetensors } from "./safetensors.js";
 
 heading("A tutorial GPT in PyTorch");
 
@@ -78,7 +79,9 @@ section("The toy model, vocabulary 4, embedding 4");
 
 section("Drift: 30 residual MLPs, 16 channels, [1, 8, 16]");
 {
-  const { tensors, metadata } = readSafetensors(new URL("../test/fixtures/drift.safetensors", import.meta.url));
+  const { tensors, metadata } = parseSafetensors(
+    readFileSync(new URL("../test/fixtures/drift.safetensors", import.meta.url)),
+  );
   console.log(`  (weights and input of PyTorch ${metadata.torch})`);
   const values = (/** @type {string} */ name) => {
     const entry = tensors.get(name);

@@ -1,16 +1,14 @@
 // Reads the safetensors format: the header's length in 8 bytes, a JSON header of names, types, shapes and offsets, the data.
 
-import { readFileSync } from "node:fs";
-
 const TYPES = { F32: Float32Array, F64: Float64Array };
 
 /**
  * @typedef {{ shape: number[], data: Float32Array | Float64Array }} Entry
- * @param {string | URL} path
+ * @param {Uint8Array} file
  * @returns {{ tensors: Map<string, Entry>, metadata: Record<string, string> }}
  */
-export function readSafetensors(path) {
-  const bytes = new Uint8Array(readFileSync(path));
+export function parseSafetensors(file) {
+  const bytes = new Uint8Array(file);
   const start = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
   const { __metadata__: metadata = {}, ...entries } = JSON.parse(new TextDecoder().decode(bytes.subarray(8, start)));
   const tensors = new Map();

@@ -1,5 +1,6 @@
-"""Makes test/fixtures/*.safetensors with a real PyTorch (run: python3 scripts/fixtures.py).
+"""Makes test/fixtures/*.safetensors and that of the browser example with a real PyTorch (run: python3 scripts/fixtures.py).
 
+block.safetensors   weights, input and output of a pre-norm transformer block (examples/browser), float32
 drift.safetensors   the weights and input of the drift experiment (examples/pytorch-gpt.js), float32
 golden.safetensors  layer_norm forward and backward on float32 inputs, computed by PyTorch in float64
 
@@ -13,11 +14,12 @@ from pathlib import Path
 import torch
 from torch.nn.functional import layer_norm
 
-FOLDER = Path(__file__).resolve().parent.parent / "test" / "fixtures"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "test" / "fixtures"
 DTYPES = {torch.float32: "F32", torch.float64: "F64"}
 
 
-def save(name, tensors, metadata):
+def save(name, tensors, metadata, folder=FOLDER):
     """Writes the safetensors format: the header's length in 8 bytes, the header in JSON, the data."""
     header = {"__metadata__": {"torch": torch.__version__, **metadata}}
     data = b""
@@ -33,7 +35,7 @@ def save(name, tensors, metadata):
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / name).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (folder / name).write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def drift():
@@ -84,5 +86,20 @@ def golden():
     save("golden.safetensors", tensors, {"cases": json.dumps(cases)})
 
 
+def block():
+    torch.manual_seed(2)
+    heads, dim, tokens = 3, 48, 11
+    layer = torch.nn.TransformerEncoderLayer(dim, heads, 4 * dim, norm_first=True, batch_first=True).eval()
+    with torch.no_grad():
+        for norm in (layer.norm1, layer.norm2):
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0, 0.2)
+        x = torch.randn(1, tokens, dim) * 2 + 1
+        y = layer(x)
+    tensors = {**layer.state_dict(), "x": x[0], "y": y[0]}
+    save("block.safetensors", tensors, {"heads": str(heads)}, ROOT / "examples" / "browser")
+
+
+block()
 drift()
 golden()

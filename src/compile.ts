@@ -25,7 +25,7 @@ function bytesOf(hex: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: hex.length / 2 }, (_, i) => Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16));
 }
 
-/** A module at once, from one, from its bytes, or from those in hexadecimal; `name` says which in an error. */
+/** A module at once, from one, from its bytes, or from those in hexadecimal; `name` says which in an error. @internal */
 export function compile(where: string, name: string, source: unknown): WebAssembly.Module {
   const { Module } = supported(where);
   if (source instanceof Module) return source;
@@ -43,13 +43,13 @@ export function compile(where: string, name: string, source: unknown): WebAssemb
   }
 }
 
-/** Whether there is something to wait for before `compile`. */
+/** Whether there is something to wait for before `compile`. @internal */
 export function isLater(source: unknown): source is LaterModuleSource {
   const { then, arrayBuffer } = (source ?? {}) as { then?: unknown; arrayBuffer?: unknown };
   return typeof then === "function" || typeof arrayBuffer === "function";
 }
 
-/** What `compile` takes, from what is yet to come; a Response of the right type is compiled while it arrives. */
+/** What `compile` takes, from what is yet to come; a Response of the right type is compiled while it arrives. @internal */
 export async function arrived(where: string, name: string, source: unknown): Promise<unknown> {
   const value = await source;
   if (!isLater(value)) return value;

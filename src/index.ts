@@ -3,6 +3,7 @@
  * @module
  */
 
+export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
 export { type Gradients, layerNorm, layerNormBackward, layerNormWithStats, type WithStats } from "./functional.js";
 export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Operand, OutOption } from "./operand.js";

@@ -1,11 +1,12 @@
 // Against PyTorch: results that scripts/fixtures.py computed in float64 from float32 inputs.
 
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { readSafetensors } from "../examples/safetensors.js";
+import { parseSafetensors } from "../examples/safetensors.js";
 import { LayerNorm, layerNorm, Tensor } from "../src/index.js";
 import { dxUnits, forwardUnits, gradientUnits, referenceBackward, referenceForward } from "./reference.js";
 
-const { tensors, metadata } = readSafetensors(new URL("fixtures/golden.safetensors", import.meta.url));
+const { tensors, metadata } = parseSafetensors(readFileSync(new URL("fixtures/golden.safetensors", import.meta.url)));
 const cases = JSON.parse(metadata.cases!) as Record<string, { normalizedShape: number[]; eps: number }>;
 
 test("the fixtures say which PyTorch made them", () => {

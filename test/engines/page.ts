@@ -8,7 +8,7 @@ const progress = (name: string) => {
   last = Date.now();
   fetch("/progress", { method: "POST", body: name });
 };
-const report = await run([], progress).catch((error: Error) => ({
+const report = await run(new URL(location.href).searchParams.getAll("without"), progress).catch((error: Error) => ({
   passed: 0,
   failures: [`${error}\n${error.stack}`],
   digest: "",

@@ -6,6 +6,7 @@ import { digest } from "../digest.js";
 
 // abi.test.ts reads the binary and node.test.ts needs Node's own modules: neither would tell one engine from another.
 const FILES: Record<string, () => Promise<unknown>> = {
+  modules: () => import("../modules.test.js"),
   backward: () => import("../backward.test.js"),
   conformance: () => import("../conformance.test.js"),
   "conformance-axes": () => import("../conformance-axes.test.js"),
@@ -13,11 +14,11 @@ const FILES: Record<string, () => Promise<unknown>> = {
   digest: () => import("../digest.test.js"),
   forward: () => import("../forward.test.js"),
   functional: () => import("../functional.test.js"),
+  gigabytes: () => import("../gigabytes.test.js"),
   golden: () => import("../golden.test.js"),
   keras: () => import("../keras.test.js"),
   "layer-norm": () => import("../layer-norm.test.js"),
   memory: () => import("../memory.test.js"),
-  modules: () => import("../modules.test.js"),
   properties: () => import("../properties.test.js"),
   runtime: () => import("../runtime.test.js"),
   tensor: () => import("../tensor.test.js"),

@@ -1,0 +1,62 @@
+// Builds and serves an example: node examples/serve.mjs browser | edge
+//
+//   browser   pages at http://localhost:8080/ and http://localhost:8080/worker.html
+//   edge      a worker in workerd at http://localhost:8787/layernorm
+
+import { cpSync, mkdirSync, readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { root } from "../test/packed.mjs";
+import { serveWorker } from "../test/workerd.mjs";
+
+const here = join(root, "examples");
+const common = { bundle: true, format: "esm", logLevel: "error" };
+
+/** The pages of the browser example with their scripts; the folder. */
+export async function buildBrowser() {
+  const outdir = join(root, "build/examples/browser");
+  mkdirSync(outdir, { recursive: true });
+  const pages = join(here, "browser");
+  const entryPoints = ["main", "worker", "worker-main"].map((name) => join(pages, `${name}.ts`));
+  await build({ ...common, entryPoints, outdir, target: "es2022" });
+  for (const name of ["index.html", "worker.html", "block.safetensors"]) cpSync(join(pages, name), join(outdir, name));
+  return outdir;
+}
+
+/** The edge worker and its modules, the main one first; their folder. */
+export async function buildEdge(entry = join(here, "edge-worker/worker.js")) {
+  const outdir = join(root, "build/examples/edge");
+  const loader = { ".wasm": "copy" };
+  await build({ ...common, entryPoints: [entry], outdir, conditions: ["workerd"], loader, assetNames: "[name]" });
+  return { folder: outdir, modules: ["worker.js", "layernorm.wasm", "heap.wasm"] };
+}
+
+const TYPES = { ".html": "text/html", ".js": "text/javascript" };
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  if (process.argv[2] === "edge") {
+    const { folder, modules } = await buildEdge();
+    await serveWorker(
+      folder,
+      modules,
+      (address) => {
+        console.log(`POST ${address}/layernorm`);
+        return new Promise(() => {});
+      },
+      8787,
+    );
+  } else {
+    const folder = await buildBrowser();
+    createServer(({ url }, response) => {
+      const path = url.split("?")[0].replace(/\/$/, "/index.html");
+      try {
+        const content = readFileSync(join(folder, normalize(path)));
+        response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream" }).end(content);
+      } catch {
+        response.writeHead(404).end();
+      }
+    }).listen(8080, "localhost", () => console.log("http://localhost:8080/ and http://localhost:8080/worker.html"));
+  }
+}

@@ -1,0 +1,115 @@
+// Browsers as programs that open a page, and the server that the page posts its report to.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { extname, join, normalize } from "node:path";
+
+const MINI_BROWSER = "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser";
+
+export const BROWSERS = {
+  chromium: {
+    binary: "/usr/bin/chromium",
+    packages: "chromium",
+    command: (profile) => [
+      "/usr/bin/chromium",
+      "--headless=new",
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      `--user-data-dir=${profile}`,
+    ],
+  },
+  firefox: {
+    binary: "/usr/bin/firefox-esr",
+    packages: "firefox-esr",
+    command: (profile) => ["/usr/bin/firefox-esr", "--headless", "--no-remote", "--profile", profile],
+  },
+  webkit: {
+    binary: MINI_BROWSER,
+    packages: "webkit2gtk-driver xvfb xauth",
+    command: () => ["xvfb-run", "-a", MINI_BROWSER],
+  },
+};
+
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
+
+/**
+ * Opens a page and waits for what it posts to /report.
+ * @param browser a name of BROWSERS
+ * @param folder served as it is
+ * @param options `page`: the path to open, or a whole address elsewhere, told where to report by `?report=`; `html`: the page at
+ * that path; `headers` of every response; `timeout` in milliseconds
+ */
+export async function openPage(browser, folder, { page = "/", html, headers = {}, timeout = 60_000 } = {}) {
+  const profile = mkdtempSync(join(tmpdir(), "layernorm-page-"));
+  let at = "the start";
+  let child;
+  let timer;
+  const server = createServer();
+  try {
+    return await new Promise((resolve, reject) => {
+      server.on("request", (request, response) => {
+        const { pathname } = new URL(request.url, "http://localhost");
+        if (request.method === "POST") {
+          let body = "";
+          request.on("data", (data) => {
+            body += data;
+          });
+          request.on("end", () => {
+            response.end();
+            if (pathname === "/report") resolve(JSON.parse(body));
+            else at = body;
+          });
+          return;
+        }
+        const path = pathname.endsWith("/") ? `${pathname}index.html` : pathname;
+        try {
+          const content =
+            html && pathname === new URL(page, "http://localhost").pathname
+              ? html
+              : readFileSync(join(folder, normalize(path)));
+          const type = TYPES[extname(path)] ?? "application/octet-stream";
+          response.writeHead(200, { "content-type": type, ...headers }).end(content);
+        } catch {
+          response.writeHead(404).end();
+        }
+      });
+      server.listen(0, "127.0.0.1", () => {
+        const own = `http://127.0.0.1:${server.address().port}`;
+        const url = new URL(page, own);
+        url.searchParams.set("report", `${own}/report`);
+        const [command, ...args] = BROWSERS[browser].command(profile);
+        const env = { ...process.env, WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS: "1" };
+        child = spawn(command, [...args, url.href], { stdio: "ignore", detached: true, env });
+        child.on("error", reject);
+        child.on("exit", (code) => code && reject(new Error(`${command} ended with ${code}`)));
+      });
+      timer = setTimeout(
+        () => reject(new Error(`${browser}: no report in ${timeout / 1000} s, last at: ${at}`)),
+        timeout,
+      );
+    });
+  } finally {
+    clearTimeout(timer);
+    server.close();
+    server.closeAllConnections();
+    child?.removeAllListeners("exit");
+    try {
+      if (child?.pid) process.kill(-child.pid, "SIGKILL");
+    } catch {
+      // It has ended.
+    }
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  }
+}

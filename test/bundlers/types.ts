@@ -1,0 +1,38 @@
+// Compiled against the packed types, without the DOM's: what a user of TypeScript would write.
+
+import {
+  type Gradients,
+  LayerNorm,
+  layerNorm,
+  layerNormBackward,
+  layerNormWithStats,
+  Runtime,
+  Tensor,
+} from "layernorm-wasm";
+
+const ln = new LayerNorm([2, 3], { eps: 1e-6, bias: false });
+let x: Float32Array<ArrayBuffer> = new Float32Array(12);
+x = ln.forward(x);
+const dx: Float32Array<ArrayBuffer> = ln.backward(x);
+for (const p of ln.parameters()) for (let i = 0; i < p.data.length; i++) p.data[i]! -= 0.1 * p.grad[i]!;
+{
+  using t = new Tensor([4, 2, 3], dx);
+  using y = ln.forward(t);
+  const shape: readonly number[] = y.shape;
+  void shape;
+}
+const { y, mean, rstd } = layerNormWithStats(x, [2, 3]);
+const gradients: Gradients<Float32Array> = layerNormBackward(y, x, mean, rstd);
+void gradients.dweight;
+const dict = ln.stateDict();
+const { missingKeys }: { missingKeys: string[] } = ln.loadStateDict(dict, { strict: false });
+void missingKeys;
+void layerNorm(x, 3);
+const runtime: Runtime = Runtime.create();
+const later: Promise<Runtime> = Runtime.create({ module: Promise.resolve(new Uint8Array(8)) });
+void later;
+new LayerNorm(3, { runtime }).dispose();
+// @ts-expect-error no such option
+new LayerNorm(3, { epsilon: 1 });
+// @ts-expect-error not an array of floats
+ln.forward("x");
