@@ -36,6 +36,7 @@ export async function buildEdge(entry = join(here, "edge-worker/worker.js")) {
 const TYPES = { ".html": "text/html", ".js": "text/javascript" };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit());
   if (process.argv[2] === "edge") {
     const { folder, modules } = await buildEdge();
     await serveWorker(

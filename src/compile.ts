@@ -28,7 +28,10 @@ function bytesOf(hex: string): Uint8Array<ArrayBuffer> {
 /** A module at once, from one, from its bytes, or from those in hexadecimal; `name` says which in an error. @internal */
 export function compile(where: string, name: string, source: unknown): WebAssembly.Module {
   const { Module } = supported(where);
-  if (source instanceof Module) return source;
+  if (Object.prototype.toString.call(source) === "[object WebAssembly.Module]") {
+    // A module of another realm, as that of an edge route in Next.js is, becomes one of this: the loader asks `instanceof`.
+    return source instanceof Module ? source : Object.setPrototypeOf(source, Module.prototype);
+  }
   let bytes = typeof source === "string" ? bytesOf(source) : source;
   if (ArrayBuffer.isView(bytes)) bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   else if (!(bytes instanceof ArrayBuffer)) {

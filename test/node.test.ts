@@ -3,7 +3,8 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
-import { Runtime, Tensor } from "../src/index.js";
+import { LayerNorm, Runtime, Tensor } from "../src/index.js";
+import { readBuild } from "./builds.js";
 
 describe("Tensor", () => {
   test("takes a Float32Array of another realm", () => {
@@ -27,4 +28,13 @@ describe("Tensor", () => {
     }
     expect(fill).not.toThrow();
   });
+});
+
+test("Runtime.create takes a module of another realm", () => {
+  const compile = runInNewContext("(bytes) => new WebAssembly.Module(bytes)") as (bytes: Uint8Array) => object;
+  const foreign = compile(readBuild("release"));
+  expect(foreign instanceof WebAssembly.Module).toBe(false);
+  const runtime = Runtime.create({ module: foreign, heap: compile(readBuild("heap")) });
+  const y = new LayerNorm(2, { runtime, eps: 0 }).forward(new Float32Array([3, 5]));
+  expect([...y]).toEqual([-1, 1]);
 });

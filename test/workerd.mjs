@@ -29,6 +29,8 @@ const config :Workerd.Config = (
   const child = spawn(WORKERD, ["serve", config, "--control-fd=3"], {
     stdio: ["ignore", "inherit", "inherit", "pipe"],
   });
+  const kill = () => child.kill("SIGKILL");
+  process.once("exit", kill);
   try {
     const listening = await new Promise((resolve, reject) => {
       child.on("error", reject);
@@ -43,6 +45,7 @@ const config :Workerd.Config = (
     return await use(`http://127.0.0.1:${listening}`, child.pid);
   } finally {
     child.removeAllListeners("exit");
-    child.kill("SIGKILL");
+    process.off("exit", kill);
+    kill();
   }
 }

@@ -1,9 +1,9 @@
 // npm run test:bundlers: small apps of the packed tarball, built by each bundler and run where they are meant to run. Prints a
 // table; what fails is shown and counted.
 
-import { deepStrictEqual, match, ok } from "node:assert";
-import { execFileSync } from "node:child_process";
-import { copyFileSync, cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { deepStrictEqual, match, ok, strictEqual } from "node:assert";
+import { execFileSync, spawn } from "node:child_process";
+import { copyFileSync, cpSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
@@ -135,6 +135,53 @@ const CASES = {
       dist,
       modules.sort((a, b) => a.endsWith(".wasm") - b.endsWith(".wasm")),
     );
+  },
+  async "Next.js, an edge route"() {
+    const path = folder("next");
+    mkdirSync(join(path, "app/api"), { recursive: true });
+    mkdirSync(join(path, "node_modules"));
+    for (const name of ["next", "react", "react-dom"]) {
+      symlinkSync(join(here, "node_modules", name), join(path, "node_modules", name));
+    }
+    rmSync(join(path, "index.html"));
+    renameSync(join(path, "app.js"), join(path, "app/api/compute.js"));
+    writeFileSync(
+      join(path, "app/layout.js"),
+      "export default ({ children }) => <html><body>{children}</body></html>;\n",
+    );
+    writeFileSync(join(path, "app/page.js"), "export default () => <p>a page</p>;\n");
+    writeFileSync(
+      join(path, "app/api/route.js"),
+      `import { compute } from "./compute.js";
+export const runtime = "edge";
+export const GET = () => Response.json(compute());
+`,
+    );
+    const next = join(here, "node_modules/next/dist/bin/next");
+    const options = {
+      cwd: path,
+      env: { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NODE_ENV: "production" },
+      stdio: "pipe",
+    };
+    execFileSync(process.execPath, [next, "build"], options);
+    const server = spawn(process.execPath, [next, "start", "--hostname", "127.0.0.1", "--port", "0"], options);
+    try {
+      const address = await new Promise((resolve, reject) => {
+        let printed = "";
+        server.stdout.on("data", (data) => {
+          printed += data;
+          const [url] = /http:\/\/[\d.]+:\d+/.exec(printed) ?? [];
+          if (url && printed.includes("Ready")) resolve(url);
+        });
+        server.on("exit", (code) => reject(new Error(`next start ended with ${code}: ${printed}`)));
+      });
+      const response = await fetch(`${address}/api`);
+      strictEqual(response.status, 200);
+      deepStrictEqual(await response.json(), EXPECTED);
+    } finally {
+      server.removeAllListeners("exit");
+      server.kill("SIGKILL");
+    }
   },
   async "workerd without its condition: the error says what to do, and that works"() {
     const path = folder("workerd-default");
