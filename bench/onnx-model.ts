@@ -1,4 +1,4 @@
-// An ONNX model of one LayerNormalization node, as bytes: the few fields of onnx.proto that it takes, in protobuf's encoding.
+// An ONNX model of LayerNormalization nodes, as bytes: the few fields of onnx.proto that it takes, in protobuf's encoding.
 
 type Field = [number: number, value: number | string | Uint8Array | Float32];
 
@@ -38,19 +38,25 @@ function value(name: string, shape: number[]): Uint8Array {
   return message([1, name], [2, message([1, message([1, FLOAT], [2, message(...dimensions)])])]);
 }
 
-/** Y = LayerNormalization(X, Scale, B) over the last axis. */
-export function layerNormModel(rows: number, cols: number, epsilon: number): Uint8Array {
-  const node = message(
-    [1, "X"],
-    [1, "Scale"],
-    [1, "B"],
-    [2, "Y"],
-    [4, "LayerNormalization"],
-    [5, message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])],
-    [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, new Float32(epsilon)])],
+/** Y = LayerNormalization(X, Scale, B) over the last axis; with `nodes`, so many of them one after the other. */
+export function layerNormModel(rows: number, cols: number, epsilon: number, nodes = 1): Uint8Array {
+  const chain = Array.from(
+    { length: nodes },
+    (_, i): Field => [
+      1,
+      message(
+        [1, i === 0 ? "X" : `X${i}`],
+        [1, "Scale"],
+        [1, "B"],
+        [2, i === nodes - 1 ? "Y" : `X${i + 1}`],
+        [4, "LayerNormalization"],
+        [5, message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])],
+        [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, new Float32(epsilon)])],
+      ),
+    ],
   );
   const graph = message(
-    [1, node],
+    ...chain,
     [2, "layernorm"],
     [11, value("X", [rows, cols])],
     [11, value("Scale", [cols])],

@@ -17,28 +17,35 @@ export interface Rival {
 }
 
 // The rivals' own types are there only where they are installed: what is used of them.
-interface Ort {
+export interface Ort {
   Tensor: new (type: "float32", data: Float32Array, shape: number[]) => object;
   InferenceSession: {
     create(
       model: Uint8Array,
       options: object,
-    ): Promise<{ run(feeds: Record<string, object>): Promise<Record<"Y", { data: Float32Array }>> }>;
+    ): Promise<{
+      run(feeds: Record<string, object>): Promise<Record<"Y", { data: Float32Array }>>;
+      release(): Promise<void>;
+    }>;
   };
   env: { wasm: { numThreads: number }; versions: { common: string } };
 }
 
-interface Tf {
+export interface Tf {
   setBackend(name: string): Promise<boolean>;
   ready(): Promise<void>;
+  tensor1d(data: Float32Array): object;
   tensor2d(data: Float32Array, shape: [number, number]): { dispose(): void };
   layers: {
-    layerNormalization(options: object): { apply(x: object): { data(): Promise<Float32Array>; dispose(): void } };
+    layerNormalization(options: object): {
+      apply(x: object): { data(): Promise<Float32Array>; dispose(): void };
+      setWeights(weights: object[]): void;
+    };
   };
   version_core: string;
 }
 
-const load = async <T>(name: string): Promise<T> => {
+export const load = async <T>(name: string): Promise<T> => {
   const module = await import(name);
   return module.default ?? module;
 };
@@ -68,12 +75,20 @@ async function onnxruntimeWeb(): Promise<Rival> {
   return { name: "onnxruntime-web", version: ort.env.versions.common, normalize: onnxruntime(ort, options) };
 }
 
-async function tfjs(): Promise<Rival> {
+/** TensorFlow.js with one of its backends. */
+export async function loadTf(backend: "wasm" | "cpu"): Promise<Tf> {
   const tf = await load<Tf>("@tensorflow/tfjs");
-  const backend = await load<{ setWasmPaths(folder: string): void }>("@tensorflow/tfjs-backend-wasm");
-  backend.setWasmPaths(`${dirname(fileURLToPath(import.meta.resolve("@tensorflow/tfjs-backend-wasm")))}/`);
-  await tf.setBackend("wasm");
+  if (backend === "wasm") {
+    const wasm = await load<{ setWasmPaths(folder: string): void }>("@tensorflow/tfjs-backend-wasm");
+    wasm.setWasmPaths(`${dirname(fileURLToPath(import.meta.resolve("@tensorflow/tfjs-backend-wasm")))}/`);
+  }
+  await tf.setBackend(backend);
   await tf.ready();
+  return tf;
+}
+
+async function tfjs(): Promise<Rival> {
+  const tf = await loadTf("wasm");
   return {
     name: "tfjs-wasm",
     version: tf.version_core,
@@ -88,13 +103,20 @@ async function tfjs(): Promise<Rival> {
   };
 }
 
-/** PyTorch, by way of scripts/pytorch.py: where a python3 has it. */
-async function pytorch(): Promise<Rival> {
-  const script = fileURLToPath(new URL("../scripts/pytorch.py", import.meta.url));
-  const run = (python: string, args: string[], input?: Uint8Array) =>
-    spawnSync(python, [script, ...args], { input, maxBuffer: 2 ** 30 });
+const script = fileURLToPath(new URL("../scripts/pytorch.py", import.meta.url));
+const run = (python: string, args: string[], input?: Uint8Array) =>
+  spawnSync(python, [script, ...args], { input, maxBuffer: 2 ** 30 });
+
+/** The command of scripts/pytorch.py, with a python3 that has torch. */
+export function pytorchCommand(): [python: string, script: string] {
   const python = ["python3", "/usr/bin/python3"].find((command) => run(command, ["version"]).status === 0);
   if (!python) throw new Error("no python3 with torch");
+  return [python, script];
+}
+
+/** PyTorch, by way of scripts/pytorch.py: where a python3 has it. */
+async function pytorch(): Promise<Rival> {
+  const [python] = pytorchCommand();
   return {
     name: "PyTorch CPU",
     version: run(python, ["version"]).stdout.toString().trim(),

@@ -54,7 +54,15 @@ export function sizeOf(shape: readonly number[]): number {
 }
 
 export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((dimension, i) => dimension === b[i]);
+  return a.length === b.length && endsWith(a, b);
+}
+
+/** Whether the last dimensions of `shape` are `trailing`. */
+export function endsWith(shape: readonly number[], trailing: readonly number[]): boolean {
+  const leading = shape.length - trailing.length;
+  // A loop, because every call of the module comes through here, and a closure costs as much as a row.
+  for (let i = 0; i < trailing.length; i++) if (shape[leading + i] !== trailing[i]) return false;
+  return true;
 }
 
 /** `value` as a frozen list of integers, each at least `least`. */

@@ -119,8 +119,9 @@ export class LayerNorm {
     const out = checkOut(where, options, "x", x, this.#runtime);
     if (!(x instanceof Tensor)) return this.#forwardArray(x, rows, out as Float32Array | undefined);
     if (out instanceof Tensor) {
-      checkApart(where, out, { weight: this.#weight, bias: this.#bias });
-      if (out.pointer !== x.pointer) checkApart(where, out, { x });
+      checkApart(where, out, "weight", this.#weight);
+      checkApart(where, out, "bias", this.#bias);
+      if (out.pointer !== x.pointer) checkApart(where, out, "x", x);
       else if (this.#training) {
         throw new RangeError(`${where}: out is x, which backward will need; give another out, or call eval() first`);
       }
@@ -229,14 +230,12 @@ export class LayerNorm {
     }
     const out = checkOut(where, options, "dy", dy, this.#runtime);
     if (out instanceof Tensor) {
-      checkApart(where, out, {
-        weight: this.#weight,
-        "weight.grad": this.#weight?.grad,
-        bias: this.#bias,
-        "bias.grad": this.#bias?.grad,
-        "the x of the last forward": saved.x,
-      });
-      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, { dy });
+      checkApart(where, out, "weight", this.#weight);
+      checkApart(where, out, "weight.grad", this.#weight?.grad);
+      checkApart(where, out, "bias", this.#bias);
+      checkApart(where, out, "bias.grad", this.#bias?.grad);
+      checkApart(where, out, "the x of the last forward", saved.x);
+      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, "dy", dy);
     }
 
     const scope = new Scope(this.#runtime);

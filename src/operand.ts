@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkAttached, checkOptions, describe, isFloat32Array, sameShape, sizeOf } from "./check.js";
+import { checkAttached, checkOptions, describe, endsWith, isFloat32Array, sameShape, sizeOf } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { live, Scope, Tensor } from "./tensor.js";
 
@@ -55,8 +55,7 @@ export function checkRows(
   cols: number,
 ): number {
   if (x instanceof Tensor) {
-    const leading = x.shape.length - normalizedShape.length;
-    if (!normalizedShape.every((dimension, i) => dimension === x.shape[leading + i])) {
+    if (!endsWith(x.shape, normalizedShape)) {
       throw new RangeError(
         `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`,
       );
@@ -94,14 +93,11 @@ export function checkSame(where: string, name: string, operand: Operand, otherNa
 }
 
 /** No byte of `out` may be one of another operand's; an array is a view of the memory here. */
-export function checkApart(where: string, out: Tensor, others: Record<string, Operand | null | undefined>): void {
-  for (const name in others) {
-    const other = others[name];
-    if (!other) continue;
-    const start = other instanceof Tensor ? other.pointer : other.byteOffset;
-    if (out.pointer < start + countOf(other) * 4 && start < out.pointer + out.size * 4) {
-      throw new RangeError(`${where}: out overlaps ${name}`);
-    }
+export function checkApart(where: string, out: Tensor, name: string, other: Operand | null | undefined): void {
+  if (!other) return;
+  const start = other instanceof Tensor ? other.pointer : other.byteOffset;
+  if (out.pointer < start + countOf(other) * 4 && start < out.pointer + out.size * 4) {
+    throw new RangeError(`${where}: out overlaps ${name}`);
   }
 }
 

@@ -152,7 +152,8 @@ export class Parameter extends Tensor {
 /** The tensors made for one call: all but those it keeps are given back when it ends, however it ends. */
 export class Scope {
   readonly #runtime: Runtime;
-  #made: Tensor[] = [];
+  /** undefined until there is one: a call that makes none leaves no garbage. */
+  #made: Tensor[] | undefined;
 
   constructor(runtime: Runtime) {
     this.#runtime = runtime;
@@ -161,13 +162,14 @@ export class Scope {
   /** A tensor whose elements are yet to be written. */
   make(shape: readonly number[]): Tensor {
     const tensor = new Tensor(shape, UNINITIALIZED, { runtime: this.#runtime });
+    this.#made ??= [];
     this.#made.push(tensor);
     return tensor;
   }
 
   /** Lets those of the tensors that were made here outlive the call. */
   keep(...tensors: Tensor[]): void {
-    this.#made = this.#made.filter((tensor) => {
+    this.#made = this.#made?.filter((tensor) => {
       if (!tensors.includes(tensor)) return true;
       track(tensor);
       return false;
@@ -175,7 +177,7 @@ export class Scope {
   }
 
   end(): void {
-    for (const tensor of this.#made) tensor.dispose();
+    for (const tensor of this.#made ?? []) tensor.dispose();
   }
 }
 

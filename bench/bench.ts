@@ -1,0 +1,179 @@
+// Speed: our kernels and module beside the limits of the memory and beside others, one thread, float32.
+//
+//   npm run bench                              the shapes that the goals are about, and the goals
+//   npm run bench -- --all                     every shape
+//   npm run bench -- --shape 1024x768,16x64    these
+//   npm run bench -- --only kernel,copy        contenders whose names have one of these in them
+//   npm run bench -- --json                    the results as JSON on standard output, the tables on standard error
+//   npm run bench -- --save NAME               results as bench/results/NAME.json and .svg
+//
+// Each contender is first verified against the float64 reference, then timed in rounds in which all take turns. See README.md.
+
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { normal } from "../test/helpers.js";
+import { referenceBackward, referenceForward, UNIT } from "../test/reference.js";
+import { chart } from "./chart.js";
+import { CONTENDERS, type Contender, type Entry, type Pass, type Problem } from "./contenders.js";
+import { goals } from "./goals.js";
+
+export interface Result {
+  rows: number;
+  cols: number;
+  pass: Pass;
+  name: string;
+  /** Milliseconds of a call: the fastest round, the median, and how far the middle half of the rounds is apart, of the median. */
+  best: number;
+  median: number;
+  spread: number;
+  /** Of the fastest round, each tensor counted once: x and y; x, dy and dx; what a limit reads and writes. */
+  gigabytes: number;
+}
+
+const GOAL_SHAPES = [
+  ...["1x768", "16x768", "128x768", "1024x768", "8192x768", "1024x1024", "1024x2048", "1024x4096"],
+  ...["65536x256", "4096x4096", "2048x8192", "4096x8", "4096x16", "4096x32", "4096x64"],
+];
+const ROWS = [1, 16, 128, 1024, 8192, 65536];
+const COLS = [64, 256, 768, 1024, 2048, 4096, 8192, 16384];
+const ALL_SHAPES = ROWS.flatMap((rows) =>
+  COLS.filter((cols) => rows * cols <= 2 ** 26).map((cols) => `${rows}x${cols}`),
+);
+
+const ROUNDS = 25;
+const ROUND_MS = 8; // what a round of one contender lasts at least
+const SLOW_MS = 100; // a call from which a contender takes three rounds
+const EPS = 1e-5;
+// What rivals are verified to, in units of 2^-23 of the largest value: some sum in float32, on up to 16384 columns.
+const LIMIT = 2000;
+
+const { values: options } = parseArgs({
+  options: {
+    shape: { type: "string" },
+    only: { type: "string" },
+    all: { type: "boolean" },
+    json: { type: "boolean" },
+    save: { type: "string" },
+  },
+});
+const print = options.json ? console.error : console.log;
+const shapes = options.shape?.split(",") ?? (options.all ? ALL_SHAPES : GOAL_SHAPES);
+const wanted = options.only?.split(",");
+const missing = new Set<string>();
+const results: Result[] = [];
+
+print(`Node ${process.version}, ${process.arch}, ${cpus()[0]?.model}\n`);
+for (const [i, shape] of shapes.entries()) {
+  const [rows, cols] = shape.split("x").map(Number);
+  if (!rows || !cols) throw new Error(`${shape}: expected rows x cols, as in 1024x768`);
+  const size = rows * cols;
+  const problem: Problem = {
+    rows,
+    cols,
+    x: normal(size, 1),
+    dy: normal(size, 2),
+    weight: normal(cols, 3, 1, 0.5),
+    bias: normal(cols, 4),
+    eps: EPS,
+  };
+  for (const pass of ["forward", "backward"] as const) {
+    const found = await measure(problem, pass, `${i + 1}/${shapes.length} ${shape} ${pass}`);
+    if (found.length > 0) table(found);
+    results.push(...found);
+  }
+}
+for (const reason of missing) print(reason);
+const met = options.shape || wanted ? [] : goals(results);
+if (met.length > 0) {
+  print(`\nGoals, as ratios of this run\n`);
+  for (const { goal, least, got } of met) {
+    print(`${got >= least ? "✓" : "✗"} ${goal.padEnd(72)} ${got.toFixed(2).padStart(8)}   at least ${least}`);
+  }
+}
+const report = { date: new Date().toISOString(), node: process.version, cpu: cpus()[0]?.model, results, goals: met };
+if (options.json) console.log(JSON.stringify(report, null, 2));
+if (options.save) {
+  const folder = fileURLToPath(new URL("results/", import.meta.url));
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${folder}${options.save}.json`, `${JSON.stringify(report, null, 2)}\n`);
+  writeFileSync(`${folder}${options.save}.svg`, chart(results, `Node ${process.version}, ${cpus()[0]?.model}`));
+}
+process.exit(0);
+
+/** All contenders of a pass on one problem. */
+async function measure(problem: Problem, pass: Pass, progress: string): Promise<Result[]> {
+  const { rows, cols } = problem;
+  const size = rows * cols;
+  const entries: { contender: Contender; entry: Entry; calls: number; rounds: number; times: number[] }[] = [];
+  const reference = pass === "forward" ? referenceForward(problem).y : referenceBackward(problem).dx;
+  for (const contender of CONTENDERS) {
+    if (contender.pass !== pass || size > (contender.most ?? Infinity)) continue;
+    if (wanted && !wanted.some((part) => contender.name.includes(part))) continue;
+    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${progress}: ${contender.name}`);
+    try {
+      const entry = await contender.prepare(problem);
+      await entry.call(1);
+      verify(await entry.result(), reference, `${contender.name}, ${progress}`);
+      const once = await timed(entry, 1);
+      const calls = Math.max(1, Math.min(20_000, Math.round(ROUND_MS / once)));
+      entries.push({ contender, entry, calls, rounds: once > SLOW_MS ? 3 : ROUNDS, times: [] });
+    } catch (error) {
+      missing.add(`without ${contender.name}: ${(error as Error).message.split("\n")[0]}`);
+    }
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${progress}: round ${round + 1} of ${ROUNDS}`);
+    for (const { entry, calls, rounds, times } of entries) if (round < rounds) times.push(await timed(entry, calls));
+  }
+  if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
+  for (const { entry } of entries) await entry.end?.();
+  return entries.map(({ contender, times }) => {
+    const sorted = times.sort((a, b) => a - b);
+    const at = (rank: number) => sorted[Math.round(rank * (sorted.length - 1))]!;
+    const tensors = contender.name === "read" ? 1 : contender.name === "copy" || pass === "forward" ? 2 : 3;
+    const gigabytes = (tensors * size * 4) / at(0) / 1e6;
+    return {
+      rows,
+      cols,
+      pass,
+      name: contender.name,
+      best: at(0),
+      median: at(0.5),
+      spread: (at(0.75) - at(0.25)) / at(0.5),
+      gigabytes,
+    };
+  });
+}
+
+/** Milliseconds of one call, over so many. */
+async function timed(entry: Entry, calls: number): Promise<number> {
+  const start = performance.now();
+  const own = await entry.call(calls);
+  return own ?? (performance.now() - start) / calls;
+}
+
+function verify(got: Float32Array | null, reference: Float64Array, what: string): void {
+  if (!got) return;
+  let largest = 0;
+  let furthest = 0;
+  for (let i = 0; i < reference.length; i++) {
+    largest = Math.max(largest, Math.abs(reference[i]!));
+    const off = Math.abs(got[i]! - reference[i]!);
+    if (!(off <= furthest)) furthest = off;
+  }
+  if (!(furthest <= LIMIT * UNIT * largest)) throw new Error(`${what} is ${furthest} off the reference`);
+}
+
+function table(found: Result[]): void {
+  const [{ rows, cols, pass }] = found as [Result];
+  const ours = found.find(({ name }) => name === "kernel");
+  print(`\n${pass}, ${rows} x ${cols}`);
+  print(`${"".padEnd(36)}${["GB/s", "ms", "median", "spread", "of ours"].map((title) => title.padStart(12)).join("")}`);
+  for (const { name, best, median, spread, gigabytes } of found) {
+    const cells = [gigabytes.toFixed(1), best.toPrecision(3), median.toPrecision(3), `${(100 * spread).toFixed(0)} %`];
+    if (ours) cells.push((best / ours.best).toFixed(2));
+    print(`${name.padEnd(36)}${cells.map((cell) => cell.padStart(12)).join("")}`);
+  }
+}

@@ -1,0 +1,391 @@
+// Who is measured: our kernels and module, the limits of the memory, and layer normalization as others have it, each called as
+// its users would, on one thread.
+
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { LayerNorm, Runtime, Tensor } from "../src/index.js";
+import { compileC, Native } from "./native.js";
+import { layerNormModel } from "./onnx-model.js";
+import { load, loadTf, type Ort, pytorchCommand } from "./rivals.js";
+
+/** One shape with its data. */
+export interface Problem {
+  rows: number;
+  cols: number;
+  x: Float32Array<ArrayBuffer>;
+  dy: Float32Array<ArrayBuffer>;
+  weight: Float32Array<ArrayBuffer>;
+  bias: Float32Array<ArrayBuffer>;
+  eps: number;
+}
+
+export type Pass = "forward" | "backward";
+
+/** A contender on one shape. */
+export interface Entry {
+  /** One call: nothing, or the milliseconds that it took by its own clock. */
+  call(calls: number): undefined | number | Promise<undefined | number>;
+  /** y or dx, to be verified; null for a limit, which computes nothing. */
+  result(): Promise<Float32Array | null> | Float32Array | null;
+  end?(): unknown;
+}
+
+export interface Contender {
+  name: string;
+  pass: Pass;
+  /** Larger than this many elements it would take minutes, or more memory than it has. */
+  most?: number;
+  prepare(problem: Problem): Promise<Entry> | Entry;
+}
+
+/** What our kernels compute on: all of a problem in one memory. */
+function place({ rows, cols, x, dy, weight, bias }: Problem) {
+  const runtime = Runtime.create();
+  const { kernels, memory } = runtime;
+  const tensor = (shape: number[], data?: Float32Array) => new Tensor(shape, data, { runtime });
+  const shape = [rows, cols];
+  const workspace = tensor([kernels.layerNormBackwardWorkspace(rows, cols) / 4]);
+  const inputs = {
+    x: tensor(shape, x),
+    dy: tensor(shape, dy),
+    weight: tensor([cols], weight),
+    bias: tensor([cols], bias),
+  };
+  const outputs = { y: tensor(shape), dx: tensor(shape), dweight: tensor([cols]), dbias: tensor([cols]) };
+  return { runtime, kernels, memory, ...inputs, ...outputs, mean: tensor([rows]), rstd: tensor([rows]), workspace };
+}
+
+function repeat(call: () => unknown): Entry["call"] {
+  return (calls) => {
+    for (let i = 0; i < calls; i++) call();
+    return undefined;
+  };
+}
+
+function kernel(pass: Pass): Contender {
+  return {
+    name: "kernel",
+    pass,
+    prepare(problem) {
+      const { rows, cols, eps } = problem;
+      const t = place(problem);
+      const { y, mean, rstd, x, weight, bias, dx, dweight, dbias, dy, workspace, kernels } = t;
+      const [yp, mp, rp, xp, wp, bp] = [y, mean, rstd, x, weight, bias].map((tensor) => tensor.pointer) as Six;
+      const [dxp, dwp, dbp, dyp, sp] = [dx, dweight, dbias, dy, workspace].map((tensor) => tensor.pointer) as Six;
+      const forward = () => kernels.layerNormForward(yp, mp, rp, xp, wp, bp, rows, cols, eps);
+      const backward = () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, rows, cols, sp);
+      forward();
+      const call = repeat(pass === "forward" ? forward : backward);
+      return { call, result: () => (pass === "forward" ? y.data : dx.data) };
+    },
+  };
+}
+
+type Six = [number, number, number, number, number, number];
+
+/** bench/limits, compiled. */
+const limits = (): WebAssembly.Module => {
+  const root = fileURLToPath(new URL("..", import.meta.url));
+  const asc = join(root, "node_modules/assemblyscript/bin/asc.js");
+  const [source, binary] = ["bench/limits/index.ts", "build/bench/limits.wasm"];
+  const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "0"];
+  const args = [source, "-o", binary, "-O3", "--runtime", "stub", "--enable", "simd", ...memory];
+  execFileSync(process.execPath, [asc, ...args], { cwd: root });
+  return new WebAssembly.Module(readFileSync(join(root, binary)));
+};
+
+/** What the memory gives at most: x copied to y, or read. */
+function limit(name: "copy" | "read", pass: Pass): Contender {
+  return {
+    name,
+    pass,
+    prepare(problem) {
+      const { memory, x, y } = place(problem);
+      const { exports } = new WebAssembly.Instance(limits(), { env: { memory: memory as WebAssembly.Memory } });
+      const { copy, read } = exports as Record<string, (...args: number[]) => void>;
+      const [from, to, bytes] = [x.pointer, y.pointer, x.size * 4];
+      return {
+        call: repeat(name === "copy" ? () => copy?.(to, from, bytes) : () => read?.(from, bytes & ~63)),
+        result: () => null,
+      };
+    },
+  };
+}
+
+function moduleOnTensors(pass: Pass): Contender {
+  return {
+    name: "module, Tensor with out",
+    pass,
+    prepare(problem) {
+      const { runtime, x, dy, y, dx } = place(problem);
+      const ln = make(problem, runtime);
+      if (pass === "forward") {
+        ln.eval();
+        return { call: repeat(() => ln.forward(x, { out: y })), result: () => y.data };
+      }
+      ln.forward(x, { out: y });
+      return { call: repeat(() => ln.backward(dy, { out: dx })), result: () => dx.data };
+    },
+  };
+}
+
+function moduleOnArrays(pass: Pass): Contender {
+  return {
+    name: "module, Float32Array",
+    pass,
+    prepare(problem) {
+      const ln = make(problem, Runtime.create());
+      const { x, dy } = problem;
+      let last: Float32Array = x;
+      if (pass === "forward") {
+        ln.eval();
+        return {
+          call: repeat(() => {
+            last = ln.forward(x);
+          }),
+          result: () => last,
+        };
+      }
+      ln.forward(x);
+      return {
+        call: repeat(() => {
+          last = ln.backward(dy);
+        }),
+        result: () => last,
+      };
+    },
+  };
+}
+
+function make({ cols, weight, bias, eps }: Problem, runtime: Runtime): LayerNorm {
+  const ln = new LayerNorm(cols, { eps, runtime });
+  ln.loadStateDict({ weight, bias });
+  return ln;
+}
+
+/** The loops that a good programmer writes over Float32Arrays. */
+function javaScript(pass: Pass): Contender {
+  return {
+    name: "plain JavaScript",
+    pass,
+    prepare({ rows, cols, x, dy, weight, bias, eps }) {
+      const out = new Float32Array(rows * cols);
+      const mean = new Float32Array(rows);
+      const rstd = new Float32Array(rows);
+      const dweight = new Float32Array(cols);
+      const dbias = new Float32Array(cols);
+      const forward = () => {
+        for (let row = 0; row < rows; row++) {
+          const start = row * cols;
+          let sum = 0;
+          for (let i = start; i < start + cols; i++) sum += x[i]!;
+          const m = sum / cols;
+          let squares = 0;
+          for (let i = start; i < start + cols; i++) {
+            const d = x[i]! - m;
+            squares += d * d;
+          }
+          const r = 1 / Math.sqrt(squares / cols + eps);
+          for (let i = 0; i < cols; i++) out[start + i] = (x[start + i]! - m) * r * weight[i]! + bias[i]!;
+          mean[row] = m;
+          rstd[row] = r;
+        }
+      };
+      const backward = () => {
+        for (let row = 0; row < rows; row++) {
+          const start = row * cols;
+          const m = mean[row]!;
+          const r = rstd[row]!;
+          let a = 0;
+          let c = 0;
+          for (let i = 0; i < cols; i++) {
+            const d = dy[start + i]!;
+            const h = (x[start + i]! - m) * r;
+            const g = d * weight[i]!;
+            a += g;
+            c += g * h;
+            dweight[i]! += d * h;
+            dbias[i]! += d;
+          }
+          a /= cols;
+          c = (c / cols) * r;
+          for (let i = 0; i < cols; i++) {
+            out[start + i] = r * (dy[start + i]! * weight[i]! - a - (x[start + i]! - m) * c);
+          }
+        }
+      };
+      forward();
+      return { call: repeat(pass === "forward" ? forward : backward), result: () => out };
+    },
+  };
+}
+
+const NODES = 11;
+
+/** onnxruntime: a whole call, or its kernel alone, from a chain of eleven nodes and one of one. */
+function onnxruntime(name: string, from: string, options: object, alone: boolean): Contender {
+  return {
+    name: alone ? `${name}, its kernel` : name,
+    pass: "forward",
+    async prepare({ rows, cols, x, weight, bias, eps }) {
+      const ort = await load<Ort>(from);
+      if (from === "onnxruntime-web") ort.env.wasm.numThreads = 1;
+      const session = (nodes: number) => ort.InferenceSession.create(layerNormModel(rows, cols, eps, nodes), options);
+      const [one, many] = [await session(1), alone ? await session(NODES) : null];
+      const feeds = {
+        X: new ort.Tensor("float32", x, [rows, cols]),
+        Scale: new ort.Tensor("float32", weight, [cols]),
+        B: new ort.Tensor("float32", bias, [cols]),
+      };
+      return {
+        async call(calls) {
+          const start = performance.now();
+          for (let i = 0; i < calls; i++) await one.run(feeds);
+          if (!many) return undefined;
+          const middle = performance.now();
+          for (let i = 0; i < calls; i++) await many.run(feeds);
+          const end = performance.now();
+          return (end - middle - (middle - start)) / (NODES - 1) / calls;
+        },
+        result: async () => (await one.run(feeds)).Y.data,
+        async end() {
+          await one.release();
+          await many?.release();
+        },
+      };
+    },
+  };
+}
+
+function tfjs(backend: "wasm" | "cpu"): Contender {
+  return {
+    name: `tfjs, ${backend}`,
+    pass: "forward",
+    most: 2 ** 20,
+    async prepare({ rows, cols, x, weight, bias, eps }) {
+      const tf = await loadTf(backend);
+      const layer = tf.layers.layerNormalization({ axis: -1, epsilon: eps });
+      const input = tf.tensor2d(x, [rows, cols]);
+      layer.apply(input).dispose(); // which makes its weights
+      layer.setWeights([tf.tensor1d(weight), tf.tensor1d(bias)]);
+      const once = async () => {
+        const y = layer.apply(input);
+        const data = await y.data();
+        y.dispose();
+        return data;
+      };
+      return {
+        async call(calls) {
+          await tf.setBackend(backend);
+          for (let i = 0; i < calls; i++) await once();
+          return undefined;
+        },
+        result: once,
+        end: () => input.dispose(),
+      };
+    },
+  };
+}
+
+interface Jax {
+  init(device: string): Promise<string[]>;
+  defaultDevice(device: string): string;
+  jit<F>(f: F): F;
+  nn: { standardize(x: JaxArray, axis: number, options: { epsilon: number }): JaxArray };
+  numpy: { array(data: Float32Array, options: { shape: number[] }): JaxArray };
+}
+
+interface JaxArray {
+  ref: JaxArray;
+  mul(other: JaxArray): JaxArray;
+  add(other: JaxArray): JaxArray;
+  data(): Promise<Float32Array>;
+  blockUntilReady(): Promise<JaxArray>;
+  dispose(): void;
+}
+
+const jax: Contender = {
+  name: "jax-js, wasm",
+  pass: "forward",
+  async prepare({ rows, cols, x, weight, bias, eps }) {
+    const { init, defaultDevice, jit, nn, numpy } = await load<Jax>("@jax-js/jax");
+    await init("wasm");
+    defaultDevice("wasm");
+    const f = jit((x: JaxArray, weight: JaxArray, bias: JaxArray) =>
+      nn.standardize(x, -1, { epsilon: eps }).mul(weight).add(bias),
+    );
+    const inputs = [
+      numpy.array(x, { shape: [rows, cols] }),
+      ...[weight, bias].map((v) => numpy.array(v, { shape: [cols] })),
+    ];
+    const [a, b, c] = inputs as [JaxArray, JaxArray, JaxArray];
+    return {
+      async call(calls) {
+        for (let i = 0; i < calls; i++) {
+          const y = await f(a.ref, b.ref, c.ref).blockUntilReady();
+          y.dispose();
+        }
+        return undefined;
+      },
+      result: () => f(a.ref, b.ref, c.ref).data(),
+      end() {
+        for (const input of inputs) input.dispose();
+      },
+    };
+  },
+};
+
+/** A process for both passes, made at its first use. */
+function native(name: string, start: () => Native): Contender[] {
+  let process: Native | undefined;
+  let loaded: Problem | undefined;
+  return (["forward", "backward"] as const).map((pass) => ({
+    name,
+    pass,
+    async prepare(problem) {
+      process ??= start();
+      const server = process;
+      if (loaded !== problem) await server.load(problem);
+      loaded = problem;
+      await server.time("forward", 1); // for the statistics that backward reads
+      return {
+        call: (calls) => server.time(pass, calls),
+        async result() {
+          await server.time(pass, 1);
+          const { y, dx } = await server.results(problem);
+          return pass === "forward" ? y : dx;
+        },
+      };
+    },
+  }));
+}
+
+const NODE_OPTIONS = { intraOpNumThreads: 1, interOpNumThreads: 1 };
+const WEB_OPTIONS = { executionProviders: ["wasm"] };
+
+export const CONTENDERS: Contender[] = [
+  ...(["forward", "backward"] as const).flatMap((pass) => [
+    kernel(pass),
+    moduleOnTensors(pass),
+    moduleOnArrays(pass),
+    limit("copy", pass),
+    limit("read", pass),
+    javaScript(pass),
+  ]),
+  onnxruntime("onnxruntime-web", "onnxruntime-web", WEB_OPTIONS, false),
+  onnxruntime("onnxruntime-web", "onnxruntime-web", WEB_OPTIONS, true),
+  tfjs("wasm"),
+  tfjs("cpu"),
+  jax,
+  onnxruntime("onnxruntime-node", "onnxruntime-node", NODE_OPTIONS, false),
+  onnxruntime("onnxruntime-node", "onnxruntime-node", NODE_OPTIONS, true),
+  ...native("PyTorch CPU", () => {
+    const [python, script] = pytorchCommand();
+    return new Native(python, [script, "serve"]);
+  }),
+  ...native("C, -O3", () => new Native(compileC("c", []))),
+  ...native("C, -O3 -march=native -ffast-math", () => new Native(compileC("c-fast", ["-march=native", "-ffast-math"]))),
+  ...native("C, AVX2 by hand", () => new Native(compileC("c-avx2", ["-DAVX2", "-mavx2", "-mfma"]))),
+];

@@ -1,0 +1,66 @@
+// The goals, and what a run reached of each: ratios of speeds in that run, of the fastest rounds.
+
+import type { Result } from "./bench.js";
+import type { Pass } from "./contenders.js";
+
+export interface Goal {
+  goal: string;
+  least: number;
+  got: number;
+}
+
+export function goals(results: Result[]): Goal[] {
+  const find = (shape: string, pass: Pass, name: string) =>
+    results.find((r) => `${r.rows}x${r.cols}` === shape && r.pass === pass && r.name === name);
+  const found: Goal[] = [];
+  /** How many times faster our kernel is than `name`, at the worst of the shapes. */
+  const faster = (name: string, pass: Pass, least: number, shapes: string[], bytes = false) => {
+    const ratios = shapes.flatMap((shape) => {
+      const [ours, theirs] = [find(shape, pass, "kernel"), find(shape, pass, name)];
+      if (!ours || !theirs) return [];
+      return [bytes ? ours.gigabytes / theirs.gigabytes : theirs.best / ours.best];
+    });
+    if (ratios.length > 0) {
+      found.push({ goal: `${pass}, times ${name}, ${shapes.join(", ")}`, least, got: Math.min(...ratios) });
+    }
+  };
+  const wide = ["1024x768", "8192x768", "1024x1024", "1024x2048", "1024x4096", "4096x4096"];
+  faster("onnxruntime-web, its kernel", "forward", 18, ["1024x768", "8192x768"]);
+  faster("tfjs, wasm", "forward", 700, ["1024x768"]);
+  faster("onnxruntime-node, its kernel", "forward", 1.7, wide);
+  faster("PyTorch CPU", "forward", 2, wide);
+  faster("PyTorch CPU", "backward", 1.3, wide);
+  for (const [shape, forward, backward] of [
+    ["8192x768", 0.8, 0.75],
+    ["65536x256", 0.8, 0.7],
+    ["4096x4096", 0.55, 0.45],
+    ["2048x8192", 0.55, 0.45],
+  ] as const) {
+    faster("copy", "forward", forward, [shape], true);
+    faster("copy", "backward", backward, [shape], true);
+  }
+  for (const pass of ["forward", "backward"] as const) {
+    faster("C, AVX2 by hand", pass, 0.5, ["1024x768"]);
+    const bare = find("1x768", pass, "kernel");
+    const call = find("1x768", pass, "module, Tensor with out");
+    if (bare && call) {
+      found.push({
+        goal: `${pass}, a module call on 1x768: bare kernel's speed, halved`,
+        least: 1,
+        got: (2 * bare.best) / call.best,
+      });
+    }
+    const usual = find("1024x768", pass, "kernel");
+    const short = ["4096x8", "4096x16", "4096x32", "4096x64"].flatMap((shape) => find(shape, pass, "kernel") ?? []);
+    if (usual && short.length > 0) {
+      const perElement = ({ best, rows, cols }: Result) => best / rows / cols;
+      const worst = Math.max(...short.map(perElement)) / perElement(usual);
+      found.push({
+        goal: `${pass}, per element 8 to 64 columns: a third of the speed at 768`,
+        least: 1,
+        got: 3 / worst,
+      });
+    }
+  }
+  return found;
+}

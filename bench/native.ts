@@ -1,0 +1,62 @@
+// Contenders that run natively, each in a process of its own that times itself: bench/native.c and scripts/pytorch.py.
+
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import type { Problem } from "./contenders.js";
+
+/** A process that answers each line with a line. */
+export class Native {
+  readonly #child;
+  readonly #answers: AsyncIterator<string>;
+  readonly #file = join(mkdtempSync(join(tmpdir(), "layernorm-bench-")), "data");
+
+  constructor(command: string, args: string[] = []) {
+    this.#child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"] });
+    this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+  }
+
+  async #ask(line: string): Promise<string> {
+    this.#child.stdin.write(`${line}\n`);
+    const { value, done } = await this.#answers.next();
+    if (done) throw new Error(`no answer to ${line}`);
+    return value;
+  }
+
+  async load({ x, dy, weight, bias, rows, cols }: Problem): Promise<void> {
+    writeFileSync(this.#file, Buffer.concat([x, dy, weight, bias].map((part) => new Uint8Array(part.buffer))));
+    await this.#ask(`load ${this.#file} ${rows} ${cols}`);
+  }
+
+  /** Milliseconds of one call, over so many. */
+  async time(pass: "forward" | "backward", calls: number): Promise<number> {
+    return Number(await this.#ask(`${pass} ${calls}`));
+  }
+
+  /** y and dx. */
+  async results({ rows, cols }: Problem): Promise<{ y: Float32Array; dx: Float32Array }> {
+    await this.#ask(`save ${this.#file}`);
+    const { buffer } = new Uint8Array(readFileSync(this.#file));
+    rmSync(this.#file);
+    const size = rows * cols;
+    return { y: new Float32Array(buffer, 0, size), dx: new Float32Array(buffer, size * 4, size) };
+  }
+
+  end(): void {
+    this.#child.kill();
+    rmSync(join(this.#file, ".."), { recursive: true, force: true });
+  }
+}
+
+/** bench/native.c compiled with these flags. */
+export function compileC(name: string, flags: string[]): string {
+  const folder = fileURLToPath(new URL("../build/bench", import.meta.url));
+  mkdirSync(folder, { recursive: true });
+  const source = fileURLToPath(new URL("native.c", import.meta.url));
+  const binary = join(folder, name);
+  execFileSync("cc", ["-O3", ...flags, "-o", binary, source, "-lm"]);
+  return binary;
+}
