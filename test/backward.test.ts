@@ -186,6 +186,9 @@ describe.each(BUILDS)("backward, %s build", (build) => {
 
   test("takes an eps so large that rstd is as small as that of a huge row", () => {
     for (const eps of [1e70, 1e73, 1e75]) expectMatch(run(build, { rows: 3, cols: 21, eps }));
+    // As large as the variance, or a good part of it: the standard deviation alone doesn't tell rstd.
+    const x = normal(63, 6, 0, 2e36);
+    for (const eps of [1e71, 4e71, 4e72, 1e73]) expectMatch(run(build, { rows: 3, cols: 21, x, eps }));
   });
 
   test("gives the same bits whichever gradients are wanted", () => {

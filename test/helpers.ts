@@ -31,6 +31,8 @@ export const DISPOSE: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symb
 const GUARD = 64;
 // Read as a float or a double, a NaN: garbage that is read shows in the result.
 const PATTERN = 0xff;
+// What lies behind an output. Read as a float it is 3: an addition to it shows, whereas NaN + NaN is the same NaN.
+const BEHIND = 0x40;
 
 /**
  * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `strayWrite` then tells whether
@@ -72,6 +74,7 @@ export class Arena {
     if (!wanted) return 0;
     const pointer = this.#place(length);
     if (data) new Float32Array(this.memory.buffer, pointer, length).set(data);
+    new Uint8Array(this.memory.buffer).fill(BEHIND, pointer + length * 4, this.#next);
     this.allow(pointer, length);
     return pointer;
   }
