@@ -25,6 +25,7 @@ export function chart(results: Result[], caption: string): string {
   const panels = (["forward", "backward"] as const).map((pass, i) => panel(results, pass, i * (HEIGHT + 10)));
   const height = panels.length * (HEIGHT + 10) + 20;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="11">
+<title>Speed of layer normalization, forward and backward</title>
 <rect width="${WIDTH}" height="${height}" fill="#fff"/>
 ${panels.join("\n")}
 <text x="${LEFT}" y="${height - 8}" fill="#555">${caption.replace(/[<&]/g, " ")}; one thread, float32, fastest rounds</text>

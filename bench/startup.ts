@@ -51,7 +51,9 @@ for (const list of Object.values(times)) list.sort((a, b) => a - b);
 const median = (name: string) => times[name]?.[ROUNDS >> 1] as number;
 console.log(`Node ${process.version}: import, compile, one forward of 1 x ${COLS}, in milliseconds\n`);
 for (const name in times) {
-  console.log(`${name.padEnd(18)} fastest ${times[name]?.[0]?.toFixed(1).padStart(7)}   median ${median(name).toFixed(1).padStart(7)}`);
+  console.log(
+    `${name.padEnd(18)} fastest ${times[name]?.[0]?.toFixed(1).padStart(7)}   median ${median(name).toFixed(1).padStart(7)}`,
+  );
 }
 const ratio = median("onnxruntime-web") / median("layernorm-wasm");
 console.log(`\n${ratio >= GOAL ? "✓" : "✗"} ${ratio.toFixed(1)} times as fast, by the medians; the goal is ${GOAL}`);
