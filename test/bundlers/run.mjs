@@ -12,6 +12,7 @@ import { rollup, VERSION as rollupVersion } from "rollup";
 import { createServer, build as vite, version as viteVersion } from "vite";
 import webpack from "webpack";
 import { openPage } from "../browsers.mjs";
+import { runCases } from "../cases.mjs";
 import { install, root } from "../packed.mjs";
 import { serveWorker } from "../workerd.mjs";
 
@@ -281,17 +282,6 @@ for (const moduleResolution of ["bundler", "node16", "nodenext"]) {
 }
 
 install(out);
-const chosen = process.argv.slice(2);
-let failed = 0;
-for (const [name, run] of Object.entries(CASES)) {
-  if (chosen.length > 0 && !chosen.some((part) => name.toLowerCase().includes(part.toLowerCase()))) continue;
-  const start = Date.now();
-  try {
-    await run();
-    console.log(`ok      ${name}, ${((Date.now() - start) / 1000).toFixed(1)} s`);
-  } catch (error) {
-    failed++;
-    console.log(`failed  ${name}\n${error.stack}`);
-  }
-}
-process.exit(failed > 0 ? 1 : 0);
+const chosen = process.argv.slice(2).map((part) => part.toLowerCase());
+const wanted = (name) => chosen.length === 0 || chosen.some((part) => name.toLowerCase().includes(part));
+await runCases(Object.fromEntries(Object.entries(CASES).filter(([name]) => wanted(name))));

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { layerNorm } from "../../dist/index.js";
 import { buildBrowser, buildEdge } from "../../examples/serve.mjs";
 import { openPage } from "../browsers.mjs";
+import { runCases } from "../cases.mjs";
 import { root } from "../packed.mjs";
 import { serveWorker } from "../workerd.mjs";
 
@@ -142,15 +143,4 @@ for (const browser of ["chromium", "firefox", "webkit"]) {
   CASES[`a transformer block in a Web Worker, in ${browser}`] = () => page(browser, "worker.html");
 }
 
-let failed = 0;
-for (const [name, run] of Object.entries(CASES)) {
-  const start = Date.now();
-  try {
-    await run();
-    console.log(`ok      ${name}, ${((Date.now() - start) / 1000).toFixed(1)} s`);
-  } catch (error) {
-    failed++;
-    console.log(`failed  ${name}\n${error.stack}`);
-  }
-}
-process.exit(failed > 0 ? 1 : 0);
+await runCases(CASES);
