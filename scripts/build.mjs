@@ -38,7 +38,10 @@ for (const name of ["binaries", "check"]) {
 }
 copyFileSync(join(root, "build/release.wasm"), join(root, "dist/layernorm.wasm"));
 copyFileSync(join(root, "build/heap.wasm"), join(root, "dist/heap.wasm"));
-writeFileSync(join(root, "dist/module.d.ts"), "declare const module: WebAssembly.Module;\nexport default module;\n");
+writeFileSync(
+  join(root, "dist/module.d.ts"),
+  "/** A WebAssembly.Module, where the host or bundler gives one. */\ndeclare const module: object;\nexport default module;\n",
+);
 
 /** One entry as one file; with `wasm`, its modules are imports of files of that name's ending instead of strings. */
 const bundle = (outfile, wasm) =>

@@ -2,7 +2,7 @@
 
 import { defineConfig } from "vitest/config";
 
-const names = ["functional", "layer-norm", "runtime", "tensor", "golden", "memory"];
+const names = ["functional", "layer-norm", "runtime", "tensor", "golden", "memory", "modules"];
 
 export default defineConfig({
   test: {

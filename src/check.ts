@@ -14,7 +14,7 @@ export function describe(value: unknown): string {
   if (typeof value === "bigint") return `${value}n`;
   if (typeof value === "object" && value !== null) {
     const name = value.constructor?.name || "Object";
-    return /^(?!Uint)[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
+    return /^(?!Uint|URL)[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
   }
   return String(value);
 }

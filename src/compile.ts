@@ -20,29 +20,42 @@ export type ModuleSource = object;
 /** One that takes a while: a `Response`, or a promise of one, of bytes or of a module. */
 export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
 
-/** The bytes that a string of hexadecimal digits stands for: brotli and gzip find in them what they would in the bytes. */
-function bytesOf(hex: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from({ length: hex.length / 2 }, (_, i) => Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16));
+/**
+ * The bytes of an inlined binary, which is in hexadecimal: brotli and gzip find in that what they would in the bytes. A module
+ * that was imported in its place is what it is. @internal
+ */
+export function inlined(binary: string | WebAssembly.Module): ModuleSource {
+  if (typeof binary !== "string") return binary;
+  return Uint8Array.from({ length: binary.length / 2 }, (_, i) => Number.parseInt(binary.slice(2 * i, 2 * i + 2), 16));
 }
 
-/** A module at once, from one, from its bytes, or from those in hexadecimal; `name` says which in an error. @internal */
+/** Whether it is a module, of this realm or another. */
+function isModule(source: unknown): boolean {
+  return Object.prototype.toString.call(source) === "[object WebAssembly.Module]";
+}
+
+/** That a source is of a kind that `compile` or `arrived` takes. @internal */
+export function checkSource(where: string, name: string, source: unknown): void {
+  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
+  throw new TypeError(
+    `${where}: ${name} is ${describe(source)}, expected a WebAssembly.Module, its bytes, a Response, or a promise of one`,
+  );
+}
+
+/** A module at once, from one or from its bytes; `name` says which in an error. @internal */
 export function compile(where: string, name: string, source: unknown): WebAssembly.Module {
   const { Module } = supported(where);
-  if (Object.prototype.toString.call(source) === "[object WebAssembly.Module]") {
+  checkSource(where, name, source);
+  if (isModule(source)) {
     // A module of another realm, as that of an edge route in Next.js is, becomes one of this: the loader asks `instanceof`.
     return source instanceof Module ? source : Object.setPrototypeOf(source, Module.prototype);
   }
-  let bytes = typeof source === "string" ? bytesOf(source) : source;
-  if (ArrayBuffer.isView(bytes)) bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  else if (!(bytes instanceof ArrayBuffer)) {
-    throw new TypeError(
-      `${where}: ${name} is ${describe(source)}, expected a WebAssembly.Module, its bytes, a Response, or a promise of one`,
-    );
-  }
+  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
+  const bytes = new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
   try {
-    return new Module(bytes as BufferSource);
+    return new Module(bytes);
   } catch (cause) {
-    throw refusal(`${where}: ${name}`, bytes as BufferSource, cause);
+    throw refusal(`${where}: ${name}`, bytes, cause as Error);
   }
 }
 
@@ -57,7 +70,8 @@ export async function arrived(where: string, name: string, source: unknown): Pro
   const value = await source;
   if (!isLater(value)) return value;
   const response = value as ResponseLike;
-  if (!response.ok) throw new TypeError(`${where}: ${name}: ${response.url} answered ${response.status}`);
+  if (!response.ok)
+    throw new TypeError(`${where}: ${name}: ${response.url || "the request"} was answered with ${response.status}`);
   const { compileStreaming } = supported(where);
   if (!compileStreaming || response.headers.get("content-type") !== "application/wasm") return response.arrayBuffer();
   return compileStreaming(response as Response).catch((cause: Error) => {
@@ -75,9 +89,9 @@ function supported(where: string): typeof WebAssembly {
 const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler has to resolve with the condition "workerd" or "edge-light", or to import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, for Runtime.create({ module, heap })`;
 
 /** What to do about an engine that didn't compile `bytes`. */
-function refusal(where: string, bytes: BufferSource, cause: unknown): Error {
+function refusal(where: string, bytes: BufferSource, cause: Error): Error {
   const advice = WebAssembly.validate(bytes)
     ? `may not be compiled here: ${FORBIDDEN}`
-    : "is no WebAssembly module to this engine, which needs SIMD: Chrome 91, Firefox 89, Safari 16.4, Node 16.4 or newer";
+    : `is no WebAssembly module to this engine, ${cause.message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
   return new Error(`${where} ${advice}`, { cause });
 }

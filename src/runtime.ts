@@ -6,7 +6,15 @@
 import { instantiateSync } from "@assemblyscript/loader";
 import * as binaries from "./binaries.js";
 import { checkOptions, describe } from "./check.js";
-import { arrived, compile, isLater, type LaterModuleSource, type ModuleSource } from "./compile.js";
+import {
+  arrived,
+  checkSource,
+  compile,
+  inlined,
+  isLater,
+  type LaterModuleSource,
+  type ModuleSource,
+} from "./compile.js";
 
 /**
  * The kernels' ABI: outputs, then inputs, then sizes. Pointers are byte addresses in the memory, multiples of 4; 0 stands for
@@ -87,6 +95,27 @@ const PAGES_MAX = 65536;
 /** The memories that an allocator manages. Another heap would hand out the same bytes. */
 const taken = new WeakSet<LinearMemory>();
 
+/** A memory that is free to be used, or one with its allocator. */
+function checkMemory({ memory, allocate, free }: RuntimeOptions): void {
+  if ((allocate === undefined) !== (free === undefined)) {
+    throw new TypeError("Runtime.create: allocate and free must be given together");
+  }
+  if (memory === undefined) {
+    if (allocate) throw new TypeError("Runtime.create: allocate and free need the memory they manage");
+  } else if (!(memory instanceof WebAssembly.Memory)) {
+    throw new TypeError(`Runtime.create: memory is ${describe(memory)}, expected a WebAssembly.Memory`);
+  } else if (!(memory.buffer instanceof ArrayBuffer)) {
+    throw new TypeError("Runtime.create: memory is shared, expected an unshared WebAssembly.Memory");
+  } else if (!allocate) {
+    if (taken.has(memory)) throw new TypeError("Runtime.create: memory is managed by another Runtime");
+    if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
+      throw new TypeError(
+        "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
+      );
+    }
+  }
+}
+
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
 export class Runtime {
   static #default: Runtime | undefined;
@@ -125,36 +154,26 @@ export class Runtime {
   ): Promise<Runtime>;
   static create(options?: RuntimeOptions): Runtime;
   static create(options: RuntimeOptions = {}): Runtime | Promise<Runtime> {
+    const { module, heap } = options ?? {};
+    const later = isLater(module) || isLater(heap);
+    const arrivals = Promise.all(
+      later ? [arrived("Runtime.create", "module", module), arrived("Runtime.create", "heap", heap)] : [],
+    );
+    // What is wrong with the options is said at once; a promise among them that fails later is then nobody's.
+    arrivals.catch(() => {});
     checkOptions("Runtime.create", options, ["memory", "allocate", "free", "module", "heap"]);
-    const { module = binaries.kernels, heap = binaries.heap } = options;
-    if (isLater(module) || isLater(heap)) {
-      const arrivals = [arrived("Runtime.create", "module", module), arrived("Runtime.create", "heap", heap)];
-      return Promise.all(arrivals).then(([module, heap]) => Runtime.#create(options, module, heap));
-    }
-    return Runtime.#create(options, module, heap);
+    if (module !== undefined) checkSource("Runtime.create", "module", module);
+    if (heap !== undefined) checkSource("Runtime.create", "heap", heap);
+    checkMemory(options);
+    if (later) return arrivals.then(([module, heap]) => Runtime.#link(options, module, heap));
+    return Runtime.#link(options, module, heap);
   }
 
-  static #create(options: RuntimeOptions, module: unknown, heap: unknown): Runtime {
-    const { memory, allocate, free } = options;
-    if ((allocate === undefined) !== (free === undefined)) {
-      throw new TypeError("Runtime.create: allocate and free must be given together");
-    }
-    const modules = [compile("Runtime.create", "module", module)];
-    if (!allocate) modules.push(compile("Runtime.create", "heap", heap));
-    if (memory === undefined) {
-      if (allocate) throw new TypeError("Runtime.create: allocate and free need the memory they manage");
-    } else if (!(memory instanceof WebAssembly.Memory)) {
-      throw new TypeError(`Runtime.create: memory is ${describe(memory)}, expected a WebAssembly.Memory`);
-    } else if (!(memory.buffer instanceof ArrayBuffer)) {
-      throw new TypeError("Runtime.create: memory is shared, expected an unshared WebAssembly.Memory");
-    } else if (!allocate) {
-      if (taken.has(memory)) throw new TypeError("Runtime.create: memory is managed by another Runtime");
-      if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
-        throw new TypeError(
-          "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
-        );
-      }
-    }
+  static #link(options: RuntimeOptions, module: unknown, heap: unknown): Runtime {
+    const { memory, allocate } = options;
+    const modules = [compile("Runtime.create", "module", module ?? inlined(binaries.kernels))];
+    if (!allocate) modules.push(compile("Runtime.create", "heap", heap ?? inlined(binaries.heap)));
+    checkMemory(options); // again: while it waited, the memory may have been taken
     const env = {
       memory: (memory ?? new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX })) as WebAssembly.Memory,
     };

@@ -89,14 +89,29 @@ describe("Runtime.create with a module", () => {
     );
   });
 
+  test("refuses it at once, whatever is still to come, and lets that fail in silence", async () => {
+    const failing = () => Promise.reject(new Error("late"));
+    const never = new Promise<object>(() => {});
+    expect(() => Runtime.create({ moduel: 5, heap: failing() } as never)).toThrow(/"moduel" is not an option/);
+    expect(() => Runtime.create({ module: "/layernorm.wasm" as never, heap: never })).toThrow(
+      /module is "\/layernorm.wasm", expected a WebAssembly.Module/,
+    );
+    expect(() => Runtime.create({ memory: 5 as never, heap: failing() })).toThrow(/memory is 5/);
+    expect(() => Runtime.create({ allocate: () => 16, module: never })).toThrow(/allocate and free must be given/);
+    await expect(Runtime.create({ module: Promise.resolve("x" as never) })).rejects.toThrow(/module is "x", expected/);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+
   test("says so when bytes are no module", () => {
     expect(() => Runtime.create({ module: bytes.subarray(0, 100) })).toThrow(
-      /^Runtime.create: module is no WebAssembly module to this engine, which needs SIMD/,
+      /^Runtime.create: module is no WebAssembly module to this engine, .+; if it is the right file, .* needs SIMD/,
     );
   });
 
   test("a failed request, or a failed promise, is the reason", async () => {
-    await expect(Runtime.create({ module: response("gone", 404) })).rejects.toThrow(/module: .* answered 404/);
+    await expect(Runtime.create({ module: response("gone", 404) })).rejects.toThrow(
+      /module: the request was answered with 404/,
+    );
     await expect(Runtime.create({ module: Promise.reject(new Error("offline")) })).rejects.toThrow("offline");
     await expect(Runtime.create({ module: response("<!doctype html>", 200, "text/html") })).rejects.toThrow(
       /^Runtime.create: module is no WebAssembly module/,
@@ -141,7 +156,7 @@ describe("an engine", () => {
 
   test("without SIMD: the error says which engines have it", () => {
     replace({ Module: Refusing, validate: () => false });
-    expect(() => Runtime.create()).toThrow(/needs SIMD: Chrome 91, Firefox 89, Safari 16.4, Node 16.4 or newer/);
+    expect(() => Runtime.create()).toThrow(/needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it/);
   });
 
   test("without WebAssembly: the error says so", () => {
