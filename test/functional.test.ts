@@ -247,3 +247,10 @@ describe("layerNormBackward", () => {
     );
   });
 });
+
+test("no rows of a Tensor, with statistics in arrays: the last dimension is normalized", () => {
+  const none = () => new Tensor([2, 0, 5]);
+  const { dx, dweight } = layerNormBackward(none(), none(), new Float32Array(0), new Float32Array(0));
+  expect(dx.shape).toEqual([2, 0, 5]);
+  expect(dweight.shape).toEqual([5]);
+});

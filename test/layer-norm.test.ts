@@ -675,3 +675,22 @@ describe("memory", () => {
     expect(ln.backward(dy)).toEqual(apart.backward(dy));
   });
 });
+
+test.each([{ elementwiseAffine: false }, { bias: false }])("backward writes to an out with %o", (options) => {
+  using ln = new LayerNorm(3, options);
+  using xTensor = new Tensor([2, 3], [1, 2, 4, 3, 5, 1]);
+  using dyTensor = new Tensor([2, 3], [1, 0, 2, 3, 1, 1]);
+  using out = new Tensor([2, 3]);
+  ln.forward(xTensor);
+  const expected = ln.backward(dyTensor.data.slice());
+  expect(ln.backward(dyTensor, { out })).toBe(out);
+  expect(out.data).toEqual(expected);
+  using other = new Tensor([1, 2, 3]);
+  expect(() => ln.backward(other)).toThrow(
+    new RangeError("LayerNorm.backward: dy has the shape [1, 2, 3], expected that of the last x, [2, 3]"),
+  );
+});
+
+test("a bigint is shown as one", () => {
+  expect(() => new LayerNorm(35n as never)).toThrow(/normalizedShape is 35n, expected a positive integer/);
+});
