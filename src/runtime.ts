@@ -165,15 +165,17 @@ export class Runtime {
     if (module !== undefined) checkSource("Runtime.create", "module", module);
     if (heap !== undefined) checkSource("Runtime.create", "heap", heap);
     checkMemory(options);
-    if (later) return arrivals.then(([module, heap]) => Runtime.#link(options, module, heap));
-    return Runtime.#link(options, module, heap);
+    if (!later) return Runtime.#link(options, module, heap);
+    return arrivals.then(([module, heap]) => {
+      checkMemory(options); // again: meanwhile it may have been taken
+      return Runtime.#link(options, module, heap);
+    });
   }
 
   static #link(options: RuntimeOptions, module: unknown, heap: unknown): Runtime {
     const { memory, allocate } = options;
     const modules = [compile("Runtime.create", "module", module ?? inlined(binaries.kernels))];
     if (!allocate) modules.push(compile("Runtime.create", "heap", heap ?? inlined(binaries.heap)));
-    checkMemory(options); // again: while it waited, the memory may have been taken
     const env = {
       memory: (memory ?? new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX })) as WebAssembly.Memory,
     };

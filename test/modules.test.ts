@@ -102,6 +102,13 @@ describe("Runtime.create with a module", () => {
     await new Promise((resolve) => setTimeout(resolve, 5));
   });
 
+  test("refuses a memory that was taken while it waited", async () => {
+    const memory = new WebAssembly.Memory({ initial: 1 });
+    const waiting = Runtime.create({ memory, module: Promise.resolve(bytes) });
+    Runtime.create({ memory });
+    await expect(waiting).rejects.toThrow(new TypeError("Runtime.create: memory is managed by another Runtime"));
+  });
+
   test("says so when bytes are no module", () => {
     expect(() => Runtime.create({ module: bytes.subarray(0, 100) })).toThrow(
       /^Runtime.create: module is no WebAssembly module to this engine, .+; if it is the right file, .* needs SIMD/,
