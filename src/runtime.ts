@@ -155,17 +155,17 @@ export class Runtime {
   static create(options?: RuntimeOptions): Runtime;
   static create(options: RuntimeOptions = {}): Runtime | Promise<Runtime> {
     const { module, heap } = options ?? {};
-    const later = isLater(module) || isLater(heap);
-    const arrivals = Promise.all(
-      later ? [arrived("Runtime.create", "module", module), arrived("Runtime.create", "heap", heap)] : [],
-    );
+    const arrivals =
+      isLater(module) || isLater(heap)
+        ? Promise.all([arrived("Runtime.create", "module", module), arrived("Runtime.create", "heap", heap)])
+        : undefined;
     // What is wrong with the options is said at once; a promise among them that fails later is then nobody's.
-    arrivals.catch(() => {});
+    arrivals?.catch(() => {});
     checkOptions("Runtime.create", options, ["memory", "allocate", "free", "module", "heap"]);
     if (module !== undefined) checkSource("Runtime.create", "module", module);
     if (heap !== undefined) checkSource("Runtime.create", "heap", heap);
     checkMemory(options);
-    if (!later) return Runtime.#link(options, module, heap);
+    if (!arrivals) return Runtime.#link(options, module, heap);
     return arrivals.then(([module, heap]) => {
       checkMemory(options); // again: meanwhile it may have been taken
       return Runtime.#link(options, module, heap);

@@ -6,7 +6,7 @@ import { join } from "node:path";
 
 export const root = join(import.meta.dirname, "..");
 
-/** Makes `folder` anew, with the packed package and its dependency installed in it; the path of the tarball. */
+/** Makes `folder` anew, with the packed package and its dependency installed in it. */
 export function install(folder) {
   rmSync(folder, { recursive: true, force: true });
   const modules = join(folder, "node_modules");
@@ -14,11 +14,9 @@ export function install(folder) {
   mkdirSync(installed, { recursive: true });
   const pack = ["pack", "--json", "--ignore-scripts", "--pack-destination", folder];
   const [{ filename }] = JSON.parse(execFileSync("npm", pack, { cwd: root, stdio: ["ignore", "pipe", "ignore"] }));
-  const tarball = join(folder, filename);
-  execFileSync("tar", ["-xzf", tarball, "-C", installed, "--strip-components=1"]);
+  execFileSync("tar", ["-xzf", join(folder, filename), "-C", installed, "--strip-components=1"]);
   const loader = "node_modules/@assemblyscript/loader";
   cpSync(join(root, loader), join(folder, loader), { recursive: true });
   const dependencies = { "layernorm-wasm": "*", "@assemblyscript/loader": "*" };
   writeFileSync(join(folder, "package.json"), JSON.stringify({ type: "module", dependencies }));
-  return tarball;
 }

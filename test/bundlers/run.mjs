@@ -46,6 +46,31 @@ async function inWorkerd(path, modules) {
   await serveWorker(path, modules, async (address) => deepStrictEqual(await (await fetch(address)).json(), EXPECTED));
 }
 
+/** worker.js of a folder, bundled with its modules beside it; what `serveWorker` takes. */
+async function bundleWorker(path, source, conditions) {
+  const entry = join(path, "worker.js");
+  writeFileSync(entry, source);
+  const outdir = join(path, "dist");
+  const modules = { loader: { ".wasm": "copy" }, assetNames: "[name]" };
+  await esbuild({
+    entryPoints: [entry],
+    outdir,
+    bundle: true,
+    format: "esm",
+    conditions,
+    ...modules,
+    logLevel: "error",
+  });
+  return [outdir, ["worker.js", "layernorm.wasm", "heap.wasm"]];
+}
+
+async function inViteDev(name, optimizeDeps) {
+  const path = folder(name);
+  const server = await createServer({ root: path, logLevel: "error", optimizeDeps, server: { host: "127.0.0.1" } });
+  await server.listen(0);
+  await inPage(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
+}
+
 function pageOf(dist) {
   for (const name of ["index.js", "index.js.map"])
     copyFileSync(join(out, "node_modules/layernorm-wasm/dist", name), join(dist, name));
@@ -61,19 +86,8 @@ const CASES = {
     await vite({ root: path, logLevel: "error" });
     await inPage(join(path, "dist"));
   },
-  async [`Vite ${viteVersion}, dev`]() {
-    const path = folder("vite-dev");
-    const server = await createServer({ root: path, logLevel: "error", server: { host: "127.0.0.1" } });
-    await server.listen(0);
-    await inPage(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
-  },
-  async [`Vite ${viteVersion}, dev, not prebundled`]() {
-    const path = folder("vite-dev-excluded");
-    const optimizeDeps = { exclude: ["layernorm-wasm"] };
-    const server = await createServer({ root: path, logLevel: "error", optimizeDeps, server: { host: "127.0.0.1" } });
-    await server.listen(0);
-    await inPage(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
-  },
+  [`Vite ${viteVersion}, dev`]: () => inViteDev("vite-dev"),
+  [`Vite ${viteVersion}, dev, not prebundled`]: () => inViteDev("vite-dev-excluded", { exclude: ["layernorm-wasm"] }),
   async [`webpack ${webpack.version}`]() {
     const path = folder("webpack");
     const dist = join(path, "dist");
@@ -105,20 +119,7 @@ const CASES = {
     await inPage(join(path, "dist"), { html: HTML });
   },
   async "esbuild, for workerd"() {
-    const path = folder("esbuild-workerd");
-    writeFileSync(join(path, "worker.js"), WORKER);
-    const outdir = join(path, "dist");
-    await esbuild({
-      entryPoints: [join(path, "worker.js")],
-      bundle: true,
-      format: "esm",
-      conditions: ["workerd"],
-      loader: { ".wasm": "copy" },
-      assetNames: "[name]",
-      outdir,
-      logLevel: "error",
-    });
-    await inWorkerd(outdir, ["worker.js", "layernorm.wasm", "heap.wasm"]);
+    await inWorkerd(...(await bundleWorker(folder("esbuild-workerd"), WORKER, ["workerd"])));
   },
   async "wrangler deploy --dry-run, in workerd"() {
     const path = folder("wrangler");
@@ -185,11 +186,7 @@ export const GET = () => Response.json(compute());
     }
   },
   async "workerd without its condition: the error says what to do, and that works"() {
-    const path = folder("workerd-default");
-    const outdir = join(path, "dist");
-    writeFileSync(
-      join(path, "worker.js"),
-      `import { LayerNorm, Runtime } from "layernorm-wasm";
+    const source = `import { LayerNorm, Runtime } from "layernorm-wasm";
 import heap from "layernorm-wasm/heap.wasm";
 import module from "layernorm-wasm/layernorm.wasm";
 const attempt = () => {
@@ -206,18 +203,9 @@ export default {
     return Response.json([before, attempt()]);
   },
 };
-`,
-    );
-    await esbuild({
-      entryPoints: [join(path, "worker.js")],
-      bundle: true,
-      format: "esm",
-      loader: { ".wasm": "copy" },
-      assetNames: "[name]",
-      outdir,
-      logLevel: "error",
-    });
-    await serveWorker(outdir, ["worker.js", "layernorm.wasm", "heap.wasm"], async (address) => {
+`;
+    const [outdir, modules] = await bundleWorker(folder("workerd-default"), source, []);
+    await serveWorker(outdir, modules, async (address) => {
       const [before, after] = await (await fetch(address)).json();
       match(before, /may not be compiled here: .*"workerd".*Runtime.create\(\{ module, heap \}\)/);
       deepStrictEqual(after, [-1, 1]);

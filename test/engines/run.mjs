@@ -15,8 +15,15 @@ const here = join(root, "test/engines");
 const out = join(root, "build/engines");
 const TIMEOUT = 120_000;
 
-/** One bundle of the suite. What the tests take from the sources comes from the package instead. */
-async function bundle(entry, { conditions = [], packageIsExternal = false, wasm = "binary" } = {}) {
+const bundles = new Map();
+
+/** The bundle of the suite for some engines, made once. What the tests take from the sources comes from the package instead. */
+function bundle(entry, options) {
+  if (!bundles.has(entry)) bundles.set(entry, makeBundle(entry, options));
+  return bundles.get(entry);
+}
+
+async function makeBundle(entry, { conditions = [], packageIsExternal = false, wasm = "binary" } = {}) {
   const outfile = join(out, entry, "suite.mjs");
   const standIns = { vitest: "vitest", "node:fs": "files", "./builds.js": "builds" };
   await build({

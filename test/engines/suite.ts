@@ -80,11 +80,8 @@ export async function run(without: string[] = [], progress: (name: string) => un
     } else if (task.result?.state === "pass") report.passed++;
     else report.failures.push(`${name}: ${task.result?.state ?? "not run"} ${errors.join("; ")}`);
   };
-  let files = 0;
-  for (const file of await startTests(names, new Runner(progress))) {
-    for (const task of file.tasks) visit(task, names[files] ?? "");
-    files++;
-  }
+  const files = await startTests(names, new Runner(progress));
+  for (const [i, { tasks }] of files.entries()) for (const task of tasks) visit(task, names[i] ?? "");
   report.digest = await digest(Runtime.create());
   return report;
 }
