@@ -7,13 +7,13 @@
 import { layerNorm, layerNormBackward, layerNormWithStats } from "../src/index.js";
 import { normal } from "../test/helpers.js";
 import { dxUnits, referenceBackward, referenceForward, unitsOff } from "../test/reference.js";
-import { type Rival, rivals } from "./rivals.js";
+import { CONTENDERS } from "./contenders.js";
 
 const ROWS = 16;
 const COLS = [768, 4096];
 const EPS = 1e-5;
 
-type Make = (size: number, cols: number) => Float32Array;
+type Make = (size: number, cols: number) => Float32Array<ArrayBuffer>;
 
 const INPUTS: Record<string, [make: Make, goal: number]> = {
   "N(0,1)": [(size) => normal(size, 1), 1.5],
@@ -37,12 +37,36 @@ const largest = (values: Float64Array) => values.reduce((most, value) => Math.ma
 const figure = (units: number) =>
   units === Infinity ? "NaN" : units < 1e4 ? units.toPrecision(units < 10 ? 2 : 3) : units.toExponential(1);
 
-const ours: Rival = {
-  name: "layernorm-wasm",
-  version: "this",
-  normalize: async (x, _, cols, eps) => layerNorm(x, cols, null, null, eps),
-};
-const contenders = [ours, ...(await rivals())];
+/** Normalizes x, [ROWS, cols], with weight 1 and bias 0. */
+interface Rival {
+  name: string;
+  version: string;
+  normalize(x: Float32Array<ArrayBuffer>, cols: number): Promise<Float32Array> | Float32Array;
+}
+
+const contenders: Rival[] = [
+  { name: "layernorm-wasm", version: "this", normalize: (x, cols) => layerNorm(x, cols, null, null, EPS) },
+];
+for (const name of ["PyTorch CPU", "onnxruntime-node", "onnxruntime-web", "tfjs, wasm"]) {
+  const contender = CONTENDERS.find((contender) => contender.name === name && contender.pass === "forward");
+  try {
+    const version = await contender?.version?.();
+    if (!contender || !version) throw new Error("not among the contenders");
+    contenders.push({
+      name,
+      version,
+      async normalize(x, cols) {
+        const [weight, bias] = [new Float32Array(cols).fill(1), new Float32Array(cols)];
+        const entry = await contender.prepare({ rows: ROWS, cols, x, dy: x, weight, bias, eps: EPS });
+        const y = await entry.result();
+        await entry.end?.();
+        return y ?? new Float32Array();
+      },
+    });
+  } catch (error) {
+    console.log(`without ${name}: ${(error as Error).message.split("\n")[0]}`);
+  }
+}
 
 console.log(`\nForward, units off, cols = ${COLS.join(" / ")}\n`);
 print(["input", ...contenders.map(({ name }) => name), "to reach"]);
@@ -55,7 +79,7 @@ for (const [name, [make, goal]] of Object.entries(INPUTS)) {
     const { y } = referenceForward({ x, rows: ROWS, cols, eps: EPS });
     const scales = Array.from({ length: ROWS }, (_, row) => largest(y.subarray(row * cols, (row + 1) * cols)));
     for (const [i, contender] of contenders.entries()) {
-      cells[i]?.push(unitsOff(await contender.normalize(x.slice(), ROWS, cols, EPS), y, scales, cols));
+      cells[i]?.push(unitsOff(await contender.normalize(x.slice(), cols), y, scales, cols));
     }
   }
   const good = cells[0]?.every((units) => units <= goal);

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
 import { compileC, Native } from "./native.js";
 import { layerNormModel } from "./onnx-model.js";
-import { load, loadTf, type Ort, pytorchCommand } from "./rivals.js";
+import { load, loadTf, type Ort, pytorchCommand, type Tf } from "./rivals.js";
 
 /** One shape with its data. */
 export interface Problem {
@@ -39,6 +39,8 @@ export interface Entry {
 export interface Contender {
   name: string;
   pass: Pass;
+  /** Of the library, once it is loaded. */
+  version?(): Promise<string> | string;
   /** Larger than this many elements it would take minutes, or more memory than it has. */
   most?: number;
   prepare(problem: Problem): Promise<Entry> | Entry;
@@ -235,6 +237,7 @@ function onnxruntime(name: string, from: string, options: object, alone: boolean
   return {
     name: alone ? `${name}, its kernel` : name,
     pass: "forward",
+    version: async () => (await load<Ort>(from)).env.versions.common,
     async prepare({ rows, cols, x, weight, bias, eps }) {
       const ort = await load<Ort>(from);
       if (from === "onnxruntime-web") ort.env.wasm.numThreads = 1;
@@ -278,6 +281,7 @@ function tfjs(backend: "wasm" | "cpu"): Contender {
   return {
     name: `tfjs, ${backend}`,
     pass: "forward",
+    version: async () => (await load<Tf>("@tensorflow/tfjs")).version_core,
     most: 2 ** 20,
     async prepare({ rows, cols, x, weight, bias, eps }) {
       const tf = await loadTf(backend);
@@ -353,12 +357,13 @@ const jax: Contender = {
 };
 
 /** A process for both passes, made at its first use. */
-function native(name: string, start: () => Native): Contender[] {
+function native(name: string, start: () => Native, version?: () => string): Contender[] {
   let process: Native | undefined;
   let loaded: Problem | undefined;
   return (["forward", "backward"] as const).map((pass) => ({
     name,
     pass,
+    ...(version && { version }),
     async prepare(problem) {
       process ??= start();
       const server = process;
@@ -396,10 +401,17 @@ export const CONTENDERS: Contender[] = [
   jax,
   onnxruntime("onnxruntime-node", "onnxruntime-node", NODE_OPTIONS, false),
   onnxruntime("onnxruntime-node", "onnxruntime-node", NODE_OPTIONS, true),
-  ...native("PyTorch CPU", () => {
-    const [python, script] = pytorchCommand();
-    return new Native(python, [script, "serve"]);
-  }),
+  ...native(
+    "PyTorch CPU",
+    () => {
+      const [python, script] = pytorchCommand();
+      return new Native(python, [script, "serve"]);
+    },
+    () => {
+      const [python, script] = pytorchCommand();
+      return execFileSync(python, [script, "version"], { encoding: "utf8" }).trim();
+    },
+  ),
   ...native("C, -O3", () => new Native(compileC("c", []))),
   ...native("C, -O3 -march=native -ffast-math", () => new Native(compileC("c-fast", ["-march=native", "-ffast-math"]))),
   ...native("C, AVX2 by hand", () => new Native(compileC("c-avx2", ["-DAVX2", "-mavx2", "-mfma"]))),
