@@ -122,6 +122,21 @@ function limit(name: "copy" | "read", pass: Pass): Contender {
   };
 }
 
+/** Two passes, float32 sums over the whole row: what exactness costs ours. */
+const straight: Contender = {
+  name: "straight two-pass kernel",
+  pass: "forward",
+  prepare(problem) {
+    const { rows, cols, eps } = problem;
+    if (cols % 16 !== 0) throw new Error("it takes multiples of 16 columns");
+    const t = place(problem);
+    const { exports } = new WebAssembly.Instance(limits(), { env: { memory: t.memory as WebAssembly.Memory } });
+    const kernel = exports.straight as (...args: number[]) => void;
+    const [y, x, weight, bias] = [t.y, t.x, t.weight, t.bias].map((tensor) => tensor.pointer) as Six;
+    return { call: repeat(() => kernel(y, x, weight, bias, rows, cols, eps)), result: () => t.y.data, keep: t };
+  },
+};
+
 function moduleOnTensors(pass: Pass): Contender {
   return {
     name: "module, Tensor with out",
@@ -394,6 +409,7 @@ export const CONTENDERS: Contender[] = [
     limit("read", pass),
     javaScript(pass),
   ]),
+  straight,
   onnxruntime("onnxruntime-web", "onnxruntime-web", WEB_OPTIONS, false),
   onnxruntime("onnxruntime-web", "onnxruntime-web", WEB_OPTIONS, true),
   tfjs("wasm"),

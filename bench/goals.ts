@@ -25,6 +25,7 @@ export function goals(results: Result[]): Goal[] {
     }
   };
   const wide = ["1024x768", "8192x768", "1024x1024", "1024x2048", "1024x4096", "4096x4096"];
+  faster("straight two-pass kernel", "forward", 0.95, ["1024x768", "1024x1024"]);
   faster("onnxruntime-web, its kernel", "forward", 18, ["1024x768", "8192x768"]);
   faster("tfjs, wasm", "forward", 700, ["1024x768"]);
   faster("onnxruntime-node, its kernel", "forward", 1.7, wide);
