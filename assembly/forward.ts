@@ -16,17 +16,9 @@
 //   exact  everything in double: squares beyond float32's range, or a rough mean that misleads
 
 import { Absent, Present } from "./f32x4";
-import { exactMoments, moments, shiftedMoments } from "./moments";
-
-// Beyond this, mean^2 / var, a row is far. The error of the variance grows by one more than this factor.
-const FAR: f64 = 1;
-// Below this a variance may have lost squares to underflow: 2^-100, where 2^-126 is the least normal float.
-const TINY: f64 = 7.888609052210118e-31;
-
-/** Whether moments about a shift are good: the row lies near the shift, its squares neither overflowed nor underflowed. */
-function sound(delta: f64, variance: f64, eps: f64): bool {
-  return delta * delta <= FAR * variance && variance < Infinity && (variance > TINY || (delta === 0 && eps > TINY));
-}
+import { BLOCK, exactMoments, moments, shiftedMoments, sound } from "./moments";
+import { normalize } from "./normalize";
+import { fourRows } from "./short";
 
 export function layerNormForward(
   y: usize, // [rows, cols]
@@ -42,8 +34,22 @@ export function layerNormForward(
   const stride = cols << 2;
   const inverse = 1 / f64(cols);
 
-  // 1 per step
+  // Short rows are tried four at a time, from this one on; one by one where that fails.
+  let four: usize = cols > BLOCK ? rows : 0;
+
+  // 4 or 1 per step
   for (let row: usize = 0; row < rows; row++) {
+    if (row >= four && rows - row >= 4) {
+      if (fourRows(y, mean, rstd, x, weight, bias, cols, eps)) {
+        x += stride << 2;
+        y += stride << 2;
+        if (mean) mean += 16;
+        if (rstd) rstd += 16;
+        row += 3;
+        continue;
+      }
+      four = row + 4;
+    }
     let k: f32 = 0;
     let m = moments(x, cols, inverse);
     let delta = f64x2.extract_lane(m, 0);
@@ -81,81 +87,6 @@ function roughMean(
   let v = f32x4.add(f32x4.add(v128.load(x), v128.load(x, 16)), f32x4.add(v128.load(x, 32), v128.load(x, 48)));
   v = f32x4.add(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
   return (f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1)) * <f32>0.0625;
-}
-
-function normalize<Shift>(
-  y: usize, // [cols]
-  x: usize, // [cols]
-  weight: usize, // [cols] or 0
-  bias: usize, // [cols] or 0
-  cols: usize,
-  k: f32,
-  delta: f32,
-  rstd: f32,
-): void {
-  if (weight) {
-    if (bias) write<Present, Present, Shift>(y, x, weight, bias, cols, k, delta, rstd);
-    else write<Present, Absent, Shift>(y, x, weight, bias, cols, k, delta, rstd);
-  } else {
-    if (bias) write<Absent, Present, Shift>(y, x, weight, bias, cols, k, delta, rstd);
-    else write<Absent, Absent, Shift>(y, x, weight, bias, cols, k, delta, rstd);
-  }
-}
-
-/** y = ((x - k) - delta) * rstd * weight + bias, 4 lanes. */
-function lanes<Weight, Bias, Shift>(x: v128, weight: usize, bias: usize, k: v128, delta: v128, rstd: v128): v128 {
-  if (!isVoid<Shift>()) x = f32x4.sub(x, k);
-  x = f32x4.mul(f32x4.sub(x, delta), rstd);
-  if (!isVoid<Weight>()) x = f32x4.mul(x, v128.load(weight));
-  if (!isVoid<Bias>()) x = f32x4.add(x, v128.load(bias));
-  return x;
-}
-
-/** The normalizing pass, compiled once for each set of operands. */
-function write<Weight, Bias, Shift>(
-  y: usize, // [cols]
-  x: usize, // [cols]
-  weight: usize, // [cols]
-  bias: usize, // [cols]
-  cols: usize,
-  k: f32,
-  delta: f32,
-  rstd: f32,
-): void {
-  const kv = f32x4.splat(k);
-  const dv = f32x4.splat(delta);
-  const rv = f32x4.splat(rstd);
-  const end16 = (cols & ~15) << 2;
-  const end4 = (cols & ~3) << 2;
-  const end = cols << 2;
-  let i: usize = 0;
-
-  // 16 per step
-  for (; i < end16; i += 64) {
-    const q = y + i;
-    const p = x + i;
-    const w = weight + i;
-    const b = bias + i;
-    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p), w, b, kv, dv, rv));
-    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p, 16), w + 16, b + 16, kv, dv, rv), 16);
-    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p, 32), w + 32, b + 32, kv, dv, rv), 32);
-    v128.store(q, lanes<Weight, Bias, Shift>(v128.load(p, 48), w + 48, b + 48, kv, dv, rv), 48);
-  }
-
-  // tail, 4 per step
-  for (; i < end4; i += 16) {
-    v128.store(y + i, lanes<Weight, Bias, Shift>(v128.load(x + i), weight + i, bias + i, kv, dv, rv));
-  }
-
-  // tail, 1 per step
-  for (; i < end; i += 4) {
-    let d = load<f32>(x + i);
-    if (!isVoid<Shift>()) d -= k;
-    d = (d - delta) * rstd;
-    if (!isVoid<Weight>()) d *= load<f32>(weight + i);
-    if (!isVoid<Bias>()) d += load<f32>(bias + i);
-    store<f32>(y + i, d);
-  }
 }
 
 /** One row in double, rounded once at the end: right for any finite input, and NaN for any other. */

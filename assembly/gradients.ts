@@ -7,6 +7,10 @@
 
 import { exactMoments } from "./moments";
 
+// Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on: see moments.ts.
+// Nothing is subtracted from them that could magnify their error, so the block may be longer here.
+export const BLOCK: usize = 256;
+
 /** x - mean, to the precision of x - mean. */
 export function centered<Shift>(x: v128, m: v128, delta: v128): v128 {
   x = f32x4.sub(x, m);
@@ -88,6 +92,19 @@ export function addPart(
     const t = totals + (i << 1);
     v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v128.load64_zero(part + i))));
   }
+}
+
+/** totals += more, both double, of an even number of columns. */
+export function addTotals(
+  totals: usize, // [count], double
+  more: usize, // [count], double
+  count: usize,
+): void {
+  const end = count << 3;
+
+  // 2 per step
+  for (let i: usize = 0; i < end; i += 16)
+    v128.store(totals + i, f64x2.add(v128.load(totals + i), v128.load(more + i)));
 }
 
 /** sum += totals, from double to float32. */

@@ -11,14 +11,20 @@
 
 import { Absent, Present, pair, sumPair } from "./f32x4";
 
-const BLOCK: usize = 128;
+/** The columns of a block: rows of no more are short. */
+export const BLOCK: usize = 128;
+
+// Beyond this, mean^2 / var, a row is far. The error of the variance grows by one more than this factor.
+const FAR: f64 = 1;
+// Below this a variance may have lost squares to underflow: 2^-100, where 2^-126 is the least normal float.
+const TINY: f64 = 7.888609052210118e-31;
 
 function shifted<Shift>(x: v128, k: v128): v128 {
   return isVoid<Shift>() ? x : f32x4.sub(x, k);
 }
 
 /** [sum of d, sum of d^2] of a block. */
-function sums<Shift>(
+export function sums<Shift>(
   x: usize, // [count]
   count: usize,
   k: f32,
@@ -71,7 +77,8 @@ function momentsAbout<Shift>(
 
   // a block per step
   for (let start: usize = 0; start < cols; start += BLOCK) {
-    total = f64x2.add(total, sums<Shift>(x + (start << 2), min(cols - start, BLOCK), k));
+    const block = inline.always(sums<Shift>(x + (start << 2), min(cols - start, BLOCK), k));
+    total = f64x2.add(total, block);
   }
   const mean = f64x2.extract_lane(total, 0) * inverse;
   return pair(mean, f64x2.extract_lane(total, 1) * inverse - mean * mean);
@@ -94,6 +101,17 @@ export function shiftedMoments(
   inverse: f64, // 1 / cols
 ): v128 {
   return momentsAbout<Present>(x, cols, k, inverse);
+}
+
+/** Whether moments about a shift are good: the row lies near the shift, its squares neither overflowed nor underflowed. */
+export function sound(delta: f64, variance: f64, eps: f64): bool {
+  return delta * delta <= FAR * variance && variance < Infinity && (variance > TINY || (delta === 0 && eps > TINY));
+}
+
+/** The same of two rows about zero, as far as it takes no eps: squares of the means, and variances. A mask of 64 bits for each. */
+export function soundPair(squares: v128, variances: v128): v128 {
+  const ordinary = v128.and(f64x2.gt(variances, f64x2.splat(TINY)), f64x2.lt(variances, f64x2.splat(Infinity)));
+  return v128.and(f64x2.le(squares, f64x2.mul(f64x2.splat(FAR), variances)), ordinary);
 }
 
 /** [mean, variance] of a row in double throughout: right for any finite row. */

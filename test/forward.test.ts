@@ -56,6 +56,37 @@ describe.each(BUILDS)("forward, %s build", (build) => {
     }
   });
 
+  describe("takes short rows four at a time, to the bits of one at a time", () => {
+    // Each row as it is, far from zero, tiny, huge or constant; columns to either side of the steps, and of the longest that are short.
+    for (const kinds of ["nnnn", "nnnnn", "nnnfnnnn", "nnnntnnn", "hnnnnnn", "nnnnnnnncn"]) {
+      for (const cols of [3, 4, 8, 17, 64, 127, 128, 129]) {
+        test(`rows=${kinds} cols=${cols}`, () => {
+          const rows = kinds.length;
+          const x = normal(rows * cols, 1);
+          for (const [row, kind] of [...kinds].entries()) {
+            const values = x.subarray(row * cols, (row + 1) * cols);
+            const change = { n: [1, 0], f: [1, 100], t: [1e-25, 0], h: [1e25, 0], c: [0, 3] }[kind]!;
+            values.set(values.map((value) => value * change[0]! + change[1]!));
+          }
+          for (const eps of [1e-5, 0]) {
+            for (const stats of [true, false]) {
+              const all = run(build, { rows, cols, x, eps, stats, misalignment: 4 });
+              if (eps > 0) expect(forwardUnits(all.y, all.input)).toBeLessThanOrEqual(4);
+              expect(all.strayWrite).toBe(-1);
+              for (let row = 0; row < rows; row++) {
+                const own = x.slice(row * cols, (row + 1) * cols);
+                const alone = run(build, { rows: 1, cols, x: own, eps });
+                expect(all.y.slice(row * cols, (row + 1) * cols)).toEqual(alone.y);
+                if (stats) expect([all.mean![row], all.rstd![row]]).toEqual([alone.mean![0], alone.rstd![0]]);
+              }
+              expect(run(build, { rows, cols, x, eps, inPlace: true }).y).toEqual(all.y);
+            }
+          }
+        });
+      }
+    }
+  });
+
   describe("takes every combination of absent operands", () => {
     // x near zero and far from it: the two ways through the kernel that are compiled for each combination.
     for (const offset of [0, 1000]) {
@@ -64,7 +95,7 @@ describe.each(BUILDS)("forward, %s build", (build) => {
           for (const bias of [true, false]) {
             for (const stats of [true, false]) {
               test(`cols=${cols} offset=${offset} weight=${weight} bias=${bias} stats=${stats}`, () => {
-                const rows = 3;
+                const rows = 5;
                 const x = normal(rows * cols, 4, offset);
                 const absent = { ...(weight ? {} : { weight: null }), ...(bias ? {} : { bias: null }) };
                 const { input, y, strayWrite } = run(build, { rows, cols, x, stats, ...absent });
