@@ -172,7 +172,7 @@ export function layerNormBackward(
     const dx = scope.make(shape);
     const dweight = scope.make(normalizedShape);
     const dbias = scope.make(normalizedShape);
-    const workspace = workspaceFor(rows, cols, runtime, scope);
+    const workspace = workspaceFor(rows, cols, runtime.kernels, scope);
     dweight.data.fill(0);
     dbias.data.fill(0);
     runtime.kernels.layerNormBackward(

@@ -9,4 +9,4 @@ export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Operand, OutOption } from "./operand.js";
 export { type Allocator, type Kernels, type LinearMemory, Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, LoadResult, StateDict } from "./state-dict.js";
-export { Parameter, Tensor, type TensorOptions } from "./tensor.js";
+export { Parameter, Tensor, type TensorHandle, type TensorOptions } from "./tensor.js";

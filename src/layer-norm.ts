@@ -16,9 +16,10 @@ import {
   type Operand,
   type OutOption,
   pointerOf,
+  targetOf,
   workspaceFor,
 } from "./operand.js";
-import { Runtime } from "./runtime.js";
+import { type Kernels, Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { dispose, live, Parameter, Scope, Tensor } from "./tensor.js";
 
@@ -112,54 +113,80 @@ export class LayerNorm {
   forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: OutOption<T>): T;
   forward(x: Operand, options?: OutOption<Operand>): Operand;
   forward(x: Operand, options: OutOption<Operand> = {}): Operand {
-    const where = "LayerNorm.forward";
+    const rows = this.#checkForward("LayerNorm.forward", x, options);
+    const scope = new Scope(this.#runtime);
+    try {
+      const { kernels } = this.#runtime;
+      if (x instanceof Tensor) return this.#forwardTensor(x, rows, options.out as Tensor | undefined, scope, kernels);
+      const target = targetOf(options.out, this.#runtime);
+      return deliver(this.#forwardArray(x, rows, scope, kernels), target);
+    } finally {
+      scope.end();
+    }
+  }
+
+  /**
+   * `forward` without blocking: with a runtime of several threads it is left to the others; any other computes it at once. What it is
+   * given, and the parameters, must stay as they are until the promise settles. Calls made meanwhile are done after it.
+   */
+  forwardAsync(x: Tensor, options?: OutOption<Tensor>): Promise<Tensor>;
+  forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: OutOption<T>): Promise<T>;
+  forwardAsync(x: Operand, options?: OutOption<Operand>): Promise<Operand>;
+  async forwardAsync(x: Operand, options: OutOption<Operand> = {}): Promise<Operand> {
+    const rows = this.#checkForward("LayerNorm.forwardAsync", x, options);
+    const scope = new Scope(this.#runtime);
+    try {
+      const out = options.out as Tensor | undefined;
+      if (x instanceof Tensor) {
+        return await this.#runtime.later((kernels) => this.#forwardTensor(x, rows, out, scope, kernels));
+      }
+      const target = targetOf(options.out, this.#runtime);
+      return deliver(await this.#runtime.later((kernels) => this.#forwardArray(x, rows, scope, kernels)), target);
+    } finally {
+      scope.end();
+    }
+  }
+
+  /** The number of rows of x, if all fits. */
+  #checkForward(where: string, x: Operand, options: OutOption<Operand>): number {
     this.#checkUsable();
     checkOperand(where, "x", x, this.#runtime);
     const rows = checkRows(where, "x", x, this.normalizedShape, this.#cols);
     const out = checkOut(where, options, "x", x, this.#runtime);
-    if (!(x instanceof Tensor)) return this.#forwardArray(x, rows, out as Float32Array | undefined);
     if (out instanceof Tensor) {
       checkApart(where, out, "weight", this.#weight);
       checkApart(where, out, "bias", this.#bias);
-      if (out.pointer !== x.pointer) checkApart(where, out, "x", x);
+      if (out.pointer !== (x as Tensor).pointer) checkApart(where, out, "x", x);
       else if (this.#training) {
         throw new RangeError(`${where}: out is x, which backward will need; give another out, or call eval() first`);
       }
     }
-    return this.#forwardTensor(x, rows, out as Tensor | undefined);
+    return rows;
   }
 
-  #forwardTensor(x: Tensor, rows: number, out: Tensor | undefined): Tensor {
-    const scope = new Scope(this.#runtime);
-    try {
-      const stats = this.#training ? this.#statsFor(rows, scope) : null;
-      const y = out ?? scope.make(x.shape);
-      this.#normalize(y, stats, x, rows);
-      if (stats) this.#save({ x, copied: false, ...stats }, scope);
-      scope.keep(y);
-      return y;
-    } finally {
-      scope.end();
-    }
+  #forwardTensor(x: Tensor, rows: number, out: Tensor | undefined, scope: Scope, kernels: Kernels): Tensor {
+    const stats = this.#training ? this.#statsFor(rows, scope) : null;
+    const y = out ?? scope.make(x.shape);
+    this.#normalize(y, stats, x, rows, kernels);
+    if (stats) this.#save({ x, copied: false, ...stats }, scope);
+    scope.keep(y);
+    return y;
   }
 
-  #forwardArray(x: Float32Array, rows: number, out: Float32Array | undefined): Float32Array {
+  /** The result is the scope's, to be delivered. */
+  #forwardArray(x: Float32Array, rows: number, scope: Scope, kernels: Kernels): Tensor {
     const shape = [x.length];
     const source = live(x, this.#runtime);
-    const target = out && live(out, this.#runtime);
-    const scope = new Scope(this.#runtime);
-    try {
-      const y = scope.make(shape);
-      const stats = this.#training ? this.#statsFor(rows, scope) : null;
-      const saved = this.#saved;
-      const copy = !stats ? y : saved?.copied && saved.x.size === y.size ? saved.x : scope.make(shape);
-      copy.data.set(source());
-      this.#normalize(y, stats, copy, rows);
-      if (stats) this.#save({ x: copy, copied: true, ...stats }, scope);
-      return deliver(y, target);
-    } finally {
-      scope.end();
-    }
+    const y = scope.make(shape);
+    const stats = this.#training ? this.#statsFor(rows, scope) : null;
+    const saved = this.#saved;
+    // The copy of the last x may still be read by a call that is under way.
+    const again = saved?.copied && saved.x.size === y.size && !this.#runtime.busy;
+    const copy = !stats ? y : again ? saved.x : scope.make(shape);
+    copy.data.set(source());
+    this.#normalize(y, stats, copy, rows, kernels);
+    if (stats) this.#save({ x: copy, copied: true, ...stats }, scope);
+    return y;
   }
 
   /** Room for the statistics of a forward pass: what the last one used, where that fits. */
@@ -169,8 +196,8 @@ export class LayerNorm {
     return { mean: scope.make([rows]), rstd: scope.make([rows]) };
   }
 
-  #normalize(y: Tensor, stats: Stats | null, x: Tensor, rows: number): void {
-    this.#runtime.kernels.layerNormForward(
+  #normalize(y: Tensor, stats: Stats | null, x: Tensor, rows: number, kernels: Kernels): void {
+    kernels.layerNormForward(
       y.pointer,
       pointerOf(stats?.mean),
       pointerOf(stats?.rstd),
@@ -210,7 +237,43 @@ export class LayerNorm {
   backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: OutOption<T>): T;
   backward(dy: Operand, options?: OutOption<Operand>): Operand;
   backward(dy: Operand, options: OutOption<Operand> = {}): Operand {
-    const where = "LayerNorm.backward";
+    const saved = this.#checkBackward("LayerNorm.backward", dy, options);
+    const scope = new Scope(this.#runtime);
+    try {
+      const { kernels } = this.#runtime;
+      if (dy instanceof Tensor)
+        return this.#backwardTensor(dy, saved, options.out as Tensor | undefined, scope, kernels);
+      const target = targetOf(options.out, this.#runtime);
+      return deliver(this.#backwardArray(dy, saved, scope, kernels), target);
+    } finally {
+      scope.end();
+    }
+  }
+
+  /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
+  backwardAsync(dy: Tensor, options?: OutOption<Tensor>): Promise<Tensor>;
+  backwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
+    dy: Float32Array,
+    options?: OutOption<T>,
+  ): Promise<T>;
+  backwardAsync(dy: Operand, options?: OutOption<Operand>): Promise<Operand>;
+  async backwardAsync(dy: Operand, options: OutOption<Operand> = {}): Promise<Operand> {
+    const saved = this.#checkBackward("LayerNorm.backwardAsync", dy, options);
+    const scope = new Scope(this.#runtime);
+    try {
+      const out = options.out as Tensor | undefined;
+      if (dy instanceof Tensor) {
+        return await this.#runtime.later((kernels) => this.#backwardTensor(dy, saved, out, scope, kernels));
+      }
+      const target = targetOf(options.out, this.#runtime);
+      return deliver(await this.#runtime.later((kernels) => this.#backwardArray(dy, saved, scope, kernels)), target);
+    } finally {
+      scope.end();
+    }
+  }
+
+  /** What the last forward left, if all fits. */
+  #checkBackward(where: string, dy: Operand, options: OutOption<Operand>): Saved {
     this.#checkUsable();
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
@@ -237,33 +300,39 @@ export class LayerNorm {
       checkApart(where, out, "the x of the last forward", saved.x);
       if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, "dy", dy);
     }
+    return saved;
+  }
 
-    const scope = new Scope(this.#runtime);
-    try {
-      if (dy instanceof Tensor) {
-        const dx = (out as Tensor | undefined) ?? scope.make(dy.shape);
-        this.#differentiate(dx, dy, saved, scope);
-        scope.keep(dx);
-        return dx;
-      }
-      const source = live(dy, this.#runtime);
-      const target = out && live(out as Float32Array, this.#runtime);
-      const copy = scope.make([dy.length]);
-      this.#differentiate(copy, copy, saved, scope, source);
-      return deliver(copy, target);
-    } finally {
-      scope.end();
-    }
+  #backwardTensor(dy: Tensor, saved: Saved, out: Tensor | undefined, scope: Scope, kernels: Kernels): Tensor {
+    const dx = out ?? scope.make(dy.shape);
+    this.#differentiate(dx, dy, saved, scope, kernels);
+    scope.keep(dx);
+    return dx;
+  }
+
+  /** The result is the scope's, to be delivered. */
+  #backwardArray(dy: Float32Array, saved: Saved, scope: Scope, kernels: Kernels): Tensor {
+    const source = live(dy, this.#runtime);
+    const copy = scope.make([dy.length]);
+    this.#differentiate(copy, copy, saved, scope, kernels, source);
+    return copy;
   }
 
   /** Calls the kernel, once there is room for all it needs and, where dy comes from an array, that has been copied. */
-  #differentiate(dx: Tensor, dy: Tensor, saved: Saved, scope: Scope, source?: () => Float32Array): void {
+  #differentiate(
+    dx: Tensor,
+    dy: Tensor,
+    saved: Saved,
+    scope: Scope,
+    kernels: Kernels,
+    source?: () => Float32Array,
+  ): void {
     const dweight = this.#weight?.requiresGrad ? this.#weight.grad.byteOffset : 0;
     const dbias = this.#bias?.requiresGrad ? this.#bias.grad.byteOffset : 0;
     const rows = saved.mean.size;
-    const workspace = dweight || dbias ? workspaceFor(rows, this.#cols, this.#runtime, scope) : null;
+    const workspace = dweight || dbias ? workspaceFor(rows, this.#cols, kernels, scope) : null;
     if (source) dy.data.set(source());
-    this.#runtime.kernels.layerNormBackward(
+    kernels.layerNormBackward(
       dx.pointer,
       dweight,
       dbias,

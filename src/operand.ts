@@ -5,7 +5,7 @@
  */
 
 import { checkAttached, checkOptions, describe, endsWith, isFloat32Array, sameShape, sizeOf } from "./check.js";
-import { Runtime } from "./runtime.js";
+import { type Kernels, Runtime } from "./runtime.js";
 import { live, Scope, Tensor } from "./tensor.js";
 
 export type Operand = Float32Array | Tensor;
@@ -21,8 +21,8 @@ export function pointerOf(tensor: Tensor | null | undefined): number {
 }
 
 /** Room for the sums over the rows in a backward pass; null where it takes none. */
-export function workspaceFor(rows: number, cols: number, runtime: Runtime, scope: Scope): Tensor | null {
-  const bytes = runtime.kernels.layerNormBackwardWorkspace(rows, cols) >>> 0;
+export function workspaceFor(rows: number, cols: number, kernels: Kernels, scope: Scope): Tensor | null {
+  const bytes = kernels.layerNormBackwardWorkspace(rows, cols) >>> 0;
   return bytes > 0 ? scope.make([bytes / 4]) : null;
 }
 
@@ -160,6 +160,11 @@ export function onTensors<const T extends readonly (Operand | null | undefined)[
   } finally {
     scope.end();
   }
+}
+
+/** How to reach an `out` that is an array, also after the memory has grown. */
+export function targetOf(out: Operand | undefined, runtime: Runtime): (() => Float32Array) | undefined {
+  return out && live(out as Float32Array, runtime);
 }
 
 /** The result in `y` as an array: a new one, or written to the one `target` leads to. */

@@ -59,7 +59,7 @@ export interface Kernels {
 
 /** What of a `WebAssembly.Memory` is used here; in words of its own, so that its types need no library of the browser's. */
 export interface LinearMemory {
-  readonly buffer: ArrayBuffer;
+  readonly buffer: ArrayBufferLike;
   grow(pages: number): number;
 }
 
@@ -95,6 +95,13 @@ const PAGES_MAX = 65536;
 /** The memories that an allocator manages. Another heap would hand out the same bytes. */
 const taken = new WeakSet<LinearMemory>();
 
+/** The runtimes by their memories. */
+const owners = new WeakMap<LinearMemory, Runtime>();
+
+function elsewhere(): never {
+  throw new TypeError("Runtime: that of another thread; here its tensors can be read and written, and no others made");
+}
+
 /** A memory that is free to be used, or one with its allocator. */
 function checkMemory({ memory, allocate, free }: RuntimeOptions): void {
   if ((allocate === undefined) !== (free === undefined)) {
@@ -121,13 +128,34 @@ export class Runtime {
   static #default: Runtime | undefined;
 
   readonly memory: LinearMemory;
-  readonly kernels: Kernels;
+  readonly #kernels: Kernels;
   readonly #allocator: Allocator;
 
-  private constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
+  /** Use `Runtime.create`. */
+  protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
     this.memory = memory;
-    this.kernels = kernels;
+    this.#kernels = kernels;
     this.#allocator = allocator;
+    owners.set(memory, this);
+  }
+
+  get kernels(): Kernels {
+    return this.#kernels;
+  }
+
+  /** Whether calls are under way that don't block, of several threads. @internal */
+  get busy(): boolean {
+    return false;
+  }
+
+  /** What `compute` returns, once the kernels it called are done; with several threads, without blocking. @internal */
+  async later<T>(compute: (kernels: Kernels) => T): Promise<T> {
+    return compute(this.#kernels);
+  }
+
+  /** The runtime of a memory; of one that another thread shares, a runtime whose tensors can be read and written, no more. @internal */
+  static of(memory: LinearMemory): Runtime {
+    return owners.get(memory) ?? new Runtime(memory, {} as Kernels, { allocate: elsewhere, free: elsewhere });
   }
 
   /** The runtime of everything that is not given another, made at its first use. */

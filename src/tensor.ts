@@ -6,7 +6,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { checkNumbers, checkOptions, checkShape, describe, sizeOf } from "./check.js";
-import { Runtime } from "./runtime.js";
+import { type LinearMemory, Runtime } from "./runtime.js";
 
 export interface TensorOptions {
   /** Where the tensor lives; by default `Runtime.default`. */
@@ -16,6 +16,13 @@ export interface TensorOptions {
    * A multiple of 4.
    */
   pointer?: number | undefined;
+}
+
+/** What a tensor in shared memory is to another thread: it can be posted to a worker. */
+export interface TensorHandle {
+  readonly memory: LinearMemory;
+  readonly pointer: number;
+  readonly shape: readonly number[];
 }
 
 /** `Symbol.dispose`, or where the engine has none yet (WebKit), the one that compiled `using` looks for. */
@@ -80,8 +87,33 @@ export class Tensor {
     }
   }
 
+  /**
+   * The tensor that a handle stands for, in this thread: the same elements, to be read and written. The one it was taken from
+   * must not be disposed or dropped meanwhile.
+   * @throws TypeError, RangeError for what is no handle
+   */
+  static from(handle: TensorHandle): Tensor {
+    const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
+    if (!(memory instanceof WebAssembly.Memory)) {
+      throw new TypeError(`Tensor.from: handle is ${describe(handle)}, expected the handle of a Tensor`);
+    }
+    return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
+  }
+
   get runtime(): Runtime {
     return this.#runtime;
+  }
+
+  /**
+   * What to post to a worker, for `Tensor.from` to make the tensor of there.
+   * @throws TypeError where the memory isn't shared: it is that of a runtime of several threads
+   */
+  get handle(): TensorHandle {
+    const { memory } = this.#runtime;
+    if (memory.buffer instanceof ArrayBuffer) {
+      throw new TypeError("Tensor: handle of a memory that isn't shared; take a runtime of createThreadedRuntime");
+    }
+    return { memory, pointer: this.pointer, shape: this.shape };
   }
 
   /** The address of the first element. */

@@ -11,7 +11,7 @@ export const GOLDEN = "5139b24078d88cbf907e2716fa13616e2c34e4af542841d47e6a14cf8
 /** What the digest needs of a runtime. */
 interface Machine {
   kernels: Kernels;
-  memory: { readonly buffer: ArrayBuffer };
+  memory: { readonly buffer: ArrayBufferLike };
   allocate(bytes: number): number;
 }
 

@@ -1,0 +1,426 @@
+// Threads, from the package as it is installed: a thread is a file of its own. In engines other than Node, by test/engines.
+
+import { LayerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "layernorm-wasm";
+import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
+import { afterAll, describe, expect, test } from "vitest";
+import { normal, uniform } from "./helpers.js";
+
+const runtimes = new Map<number, Promise<ThreadedRuntime>>();
+
+/** A runtime of so many threads, one for all tests that leave it as it is. */
+function threaded(threads: number): Promise<ThreadedRuntime> {
+  const runtime = runtimes.get(threads) ?? createThreadedRuntime({ threads });
+  runtimes.set(threads, runtime);
+  return runtime;
+}
+
+afterAll(async () => {
+  for (const runtime of runtimes.values()) await (await runtime).close();
+});
+
+const numbers = normal(300_000, 1);
+
+/** The bits of an array, as few words as tell it from another. */
+function bits(values: Float32Array): string {
+  const words = new Uint32Array(values.slice().buffer);
+  let a = 1;
+  let b = 0;
+  for (const word of words) {
+    a = (Math.imul(a, 31) + word) | 0;
+    b = (b + a) | 0;
+  }
+  return `${words.length} ${a} ${b}`;
+}
+
+/** The bits of all that a module's two passes give. */
+function passes(runtime: Runtime, rows: number, cols: number, start = 0): string[] {
+  const from = (at: number, length: number) => numbers.subarray((start + at) % 1000, ((start + at) % 1000) + length);
+  using ln = new LayerNorm(cols, { runtime });
+  ln.weight!.data.set(from(1, cols));
+  ln.bias!.data.set(from(2, cols));
+  ln.weight!.grad.set(from(3, cols));
+  using x = new Tensor([rows, cols], from(4, rows * cols), { runtime });
+  using dy = new Tensor([rows, cols], from(5, rows * cols), { runtime });
+  using y = ln.forward(x);
+  using dx = ln.backward(dy);
+  return [y.data, dx.data, ln.weight!.grad, ln.bias!.grad].map(bits);
+}
+
+// To either side of what a call keeps to itself, and of chunks of forward (32768 elements) and of backward (64 rows).
+const SHAPES = [
+  [0, 5],
+  [1, 768],
+  [3, 5],
+  [42, 768],
+  [43, 768],
+  [64, 1000],
+  [65, 1000],
+  [129, 768],
+  [1000, 33],
+  [2049, 17],
+  [2113, 64],
+  [7, 16384],
+  [2, 40000],
+] as const;
+
+describe("gives the bits of one thread", () => {
+  for (let threads = 1; threads <= 8; threads++) {
+    test(`with ${threads}`, async () => {
+      const runtime = await threaded(threads);
+      expect(runtime.threads).toBe(threads);
+      for (const [rows, cols] of SHAPES) {
+        expect(passes(runtime, rows, cols), `${rows} x ${cols}`).toEqual(passes(Runtime.default, rows, cols));
+      }
+    });
+  }
+
+  test("in ten thousand calls of random shapes on random numbers of threads, two runtimes at a time", async () => {
+    const next = uniform(11);
+    const any = (most: number) => Math.floor(next() * most);
+    const outs = new Map<Runtime, { ln: Map<number, LayerNorm>; x: Tensor; y: Tensor }>();
+    const of = (runtime: Runtime) => {
+      const made = outs.get(runtime) ?? {
+        ln: new Map(),
+        x: new Tensor([100_000], undefined, { runtime }),
+        y: new Tensor([100_000], undefined, { runtime }),
+      };
+      outs.set(runtime, made);
+      return made;
+    };
+    /** The bits of one pass of random numbers. */
+    const call = (runtime: Runtime, rows: number, cols: number, start: number, backward: boolean) => {
+      const { ln: modules, x, y } = of(runtime);
+      const ln = modules.get(cols) ?? new LayerNorm(cols, { runtime });
+      modules.set(cols, ln);
+      const view = ({ pointer }: Tensor) => new Tensor([rows, cols], undefined, { runtime, pointer });
+      x.data.set(numbers.subarray(start, start + rows * cols));
+      const [from, to] = [view(x), view(y)];
+      ln.forward(from, { out: to });
+      if (!backward) return bits(to.data);
+      ln.zeroGrad();
+      ln.backward(to, { out: to });
+      return `${bits(to.data)} ${bits(ln.weight!.grad)} ${bits(ln.bias!.grad)}`;
+    };
+    const cols = [1, 7, 64, 100, 256, 768];
+    for (let calls = 0; calls < 10_000; ) {
+      const width = cols[any(cols.length)]!;
+      // one in ten is large enough to be shared out
+      const size = next() < 0.1 ? 33_000 + any(60_000) : any(4000);
+      const rows = Math.max(1, Math.floor(size / width));
+      const start = any(100_000);
+      const backward = next() < 0.5;
+      const expected = call(Runtime.default, rows, width, start, backward);
+      for (const threads of [1 + any(8), 1 + any(8)]) {
+        const got = call(await threaded(threads), rows, width, start, backward);
+        if (got !== expected)
+          throw new Error(`${rows} x ${width} from ${start}, backward ${backward}, ${threads} threads`);
+        calls += backward ? 2 : 1;
+      }
+    }
+  });
+
+  test("in the functions, without statistics, and where a parameter requires no gradient", async () => {
+    const runtime = await threaded(3);
+    const [rows, cols] = [200, 300];
+    const [a, b] = [runtime, Runtime.default].map((runtime) => {
+      const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+      const dy = new Tensor([rows, cols], numbers.subarray(9, 9 + rows * cols), { runtime });
+      const { y, mean, rstd } = layerNormWithStats(x, cols);
+      const { dx, dweight, dbias } = layerNormBackward(dy, x, mean, rstd);
+      const ln = new LayerNorm(cols, { runtime, bias: false });
+      ln.weight!.requiresGrad = false;
+      ln.forward(x);
+      const own = ln.backward(dy, { out: dy });
+      const inPlace = ln.eval().forward(x, { out: x });
+      return [y, mean, rstd, dx, dweight, dbias, own, inPlace].map(({ data }) => bits(data));
+    });
+    expect(a).toEqual(b);
+  });
+});
+
+describe("forwardAsync and backwardAsync", () => {
+  for (const threads of [1, 2, 4]) {
+    test(`give the same, on tensors and arrays, large and small, with ${threads} threads`, async () => {
+      for (const runtime of [await threaded(threads), Runtime.default]) {
+        for (const [rows, cols] of [
+          [3, 5],
+          [200, 300],
+          [64, 1000],
+        ] as const) {
+          const values = numbers.slice(0, rows * cols);
+          const seed = numbers.slice(9, 9 + rows * cols);
+          const blocking = new LayerNorm(cols);
+          const ln = new LayerNorm(cols, { runtime });
+          const out = new Float32Array(rows * cols);
+          expect(await ln.forwardAsync(values, { out })).toBe(out);
+          expect(bits(out)).toBe(bits(blocking.forward(values)));
+          expect(bits(await ln.backwardAsync(seed))).toBe(bits(blocking.backward(seed)));
+          expect(bits(ln.weight!.grad)).toBe(bits(blocking.weight!.grad));
+          const x = new Tensor([rows, cols], values, { runtime });
+          const y = new Tensor([rows, cols], undefined, { runtime });
+          expect(await ln.forwardAsync(x, { out: y })).toBe(y);
+          expect(bits(y.data)).toBe(bits(out));
+          const dx = await ln.backwardAsync(new Tensor([rows, cols], seed, { runtime }));
+          expect(bits(dx.data)).toBe(bits(blocking.backward(seed)));
+          expect(bits(ln.weight!.grad)).toBe(bits(blocking.weight!.grad));
+        }
+      }
+    });
+  }
+
+  test("may be many at once, with calls that block in between", async () => {
+    const runtime = await threaded(3);
+    const [rows, cols] = [150, 300];
+    const inputs = Array.from({ length: 12 }, (_, i) => numbers.slice(i, i + rows * cols));
+    const single = new LayerNorm(cols);
+    const ln = new LayerNorm(cols, { runtime });
+    const got: Promise<Float32Array>[] = [];
+    for (const [i, x] of inputs.entries()) {
+      got.push(i % 4 === 2 ? Promise.resolve(ln.forward(x)) : ln.forwardAsync(x));
+      if (i % 4 === 3) got.push(ln.backwardAsync(x));
+    }
+    const expected = inputs.flatMap((x, i) => [single.forward(x), ...(i % 4 === 3 ? [single.backward(x)] : [])]);
+    expect((await Promise.all(got)).map(bits)).toEqual(expected.map(bits));
+    expect(bits(ln.weight!.grad)).toBe(bits(single.weight!.grad));
+  });
+
+  test("may be chained: each call waits for those before it", async () => {
+    const runtime = await threaded(2);
+    const [rows, cols] = [200, 300];
+    const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+    const one = new LayerNorm(cols, { runtime }).eval();
+    const two = new LayerNorm(cols, { runtime }).eval();
+    two.weight!.data.fill(3);
+    one.forwardAsync(x, { out: x });
+    const row = new Tensor([1, cols], undefined, { runtime, pointer: x.pointer });
+    const small = two.forwardAsync(row, { out: row });
+    await small;
+    const single = new LayerNorm(cols).eval();
+    const first = single.forward(numbers.slice(0, cols));
+    single.weight!.data.fill(3);
+    expect(bits(row.data)).toBe(bits(single.forward(first)));
+  });
+
+  test("keep what is disposed meanwhile until they are done", async () => {
+    const runtime = await threaded(2);
+    const [rows, cols] = [300, 300];
+    const ln = new LayerNorm(cols, { runtime });
+    const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+    const expected = bits(new LayerNorm(cols).forward(numbers.slice(0, rows * cols)));
+    for (let i = 0; i < 20; i++) {
+      const promise = ln.forwardAsync(x);
+      const dropped = ln.forwardAsync(x);
+      const other = new Tensor([rows, cols], undefined, { runtime });
+      other.dispose();
+      const again = new Tensor([rows, cols], undefined, { runtime });
+      const y = await promise;
+      expect(bits(y.data)).toBe(expected);
+      y.dispose();
+      (await dropped).dispose();
+      expect(again.data.every((value) => value === 0)).toBe(true);
+      again.dispose();
+    }
+  });
+
+  test("reject with what would have been thrown", async () => {
+    const ln = new LayerNorm(4, { runtime: await threaded(2) });
+    await expect(ln.forwardAsync(new Float32Array(5))).rejects.toThrow(
+      "LayerNorm.forwardAsync: x has 5 elements, expected a multiple of 4",
+    );
+    await expect(ln.backwardAsync(new Float32Array(4))).rejects.toThrow(
+      "LayerNorm.backwardAsync: there was no forward in training mode before it",
+    );
+  });
+});
+
+describe("memory", () => {
+  test("is shared: data are views of it, and stay right when it grows", async () => {
+    const runtime = await createThreadedRuntime({ threads: 2 });
+    const x = new Tensor([3], [1, 2, 3], { runtime });
+    const before = x.data;
+    expect(before.buffer).toBeInstanceOf(SharedArrayBuffer);
+    using big = new Tensor([1 << 20], undefined, { runtime });
+    expect(big.size).toBe(1 << 20);
+    x.data[0] = 7;
+    expect([...before]).toEqual([7, 2, 3]);
+    await runtime.close();
+  });
+
+  test("of a tensor is reached from another worker by its handle", async () => {
+    const runtime = await threaded(2);
+    const x = new Tensor([2, 3], [1, 2, 3, 4, 5, 6], { runtime });
+    const { worker, answer } = reader();
+    worker.postMessage(x.handle);
+    const { shape, refusal } = await answer;
+    expect(shape).toEqual([2, 3]);
+    expect(refusal).toBe(
+      "Runtime: that of another thread; here its tensors can be read and written, and no others made",
+    );
+    expect([...x.data]).toEqual([2, 3, 4, 5, 6, 7]);
+    worker.terminate();
+  });
+
+  test("of a handle is the same tensor's in the same thread", async () => {
+    const runtime = await threaded(2);
+    const x = new Tensor([2, 3], [1, 2, 3, 4, 5, 6], { runtime });
+    const same = Tensor.from(x.handle);
+    expect(same.runtime).toBe(runtime);
+    expect(same.pointer).toBe(x.pointer);
+    same.dispose();
+    expect(x.data[5]).toBe(6);
+  });
+
+  test("that isn't shared has no handles, and what is no handle no tensor", () => {
+    expect(() => new Tensor([1]).handle).toThrow(
+      "Tensor: handle of a memory that isn't shared; take a runtime of createThreadedRuntime",
+    );
+    for (const handle of [null, undefined, {}, new Tensor([1])]) {
+      expect(() => Tensor.from(handle as never)).toThrow("expected the handle of a Tensor");
+    }
+  });
+
+  test("of one runtime is refused by a module of another", async () => {
+    const [a, b] = [await threaded(2), await threaded(3)];
+    const x = new Tensor([1, 4], undefined, { runtime: a });
+    expect(() => new LayerNorm(4, { runtime: b }).forward(x)).toThrow("x belongs to another runtime");
+    expect(() => new LayerNorm(4).forward(x)).toThrow("x belongs to another runtime");
+    expect(() => new LayerNorm(4, { runtime: a }).forward(new Tensor([1, 4]))).toThrow("x belongs to another runtime");
+  });
+});
+
+describe("createThreadedRuntime", () => {
+  test("takes as many threads as the machine runs at a time", async () => {
+    const runtime = await createThreadedRuntime();
+    expect(runtime.threads).toBeGreaterThanOrEqual(1);
+    await runtime.close();
+  });
+
+  test("refuses options that don't fit", async () => {
+    for (const [options, message] of [
+      [{ threads: 0 }, "createThreadedRuntime: threads is 0, expected an integer from 1 to 256"],
+      [{ threads: 1.5 }, "createThreadedRuntime: threads is 1.5, expected an integer from 1 to 256"],
+      [{ threads: 257 }, "createThreadedRuntime: threads is 257, expected an integer from 1 to 256"],
+      [{ threads: "2" }, 'createThreadedRuntime: threads is "2", expected a number'],
+      [{ fallback: "none" }, 'createThreadedRuntime: fallback is "none", expected "single"'],
+      [{ thread: 2 }, 'createThreadedRuntime: "thread" is not an option, expected threads, fallback'],
+      [null, "createThreadedRuntime: options is null, expected an object"],
+    ] as const) {
+      await expect(createThreadedRuntime(options as never)).rejects.toThrow(message);
+    }
+  });
+
+  test("says which headers a page needs that isn't isolated, or gives a runtime of one thread if asked to", async () => {
+    const was = Object.getOwnPropertyDescriptor(globalThis, "crossOriginIsolated");
+    Object.defineProperty(globalThis, "crossOriginIsolated", { value: false, configurable: true });
+    try {
+      const refusal = createThreadedRuntime({ threads: 2 });
+      await expect(refusal).rejects.toThrow('"Cross-Origin-Opener-Policy: same-origin"');
+      await expect(refusal).rejects.toThrow('"Cross-Origin-Embedder-Policy: require-corp"');
+      const single = await createThreadedRuntime({ threads: 2, fallback: "single" });
+      expect(single.threads).toBe(1);
+      expect(passes(single, 100, 400)).toEqual(passes(Runtime.default, 100, 400));
+      expect(single.memory.buffer).toBeInstanceOf(ArrayBuffer);
+      await single.close();
+      expect(() => new Tensor([1], undefined, { runtime: single })).toThrow("used after it was closed");
+    } finally {
+      delete (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated;
+      if (was) Object.defineProperty(globalThis, "crossOriginIsolated", was);
+    }
+  });
+});
+
+describe("close", () => {
+  test("makes any later use an error, and leaves tensors to be read", async () => {
+    for (const threads of [1, 2]) {
+      const runtime = await createThreadedRuntime({ threads });
+      const ln = new LayerNorm(2, { runtime });
+      const x = new Tensor([1, 2], [1, 2], { runtime });
+      await runtime.close();
+      await runtime.close();
+      const message = "ThreadedRuntime: used after it was closed";
+      expect(() => ln.forward(x)).toThrow(message);
+      await expect(ln.forwardAsync(x)).rejects.toThrow(message);
+      expect(() => new Tensor([1], undefined, { runtime })).toThrow(message);
+      expect([...x.data]).toEqual([1, 2]);
+      x.dispose();
+      ln.dispose();
+    }
+  });
+
+  test("comes after the calls under way", async () => {
+    const runtime = await createThreadedRuntime({ threads: 3 });
+    const ln = new LayerNorm(300, { runtime });
+    const x = numbers.slice(0, 300 * 300);
+    const results = [ln.forwardAsync(x), ln.forwardAsync(x)];
+    await runtime.close();
+    const expected = bits(new LayerNorm(300).forward(x));
+    expect((await Promise.all(results)).map(bits)).toEqual([expected, expected]);
+  });
+});
+
+describe("a thread that is terminated", () => {
+  test("in the middle of work makes that call and later ones fail; none hangs", async () => {
+    for (const blocking of [true, false]) {
+      const { result: runtime, workers } = await catchingWorkers(() => createThreadedRuntime({ threads: 2 }));
+      expect(workers.length).toBe(1);
+      // Two chunks, each of which takes long enough to be in the middle of it.
+      const ln = new LayerNorm(1 << 23, { runtime, elementwiseAffine: false }).eval();
+      const x = new Tensor([2, 1 << 23], undefined, { runtime });
+      x.data.fill(1e30).fill(-1e30, 0, 1 << 22); // of which the squares overflow: the slow way
+      const under = ln.forwardAsync(x);
+      const failed = expect(under).rejects.toThrow("the runtime is broken");
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      const ended = workers[0]!.terminate();
+      if (blocking) expect(() => ln.forward(x)).toThrow("the runtime is broken");
+      await failed;
+      await ended;
+      expect(() => ln.forward(x)).toThrow("the runtime is broken");
+      await expect(ln.forwardAsync(x)).rejects.toThrow("the runtime is broken");
+      await runtime.close();
+    }
+  });
+});
+
+interface AnyWorker {
+  postMessage(message: unknown): void;
+  terminate(): unknown;
+}
+
+type WorkerClass = { new (url: URL, options?: { type: "module" }): AnyWorker; prototype: AnyWorker };
+
+function workerClass(): WorkerClass {
+  const { Worker } = globalThis as { Worker?: WorkerClass };
+  return Worker ?? (process.getBuiltinModule("node:worker_threads").Worker as unknown as WorkerClass);
+}
+
+/** What `make` gives, and the workers that it posted to. */
+async function catchingWorkers<T>(make: () => Promise<T>): Promise<{ result: T; workers: AnyWorker[] }> {
+  const { prototype } = workerClass();
+  const workers: AnyWorker[] = [];
+  const original = prototype.postMessage;
+  prototype.postMessage = function (this: AnyWorker, message) {
+    workers.push(this);
+    original.call(this, message);
+  };
+  try {
+    return { result: await make(), workers };
+  } finally {
+    prototype.postMessage = original;
+  }
+}
+
+/** test/threads-reader.mjs, running, and its first answer. */
+function reader() {
+  const worker = new (workerClass())(new URL("./threads-reader.mjs", import.meta.url), { type: "module" });
+  const answer = new Promise<{ shape: number[]; refusal: string }>((resolve, reject) => {
+    const target = worker as unknown as EventTarget & { on?: (name: string, listen: (value: never) => void) => void };
+    if (target.on) {
+      target.on("message", resolve);
+      target.on("error", reject);
+    } else {
+      target.addEventListener("message", (event) => resolve((event as MessageEvent).data));
+      target.addEventListener("error", (event) => reject(new Error((event as ErrorEvent).message)));
+    }
+  });
+  return { worker, answer };
+}
