@@ -134,7 +134,7 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
   return entries.map(({ contender, entry, times }) => {
     const sorted = (entry.times?.() ?? times).sort((a, b) => a - b);
     const at = (rank: number) => sorted[Math.round(rank * (sorted.length - 1))]!;
-    const tensors = contender.name === "read" ? 1 : contender.name === "copy" || pass === "forward" ? 2 : 3;
+    const tensors = contender.name === "read" ? 1 : contender.name.startsWith("copy") || pass === "forward" ? 2 : 3;
     const gigabytes = (tensors * size * 4) / at(0) / 1e6;
     return {
       rows,

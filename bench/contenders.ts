@@ -2,10 +2,14 @@
 // its users would, on one thread.
 
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
+import { createThreadedRuntime } from "../dist/threads.node.js";
 import { compileC, Native } from "./native.js";
 import { layerNormModel } from "./onnx-model.js";
 import { load, loadTf, type Ort, pytorchCommand, type Tf } from "./rivals.js";
@@ -47,8 +51,7 @@ export interface Contender {
 }
 
 /** What our kernels compute on: all of a problem in one memory. */
-function place({ rows, cols, x, dy, weight, bias }: Problem) {
-  const runtime = Runtime.create();
+function place({ rows, cols, x, dy, weight, bias }: Problem, runtime = Runtime.create()) {
   const { kernels, memory } = runtime;
   const tensor = (shape: number[], data?: Float32Array) => new Tensor(shape, data, { runtime });
   const shape = [rows, cols];
@@ -92,12 +95,12 @@ function kernel(pass: Pass): Contender {
 type Six = [number, number, number, number, number, number];
 
 /** bench/limits, compiled. */
-const limits = (): WebAssembly.Module => {
+const limits = (shared: string[] = []): WebAssembly.Module => {
   const root = fileURLToPath(new URL("..", import.meta.url));
   const asc = join(root, "node_modules/assemblyscript/bin/asc.js");
   const [source, binary] = ["bench/limits/index.ts", "build/bench/limits.wasm"];
   const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "0"];
-  const args = [source, "-o", binary, "-O3", "--runtime", "stub", "--enable", "simd", ...memory];
+  const args = [source, "-o", binary, "-O3", "--runtime", "stub", "--enable", "simd", ...memory, ...shared];
   execFileSync(process.execPath, [asc, ...args], { cwd: root });
   return new WebAssembly.Module(readFileSync(join(root, binary)));
 };
@@ -137,19 +140,53 @@ const straight: Contender = {
   },
 };
 
-function moduleOnTensors(pass: Pass): Contender {
+/** @param threads 0: an ordinary runtime */
+function moduleOnTensors(pass: Pass, threads = 0): Contender {
   return {
-    name: "module, Tensor with out",
+    name: `module, Tensor with out${threads > 0 ? `, ${threads} threads` : ""}`,
     pass,
-    prepare(problem) {
-      const { runtime, x, dy, y, dx } = place(problem);
+    async prepare(problem) {
+      const threaded = threads > 0 ? await createThreadedRuntime({ threads }) : undefined;
+      const { runtime, x, dy, y, dx } = place(problem, threaded);
       const ln = make(problem, runtime);
+      const end = () => threaded?.close();
       if (pass === "forward") {
         ln.eval();
-        return { call: repeat(() => ln.forward(x, { out: y })), result: () => y.data };
+        return { call: repeat(() => ln.forward(x, { out: y })), result: () => y.data, end };
       }
       ln.forward(x, { out: y });
-      return { call: repeat(() => ln.backward(dy, { out: dx })), result: () => dx.data };
+      return { call: repeat(() => ln.backward(dy, { out: dx })), result: () => dx.data, end };
+    },
+  };
+}
+
+/** x copied to y by two threads, each its half: what a second one adds to the memory's speed. */
+function copyOnThreads(pass: Pass): Contender {
+  return {
+    name: "copy, 2 threads",
+    pass,
+    async prepare({ rows, cols, x }) {
+      const bytes = Math.ceil((rows * cols) / 32) * 128; // each half a multiple of 64
+      const [from, to] = [1024, 1024 + bytes];
+      const pages = Math.ceil((to + bytes) / 65536);
+      const memory = new WebAssembly.Memory({ initial: pages, maximum: 65536, shared: true });
+      new Float32Array(memory.buffer, from, x.length).set(x);
+      const module = limits(["--sharedMemory", "--maximumMemory", "65536", "--enable", "threads"]);
+      const half = bytes / 2;
+      const copyHalf = (start: number) => [to + start, from + start, half];
+      const workerData = { module, memory, job: copyHalf(half) };
+      const worker = new Worker(new URL("copier.mjs", import.meta.url), { workerData });
+      await once(worker, "message");
+      const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+      const copy = exports.copy as (...args: number[]) => void;
+      const words = new Int32Array(memory.buffer, 0, 2);
+      const call = () => {
+        Atomics.add(words, 0, 1);
+        Atomics.notify(words, 0);
+        copy(...copyHalf(0));
+        while (Atomics.load(words, 1) !== Atomics.load(words, 0));
+      };
+      return { call: repeat(call), result: () => null, end: () => worker.terminate() };
     },
   };
 }
@@ -397,6 +434,9 @@ function native(name: string, start: () => Native, version?: () => string): Cont
   }));
 }
 
+/** One thread of a runtime of several, two, and all there are. */
+const THREADS = [...new Set([1, 2, availableParallelism()])];
+
 const NODE_OPTIONS = { intraOpNumThreads: 1, interOpNumThreads: 1 };
 const WEB_OPTIONS = { executionProviders: ["wasm"] };
 
@@ -404,8 +444,10 @@ export const CONTENDERS: Contender[] = [
   ...(["forward", "backward"] as const).flatMap((pass) => [
     kernel(pass),
     moduleOnTensors(pass),
+    ...THREADS.map((threads) => moduleOnTensors(pass, threads)),
     moduleOnArrays(pass),
     limit("copy", pass),
+    copyOnThreads(pass),
     limit("read", pass),
     javaScript(pass),
   ]),

@@ -48,6 +48,7 @@ writeFileSync(
   join(root, "dist/module.d.ts"),
   "/** A WebAssembly.Module, where the host or bundler gives one. */\ndeclare const module: object;\nexport default module;\n",
 );
+writeFileSync(join(root, "dist/worker.d.ts"), "export {};\n");
 
 /** What an entry has in place of some of its imports: another file, or an import that stays. */
 const instead = (filter, resolved) => ({

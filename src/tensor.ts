@@ -93,11 +93,7 @@ export class Tensor {
    * @throws TypeError, RangeError for what is no handle
    */
   static from(handle: TensorHandle): Tensor {
-    const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
-    if (!(memory instanceof WebAssembly.Memory)) {
-      throw new TypeError(`Tensor.from: handle is ${describe(handle)}, expected the handle of a Tensor`);
-    }
-    return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
+    return tensorOf(handle);
   }
 
   get runtime(): Runtime {
@@ -151,6 +147,15 @@ export class Tensor {
   [dispose](): void {
     this.dispose();
   }
+}
+
+// Not in the class: esbuild renames a class that names itself, and errors tell the name.
+function tensorOf(handle: TensorHandle): Tensor {
+  const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
+  if (!(memory instanceof WebAssembly.Memory)) {
+    throw new TypeError(`Tensor.from: handle is ${describe(handle)}, expected the handle of a Tensor`);
+  }
+  return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
 }
 
 /** A tensor that is learned: it has a gradient beside it. */

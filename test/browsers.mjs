@@ -37,6 +37,12 @@ export const BROWSERS = {
   },
 };
 
+/** The headers of a page that may share memory with threads. */
+export const ISOLATED = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+};
+
 const TYPES = {
   ".html": "text/html",
   ".js": "text/javascript",
@@ -90,7 +96,7 @@ export async function openPage(browser, folder, { page = "/", html, headers = {}
         const url = new URL(page, own);
         url.searchParams.set("report", `${own}/report`);
         const [command, ...args] = BROWSERS[browser].command(profile);
-        const env = { ...process.env, WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS: "1" };
+        const env = { ...process.env, WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS: "1", JSC_useSharedArrayBuffer: "1" };
         child = spawn(command, [...args, url.href], { stdio: "ignore", detached: true, env });
         child.on("error", reject);
         child.on("exit", (code) => code && reject(new Error(`${command} ended with ${code}`)));

@@ -359,26 +359,43 @@ describe("close", () => {
 });
 
 describe("a thread that is terminated", () => {
-  test("in the middle of work makes that call and later ones fail; none hangs", async () => {
+  test("in the middle of work makes the call fail, or is done first; nothing hangs", async () => {
     for (const blocking of [true, false]) {
       const { result: runtime, workers } = await catchingWorkers(() => createThreadedRuntime({ threads: 2 }));
       expect(workers.length).toBe(1);
-      // Two chunks, each of which takes long enough to be in the middle of it.
-      const ln = new LayerNorm(1 << 23, { runtime, elementwiseAffine: false }).eval();
-      const x = new Tensor([2, 1 << 23], undefined, { runtime });
-      x.data.fill(1e30).fill(-1e30, 0, 1 << 22); // of which the squares overflow: the slow way
-      const under = ln.forwardAsync(x);
-      const failed = expect(under).rejects.toThrow("the runtime is broken");
+      // Two chunks, each of which takes so long that the thread is in the middle of one.
+      const cols = 1 << 23;
+      const ln = new LayerNorm(cols, { runtime, elementwiseAffine: false }).eval();
+      const x = new Tensor([2, cols], undefined, { runtime });
+      for (const half of [x.data.subarray(0, cols), x.data.subarray(cols)]) {
+        half.fill(1e30).fill(-1e30, cols / 2); // whose squares overflow: the slow way, to ones and minus ones
+      }
+      const under = outcome(ln.forwardAsync(x));
       await new Promise((resolve) => setTimeout(resolve, 5));
       const ended = workers[0]!.terminate();
-      if (blocking) expect(() => ln.forward(x)).toThrow("the runtime is broken");
-      await failed;
+      const then = blocking ? await outcome(async () => ln.forward(x)) : "";
+      const first = await under;
       await ended;
-      expect(() => ln.forward(x)).toThrow("the runtime is broken");
-      await expect(ln.forwardAsync(x)).rejects.toThrow("the runtime is broken");
+      const later = [await outcome(async () => ln.forward(x)), await outcome(ln.forwardAsync(x))];
+      for (const result of [then, first, ...later]) expect(["", "right", "broken"]).toContain(result);
+      if ("crossOriginIsolated" in globalThis) {
+        // A page's worker may finish what takes less than seconds, and nothing is said of its end: it is missed when work is left to it.
+        await new Promise((resolve) => setTimeout(resolve, 3000));
+        expect(await outcome(ln.forwardAsync(x))).toBe("broken");
+      } else expect([first, ...later]).toEqual(["broken", "broken", "broken"]);
       await runtime.close();
     }
   });
+
+  /** What became of a call. */
+  async function outcome(call: Promise<Tensor> | (() => Promise<Tensor>)): Promise<string> {
+    try {
+      const { data } = await (typeof call === "function" ? call() : call);
+      return data.every((value, i) => value === (i % (1 << 23) < 1 << 22 ? 1 : -1)) ? "right" : "wrong";
+    } catch (error) {
+      return /the runtime is broken/.test((error as Error).message) ? "broken" : String(error);
+    }
+  }
 });
 
 interface AnyWorker {
@@ -388,30 +405,37 @@ interface AnyWorker {
 
 type WorkerClass = { new (url: URL, options?: { type: "module" }): AnyWorker; prototype: AnyWorker };
 
-function workerClass(): WorkerClass {
-  const { Worker } = globalThis as { Worker?: WorkerClass };
-  return Worker ?? (process.getBuiltinModule("node:worker_threads").Worker as unknown as WorkerClass);
+/** Those there are: `Worker`, Node's, or both. */
+function workerClasses(): WorkerClass[] {
+  const { Worker, process } = globalThis as { Worker?: WorkerClass; process?: NodeJS.Process };
+  const own = process?.getBuiltinModule?.("node:worker_threads").Worker as unknown as WorkerClass | undefined;
+  return [Worker, own].filter((found) => found !== undefined);
 }
 
 /** What `make` gives, and the workers that it posted to. */
 async function catchingWorkers<T>(make: () => Promise<T>): Promise<{ result: T; workers: AnyWorker[] }> {
-  const { prototype } = workerClass();
   const workers: AnyWorker[] = [];
-  const original = prototype.postMessage;
-  prototype.postMessage = function (this: AnyWorker, message) {
-    workers.push(this);
-    original.call(this, message);
-  };
+  const restore = workerClasses().map(({ prototype }) => {
+    const original = prototype.postMessage;
+    prototype.postMessage = function (this: AnyWorker, message) {
+      workers.push(this);
+      original.call(this, message);
+    };
+    return () => {
+      prototype.postMessage = original;
+    };
+  });
   try {
     return { result: await make(), workers };
   } finally {
-    prototype.postMessage = original;
+    for (const put of restore) put();
   }
 }
 
 /** test/threads-reader.mjs, running, and its first answer. */
 function reader() {
-  const worker = new (workerClass())(new URL("./threads-reader.mjs", import.meta.url), { type: "module" });
+  const [Worker] = workerClasses() as [WorkerClass];
+  const worker = new Worker(new URL("./threads-reader.mjs", import.meta.url), { type: "module" });
   const answer = new Promise<{ shape: number[]; refusal: string }>((resolve, reject) => {
     const target = worker as unknown as EventTarget & { on?: (name: string, listen: (value: never) => void) => void };
     if (target.on) {

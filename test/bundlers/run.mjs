@@ -11,7 +11,7 @@ import { build as esbuild, version as esbuildVersion } from "esbuild";
 import { rollup, VERSION as rollupVersion } from "rollup";
 import { createServer, build as vite, version as viteVersion } from "vite";
 import webpack from "webpack";
-import { openPage } from "../browsers.mjs";
+import { ISOLATED, openPage } from "../browsers.mjs";
 import { runCases } from "../cases.mjs";
 import { install, root } from "../packed.mjs";
 import { serveWorker } from "../workerd.mjs";
@@ -27,16 +27,22 @@ const EXPECTED = {
   bytes: 65536,
 };
 
+const THREADS = { threads: 2, shared: true, right: true, refusal: "" };
+const SINGLE = { threads: 1, shared: false, right: true };
+
 /** A folder of its own for an app, which finds the package above it. */
-function folder(name) {
+function folder(name, app = "app.js") {
   const path = join(out, name);
   mkdirSync(path, { recursive: true });
-  copyFileSync(join(here, "app.js"), join(path, "app.js"));
+  copyFileSync(join(here, app), join(path, "app.js"));
   writeFileSync(join(path, "index.html"), HTML);
   return path;
 }
 
 const inPage = async (path, options) => deepStrictEqual(await openPage("chromium", path, options), EXPECTED);
+
+const threadsInPage = async (path, options) =>
+  deepStrictEqual(await openPage("chromium", path, { headers: ISOLATED, ...options }), THREADS);
 
 const WORKER = `import { compute } from "./app.js";
 export default { fetch: () => Response.json(compute()) };
@@ -64,20 +70,29 @@ async function bundleWorker(path, source, conditions) {
   return [outdir, ["worker.js", "layernorm.wasm", "heap.wasm"]];
 }
 
-async function inViteDev(name, optimizeDeps) {
-  const path = folder(name);
-  const server = await createServer({ root: path, logLevel: "error", optimizeDeps, server: { host: "127.0.0.1" } });
+async function inViteDev(name, optimizeDeps, app, inPageOf = inPage) {
+  const path = folder(name, app);
+  const served = { host: "127.0.0.1", headers: ISOLATED };
+  const server = await createServer({ root: path, logLevel: "error", optimizeDeps, server: served });
   await server.listen(0);
-  await inPage(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
+  await inPageOf(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
 }
 
 function pageOf(dist) {
-  for (const name of ["index.js", "index.js.map"])
+  for (const name of ["index.js", "threads.js", "worker.js"])
     copyFileSync(join(out, "node_modules/layernorm-wasm/dist", name), join(dist, name));
   cpSync(join(out, "node_modules/@assemblyscript/loader"), join(dist, "loader"), { recursive: true });
   return (script) => `<!doctype html><meta charset="utf-8">
-<script type="importmap">{ "imports": { "layernorm-wasm": "/index.js", "@assemblyscript/loader": "/loader/index.js" } }</script>
+<script type="importmap">{ "imports": { "layernorm-wasm": "/index.js", "layernorm-wasm/threads": "/threads.js", "@assemblyscript/loader": "/loader/index.js" } }</script>
 ${script}`;
+}
+
+/** The header that allows scripts of the server, the import map of a page and `more`; the map is inline, so it goes by its hash. */
+async function policy(html, more) {
+  const map = html.match(/<script type="importmap">(.*?)<\/script>/s)[1];
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(map));
+  const hash = `'sha256-${Buffer.from(digest).toString("base64")}'`;
+  return { "content-security-policy": `default-src 'none'; connect-src 'self'; script-src 'self' ${hash} ${more}` };
 }
 
 const CASES = {
@@ -211,22 +226,70 @@ export default {
       deepStrictEqual(after, [-1, 1]);
     });
   },
+  async [`threads, Vite ${viteVersion}, build`]() {
+    const path = folder("threads-vite", "app-threads.js");
+    await vite({ root: path, logLevel: "error" });
+    await threadsInPage(join(path, "dist"));
+  },
+  [`threads, Vite ${viteVersion}, dev`]: () =>
+    inViteDev("threads-vite-dev", undefined, "app-threads.js", threadsInPage),
+  [`threads, Vite ${viteVersion}, dev, not prebundled`]: () =>
+    inViteDev("threads-vite-excluded", { exclude: ["layernorm-wasm"] }, "app-threads.js", threadsInPage),
+  async [`threads, webpack ${webpack.version}`]() {
+    const path = folder("threads-webpack", "app-threads.js");
+    const dist = join(path, "dist");
+    const output = { path: dist, filename: "app.js" };
+    const stats = await promisify(webpack)({ mode: "production", context: path, entry: "./app.js", output });
+    ok(!stats.hasErrors() && !stats.hasWarnings(), stats.toString());
+    await threadsInPage(dist, { html: HTML });
+  },
+  async [`threads, Rollup ${rollupVersion}, the worker as an input`]() {
+    const path = folder("threads-rollup", "app-threads.js");
+    const input = { app: join(path, "app.js"), worker: "layernorm-wasm/worker.js" };
+    const bundle = await rollup({ input, plugins: [nodeResolve({ rootDir: path })] });
+    await bundle.write({ dir: join(path, "dist"), format: "es" });
+    await threadsInPage(join(path, "dist"), { html: HTML });
+  },
+  async [`threads, esbuild ${esbuildVersion}, the worker as an entry point`]() {
+    const path = folder("threads-esbuild", "app-threads.js");
+    const entryPoints = { app: join(path, "app.js"), worker: "layernorm-wasm/worker.js" };
+    const outdir = join(path, "dist");
+    await esbuild({ entryPoints, absWorkingDir: path, bundle: true, format: "esm", outdir, logLevel: "error" });
+    await threadsInPage(outdir, { html: HTML });
+  },
+  async "threads, a page without a bundler, under a strict CSP"() {
+    const path = folder("threads-page", "app-threads.js");
+    const html = pageOf(path)('<script type="module" src="/app.js"></script>');
+    const headers = { ...ISOLATED, ...(await policy(html, "'wasm-unsafe-eval'")) };
+    await threadsInPage(path, { page: "/page.html", html, headers });
+  },
+  async "threads, a page that isn't isolated: the error names the headers, and one thread is given"() {
+    const path = folder("threads-not-isolated", "app-threads.js");
+    const html = pageOf(path)('<script type="module" src="/app.js"></script>');
+    const { refusal, ...report } = await openPage("chromium", path, { page: "/page.html", html });
+    deepStrictEqual(report, SINGLE);
+    match(refusal, /"Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"/);
+  },
+  async "threads, in workerd: the error says that there are none, and one thread is given"() {
+    const source = `import { compute } from "./app.js";
+export default { fetch: async () => Response.json(await compute()) };
+`;
+    const bundled = await bundleWorker(folder("threads-workerd", "app-threads.js"), source, ["workerd"]);
+    await serveWorker(...bundled, async (address) => {
+      const { refusal, ...report } = await (await fetch(address)).json();
+      deepStrictEqual(report, SINGLE);
+      match(refusal, /this host has no Worker/);
+    });
+  },
   async "a page without a bundler"() {
     const path = folder("page");
     await inPage(path, { page: "/page.html", html: pageOf(path)('<script type="module" src="/app.js"></script>') });
   },
   async "a page under a strict CSP"() {
     const path = folder("csp");
-    // The import map is inline, so it goes by its hash.
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
-    const map = html.match(/<script type="importmap">(.*?)<\/script>/s)[1];
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(map));
-    const hash = `'sha256-${Buffer.from(digest).toString("base64")}'`;
-    const policy = (more) => ({
-      "content-security-policy": `default-src 'none'; connect-src 'self'; script-src 'self' ${hash} ${more}`,
-    });
-    await inPage(path, { page: "/page.html", html, headers: policy("'wasm-unsafe-eval'") });
-    const { error } = await openPage("chromium", path, { page: "/page.html", html, headers: policy("") });
+    await inPage(path, { page: "/page.html", html, headers: await policy(html, "'wasm-unsafe-eval'") });
+    const { error } = await openPage("chromium", path, { page: "/page.html", html, headers: await policy(html, "") });
     match(error, /may not be compiled here: a page has to allow 'wasm-unsafe-eval'/);
   },
   async "require() in Node"() {

@@ -4,10 +4,10 @@
 //   npm run test:engines [-- node24 workerd chromium ...]
 
 import { execFileSync, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { copyFileSync, existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { build } from "esbuild";
-import { BROWSERS, openPage } from "../browsers.mjs";
+import { BROWSERS, ISOLATED, openPage } from "../browsers.mjs";
 import { install, root } from "../packed.mjs";
 import { serveWorker, WORKERD } from "../workerd.mjs";
 
@@ -23,12 +23,14 @@ function bundle(entry, options) {
   return bundles.get(entry);
 }
 
-async function makeBundle(entry, { conditions = [], packageIsExternal = false, wasm = "binary" } = {}) {
+async function makeBundle(entry, { conditions = [], packageIsExternal = false, wasm = "binary", define = {} } = {}) {
   const outfile = join(out, entry, "suite.mjs");
   const standIns = { vitest: "vitest", "node:fs": "files", "./builds.js": "builds" };
   await build({
-    entryPoints: [join(here, `${entry}.ts`)],
-    outfile,
+    // the suite, and the worker that threads.test.ts starts
+    entryPoints: { suite: join(here, `${entry}.ts`), "threads-reader": join(root, "test/threads-reader.mjs") },
+    outdir: dirname(outfile),
+    outExtension: { ".js": ".mjs" },
     bundle: true,
     format: "esm",
     platform: "neutral",
@@ -37,7 +39,7 @@ async function makeBundle(entry, { conditions = [], packageIsExternal = false, w
     target: "es2022",
     loader: { ".safetensors": "binary", ".wasm": wasm },
     assetNames: "[name]",
-    define: { "import.meta.url": '"file:///suite"' },
+    define,
     logLevel: "error",
     plugins: [
       {
@@ -49,7 +51,7 @@ async function makeBundle(entry, { conditions = [], packageIsExternal = false, w
           onResolve({ filter: /^layernorm-wasm|\/src\/index\.js$/ }, ({ path, kind, pluginData }) => {
             if (pluginData === "resolving") return undefined;
             const name = path.startsWith("layernorm-wasm") ? path : "layernorm-wasm";
-            if (packageIsExternal && name === "layernorm-wasm") return { path: name, external: true };
+            if (packageIsExternal && !name.endsWith(".wasm")) return { path: name, external: true };
             return resolve(name, { kind, resolveDir: out, pluginData: "resolving" });
           });
         },
@@ -88,15 +90,17 @@ async function runHost(command, args) {
 async function runPage(browser, without) {
   await bundle("page");
   const html = '<!doctype html><meta charset="utf-8"><script type="module" src="/suite.mjs"></script>';
+  copyFileSync(join(out, "node_modules/layernorm-wasm/dist/worker.js"), join(out, "page/worker.js"));
   return openPage(browser, join(out, "page"), {
     page: `/?${without.map((name) => `without=${name}`).join("&")}`,
     html,
+    headers: ISOLATED,
     timeout: TIMEOUT,
   });
 }
 
 async function runWorkerd() {
-  await bundle("worker", { conditions: ["workerd"], wasm: "copy" });
+  await bundle("worker", { conditions: ["workerd"], wasm: "copy", define: { "import.meta.url": '"file:///suite"' } });
   return serveWorker(join(out, "worker"), ["suite.mjs", "layernorm.wasm", "heap.wasm"], async (address) => {
     const response = await fetch(address, { signal: AbortSignal.timeout(TIMEOUT) });
     if (!response.ok) throw new Error(`workerd answered ${response.status}: ${await response.text()}`);

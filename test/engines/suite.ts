@@ -22,6 +22,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   properties: () => import("../properties.test.js"),
   runtime: () => import("../runtime.test.js"),
   tensor: () => import("../tensor.test.js"),
+  threads: () => import("../threads.test.js"),
 };
 
 export interface Report {
