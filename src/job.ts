@@ -66,8 +66,7 @@ export function work(kernels: SharedKernels, { words, numbers }: Control): void 
   for (let left = Atomics.sub(words, TICKETS, 1); left > 0; left = Atomics.sub(words, TICKETS, 1)) {
     const chunks = Atomics.load(words, CHUNKS);
     try {
-      const [kind = 0, ...rest] = numbers;
-      KINDS[kind]?.(kernels, chunks - left, ...rest);
+      compute(kernels, numbers, chunks - left);
     } catch {
       Atomics.add(words, FAILED, 1);
     }
@@ -75,54 +74,35 @@ export function work(kernels: SharedKernels, { words, numbers }: Control): void 
   }
 }
 
-/** Chunk by chunk what layerNormForward does; pointers and sizes are those of the whole. */
-function forward(
-  kernels: SharedKernels,
-  chunk: number,
-  block: number,
-  y: number,
-  mean: number,
-  rstd: number,
-  x: number,
-  weight: number,
-  bias: number,
-  rows: number,
-  cols: number,
-  eps: number,
-): void {
+/** A chunk of a job. The numbers are read one by one: spread, they would cost more than a chunk may. */
+function compute(kernels: SharedKernels, numbers: Float64Array, chunk: number): void {
+  const at = (index: number) => numbers[index] as number;
+  const block = at(1);
   const start = chunk * block;
-  const at = start * cols * 4;
   const row = start * 4;
-  const count = Math.min(block, rows - start);
-  kernels.layerNormForward(y + at, mean && mean + row, rstd && rstd + row, x + at, weight, bias, count, cols, eps);
-}
-
-/** The same of layerNormBackward, but for the end of it where dweight or dbias is wanted. */
-function backward(
-  kernels: SharedKernels,
-  chunk: number,
-  block: number,
-  dx: number,
-  dweight: number,
-  dbias: number,
-  dy: number,
-  x: number,
-  mean: number,
-  rstd: number,
-  weight: number,
-  rows: number,
-  cols: number,
-  workspace: number,
-): void {
+  if (at(0) === FORWARD) {
+    const [mean, rstd, rows, cols] = [at(3), at(4), at(8), at(9)];
+    kernels.layerNormForward(
+      at(2) + row * cols,
+      mean && mean + row,
+      rstd && rstd + row,
+      at(5) + row * cols,
+      at(6),
+      at(7),
+      Math.min(block, rows - start),
+      cols,
+      at(10),
+    );
+    return;
+  }
+  const [dx, dweight, dbias, dy, x, mean] = [at(2), at(3), at(4), at(5), at(6), at(7)];
+  const [rstd, weight, rows, cols, workspace] = [at(8), at(9), at(10), at(11), at(12)];
   if (dweight || dbias) {
     kernels.layerNormBackwardPart(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, workspace, chunk);
     return;
   }
-  const start = chunk * block;
-  const at = start * cols * 4;
-  const row = start * 4;
+  const offset = row * cols;
   const count = Math.min(block, rows - start);
-  kernels.layerNormBackward(dx && dx + at, 0, 0, dy + at, x + at, mean + row, rstd + row, weight, count, cols, 0);
+  const dxAt = dx && dx + offset;
+  kernels.layerNormBackward(dxAt, 0, 0, dy + offset, x + offset, mean + row, rstd + row, weight, count, cols, 0);
 }
-
-const KINDS: ((kernels: SharedKernels, chunk: number, ...numbers: number[]) => void)[] = [forward, backward];

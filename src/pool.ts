@@ -107,6 +107,16 @@ export class Pool {
     });
   }
 
+  /** How many threads compute, the calling one among them. */
+  get threads(): number {
+    return this.#threads.length + 1;
+  }
+
+  /** Whether some of the threads would see a job at once. */
+  get awake(): boolean {
+    return Atomics.load(this.#control.words, SLEEPERS) < this.#threads.length;
+  }
+
   /** Whether a job is under way. */
   get busy(): boolean {
     return this.#later.length > 0;

@@ -21,11 +21,16 @@ export interface ThreadsOptions {
 
 const WHERE = "createThreadedRuntime";
 const MOST_THREADS = 256;
-const PAGES = [65536, 32768, 16384]; // 4 GiB of addresses, or what the engine has
-/** Elements up to which a call stays on the calling thread: to share them out takes longer than it saves. */
-const SMALL = 32768;
-/** Elements of a chunk, about, where the kernels don't say: 128 KiB, a stream that the hardware still follows. */
-const CHUNK = 32768;
+const PAGES = [65536, 16384, 4096]; // 4 GiB of addresses, or what the engine has
+/**
+ * From how many elements on a call is shared out, each element of backward as one and a half: where threads are awake, as they are for
+ * 0.1 ms after a job, it is faster from here on, and where they must be woken from there.
+ */
+const WORTH = { awake: 49152, asleep: 700_000, backward: 1.5 };
+/** Milliseconds between two calls that wake the threads for less, as there are more to be expected. */
+const BURST_MS = 0.4;
+/** Elements of a chunk where the kernels don't say: enough not to notice its ticket, few enough for all to end at a time. */
+const CHUNK = { least: 4096, most: 32768, each: 8 };
 
 /** A runtime that computes on several threads, in a memory that other workers can share. */
 export class ThreadedRuntime extends Runtime {
@@ -41,13 +46,15 @@ export class ThreadedRuntime extends Runtime {
   readonly #kept: number[] = [];
 
   private constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator, threads: number, pool?: Pool) {
-    super(memory, pool ? sharedOut(kernels as SharedKernels, pool, (job) => pool.run(job)) : kernels, allocator);
+    const now = (job: Job) => (pool as Pool).run(job);
+    super(memory, pool ? sharedOut(kernels as SharedKernels, pool, now, false) : kernels, allocator);
     this.threads = threads;
     this.#pool = pool;
     if (!pool) return;
-    this.#laterKernels = sharedOut(kernels as SharedKernels, pool, (job) => {
+    const later = (job: Job) => {
       this.#last = pool.later(job);
-    });
+    };
+    this.#laterKernels = sharedOut(kernels as SharedKernels, pool, later, true);
   }
 
   /** @internal */
@@ -157,14 +164,31 @@ function sharedMemory(): WebAssembly.Memory {
   throw new RangeError(`${WHERE}: out of memory, no room for a shared memory`, { cause });
 }
 
-/** The kernels as one caller sees them: small calls done at once, larger ones by `dispatch`. */
-function sharedOut(kernels: SharedKernels, pool: Pool, dispatch: (job: Job) => void): Kernels {
+/**
+ * The kernels as one caller sees them: small calls done at once, larger ones by `dispatch`.
+ * @param wake whether threads are woken for what would be faster without them, so as not to block
+ */
+function sharedOut(kernels: SharedKernels, pool: Pool, dispatch: (job: Job) => void, wake: boolean): Kernels {
+  let last = -Infinity;
+  const worth = (work: number): boolean => {
+    if (work <= WORTH.awake) return false;
+    if (work > WORTH.asleep || wake || pool.awake) return true;
+    const now = performance.now();
+    const burst = now - last < BURST_MS;
+    last = now;
+    return burst;
+  };
+  /** The rows of a chunk of rows that know nothing of each other. */
+  const blockOf = (rows: number, cols: number) => {
+    const share = (rows * cols) / (pool.threads * CHUNK.each);
+    return Math.ceil(Math.min(Math.max(share, CHUNK.least), CHUNK.most) / cols);
+  };
   /** After the jobs under way, whose results it may need. */
   const alone = (end: () => void) => dispatch({ numbers: [], chunks: 0, end });
   return {
     layerNormForward(y, mean, rstd, x, weight, bias, rows, cols, eps) {
-      if (rows * cols > SMALL && rows > 1) {
-        const block = Math.ceil(CHUNK / cols);
+      if (rows > 1 && worth(rows * cols)) {
+        const block = blockOf(rows, cols);
         const numbers = [FORWARD, block, y, mean, rstd, x, weight, bias, rows, cols, eps];
         dispatch({ numbers, chunks: Math.ceil(rows / block) });
       } else if (pool.busy) {
@@ -176,9 +200,9 @@ function sharedOut(kernels: SharedKernels, pool: Pool, dispatch: (job: Job) => v
 
     layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, workspace = 0) {
       const sums = dweight || dbias;
-      // Without workspace, as where a few rows need none, sums are those of one row after the other.
-      if (rows * cols > SMALL && rows > 1 && !(sums && !workspace)) {
-        const block = sums ? kernels.layerNormBackwardChunk(rows) : Math.ceil(CHUNK / cols);
+      const block = sums ? kernels.layerNormBackwardChunk(rows) : blockOf(rows, cols);
+      // Less than another half of a chunk is not worth a thread, and without workspace sums are those of one row after the other.
+      if (rows > 1 && worth(WORTH.backward * rows * cols) && (!sums || (workspace && rows >= 1.5 * block))) {
         const numbers = [BACKWARD, block, dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, workspace];
         const chunks = Math.ceil(rows / block);
         if (sums) {
