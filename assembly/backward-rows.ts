@@ -148,49 +148,49 @@ function sums<Weight, Gradients, Shift>(
   for (; i < end16; i += 64) {
     let g0 = v128.load(dy + i);
     let p0 = f32x4.mul(g0, f32x4.mul(centered<Shift>(v128.load(x + i), mv, ev), rv));
+    const w0 = isVoid<Weight>() ? g0 : v128.load(weight + i);
     if (!isVoid<Gradients>()) {
       accumulate(dweight + i, p0);
       accumulate(dbias + i, g0);
     }
     if (!isVoid<Weight>()) {
-      const w = v128.load(weight + i);
-      g0 = f32x4.mul(g0, w);
-      p0 = f32x4.mul(p0, w);
+      g0 = f32x4.mul(g0, w0);
+      p0 = f32x4.mul(p0, w0);
     }
     let g1 = v128.load(dy + i, 16);
     let p1 = f32x4.mul(g1, f32x4.mul(centered<Shift>(v128.load(x + i, 16), mv, ev), rv));
+    const w1 = isVoid<Weight>() ? g1 : v128.load(weight + i, 16);
     if (!isVoid<Gradients>()) {
       accumulate(dweight + i + 16, p1);
       accumulate(dbias + i + 16, g1);
     }
     if (!isVoid<Weight>()) {
-      const w = v128.load(weight + i, 16);
-      g1 = f32x4.mul(g1, w);
-      p1 = f32x4.mul(p1, w);
+      g1 = f32x4.mul(g1, w1);
+      p1 = f32x4.mul(p1, w1);
     }
     s0 = f32x4.add(s0, f32x4.add(g0, g1));
     q0 = f32x4.add(q0, f32x4.add(p0, p1));
     let g2 = v128.load(dy + i, 32);
     let p2 = f32x4.mul(g2, f32x4.mul(centered<Shift>(v128.load(x + i, 32), mv, ev), rv));
+    const w2 = isVoid<Weight>() ? g2 : v128.load(weight + i, 32);
     if (!isVoid<Gradients>()) {
       accumulate(dweight + i + 32, p2);
       accumulate(dbias + i + 32, g2);
     }
     if (!isVoid<Weight>()) {
-      const w = v128.load(weight + i, 32);
-      g2 = f32x4.mul(g2, w);
-      p2 = f32x4.mul(p2, w);
+      g2 = f32x4.mul(g2, w2);
+      p2 = f32x4.mul(p2, w2);
     }
     let g3 = v128.load(dy + i, 48);
     let p3 = f32x4.mul(g3, f32x4.mul(centered<Shift>(v128.load(x + i, 48), mv, ev), rv));
+    const w3 = isVoid<Weight>() ? g3 : v128.load(weight + i, 48);
     if (!isVoid<Gradients>()) {
       accumulate(dweight + i + 48, p3);
       accumulate(dbias + i + 48, g3);
     }
     if (!isVoid<Weight>()) {
-      const w = v128.load(weight + i, 48);
-      g3 = f32x4.mul(g3, w);
-      p3 = f32x4.mul(p3, w);
+      g3 = f32x4.mul(g3, w3);
+      p3 = f32x4.mul(p3, w3);
     }
     s1 = f32x4.add(s1, f32x4.add(g2, g3));
     q1 = f32x4.add(q1, f32x4.add(p2, p3));

@@ -1,12 +1,36 @@
 // The allocator's module: AssemblyScript's TLSF heap over the imported memory. It stands apart from the kernels because it
 // keeps state (a root structure at the bottom of the memory), and they must not.
+//
+// Large blocks don't all start at the same place in 4 KiB, as blocks of whole pages would, but each STEP behind the last. A processor
+// first tells addresses apart by their last 12 bits: loads from x would wait for stores to y. And where rows are wide and out of the
+// caches, forward was found a fifth faster with y 768 to 2048 bytes behind x, in this sense, than anywhere else.
+
+// What turns out to be worth the room: from here on it is a sixteenth at most.
+const LARGE: usize = 1 << 16;
+// The most that the heap has in one block, with what is added here.
+const LARGEST: usize = (1 << 30) - (1 << 13);
+const PAGE: usize = 1 << 12;
+// Of the word before a block, whose first bit the heap itself never sets while the block is in use.
+const MOVED: usize = 1;
+
+// Right for blocks made one or two after each other.
+const STEP: usize = 768;
+
+let place: usize = 0;
 
 /** Returns a block of at least `size` bytes, aligned to 16. Grows the memory when needed; traps when that fails. */
 export function allocate(size: usize): usize {
-  return heap.alloc(size);
+  if (size < LARGE || size > LARGEST) return heap.alloc(size);
+  const start = heap.alloc(size + PAGE + 16);
+  const first = start + 16;
+  const block = first + ((place - first) & (PAGE - 1));
+  place += STEP;
+  store<usize>(block - 4, start | MOVED);
+  return block;
 }
 
 /** Gives back a block that `allocate` returned. */
-export function free(pointer: usize): void {
-  heap.free(pointer);
+export function free(block: usize): void {
+  const word = load<usize>(block - 4);
+  heap.free(word & MOVED ? word ^ MOVED : block);
 }

@@ -48,9 +48,9 @@ export function backwardPair(
       let gb = v128.load(dy + stride + i);
       let pa = f32x4.mul(ga, f32x4.mul(f32x4.sub(v128.load(x + i), mav), rav));
       let pb = f32x4.mul(gb, f32x4.mul(f32x4.sub(v128.load(x + stride + i), mbv), rbv));
+      let w = v128.load(weight + i);
       accumulateTwo(dweight + i, pa, pb);
       accumulateTwo(dbias + i, ga, gb);
-      let w = v128.load(weight + i);
       const ga0 = f32x4.mul(ga, w);
       const pa0 = f32x4.mul(pa, w);
       const gb0 = f32x4.mul(gb, w);
@@ -59,9 +59,9 @@ export function backwardPair(
       gb = v128.load(dy + stride + i, 16);
       pa = f32x4.mul(ga, f32x4.mul(f32x4.sub(v128.load(x + i, 16), mav), rav));
       pb = f32x4.mul(gb, f32x4.mul(f32x4.sub(v128.load(x + stride + i, 16), mbv), rbv));
+      w = v128.load(weight + i, 16);
       accumulateTwo(dweight + i + 16, pa, pb);
       accumulateTwo(dbias + i + 16, ga, gb);
-      w = v128.load(weight + i, 16);
       const sa = f32x4.add(sa0, f32x4.add(ga0, f32x4.mul(ga, w)));
       const qa = f32x4.add(qa0, f32x4.add(pa0, f32x4.mul(pa, w)));
       const sb = f32x4.add(sb0, f32x4.add(gb0, f32x4.mul(gb, w)));

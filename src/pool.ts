@@ -174,11 +174,13 @@ export class Pool {
 
   /** After the last chunk. */
   #conclude(job: Job, later?: Later): void {
-    if (Atomics.load(this.#control.words, FAILED) > 0) {
-      this.#stop(broken("a thread ended in an error in the middle of its part"));
+    try {
+      if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
+      job.end?.();
+    } catch (error) {
+      this.#stop(broken(`a thread failed: ${(error as Error).message}`));
       this.check();
     }
-    job.end?.();
     if (!later) return;
     this.#later.shift();
     later.resolve();

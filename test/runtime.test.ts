@@ -18,6 +18,24 @@ describe("Runtime", () => {
     expect(new LayerNorm(4, { runtime }).weight!.runtime).toBe(runtime);
   });
 
+  test("starts large blocks at different places in 4 KiB, which processors need to tell them apart, and takes them back", () => {
+    const runtime = Runtime.create();
+    const bytes = [page - 1, page, page + 4, 3 * page, 1 << 20, 1 << 20];
+    const places = bytes.map((size) => runtime.allocate(size)).map((pointer) => pointer % 4096);
+    expect(places.slice(1)).toEqual([0, 768, 1536, 2304, 3072]);
+    const own = Runtime.create();
+    let grown = 0;
+    for (let i = 0; i < 1000; i++) {
+      const blocks = [1 << 20, 100, page].map((size) => own.allocate(size));
+      for (const [k, size] of [1 << 20, 100, page].entries()) {
+        new Uint8Array(own.memory.buffer, blocks[k], size).fill(255); // all of it, and nothing of the heap's
+      }
+      for (const block of blocks) own.free(block);
+      if (i === 4) grown = own.memory.buffer.byteLength;
+    }
+    expect(own.memory.buffer.byteLength).toBe(grown);
+  });
+
   test("takes an unused memory and manages it", () => {
     const memory = memoryOf(0, 2);
     const runtime = Runtime.create({ memory });

@@ -9,6 +9,7 @@ import {
   Runtime,
   Tensor,
 } from "layernorm-wasm";
+import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
 
 const ln = new LayerNorm([2, 3], { eps: 1e-6, bias: false });
 let x: Float32Array<ArrayBuffer> = new Float32Array(12);
@@ -32,6 +33,15 @@ const runtime: Runtime = Runtime.create();
 const later: Promise<Runtime> = Runtime.create({ module: Promise.resolve(new Uint8Array(8)) });
 void later;
 new LayerNorm(3, { runtime }).dispose();
+async function threads(): Promise<void> {
+  const runtime: ThreadedRuntime = await createThreadedRuntime({ threads: 2, fallback: "single" });
+  const ln = new LayerNorm(3, { runtime });
+  const z: Float32Array<ArrayBuffer> = await ln.forwardAsync(x);
+  const t: Tensor = await ln.backwardAsync(Tensor.from(new Tensor([4, 3], z, { runtime }).handle));
+  void t;
+  await runtime.close();
+}
+void threads;
 // @ts-expect-error no such option
 new LayerNorm(3, { epsilon: 1 });
 // @ts-expect-error not an array of floats
