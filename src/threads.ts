@@ -200,9 +200,11 @@ function sharedOut(kernels: SharedKernels, pool: Pool, dispatch: (job: Job) => v
 
     layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, workspace = 0) {
       const sums = dweight || dbias;
-      const block = sums ? kernels.layerNormBackwardChunk(rows) : blockOf(rows, cols);
-      // Less than another half of a chunk is not worth a thread, and without workspace sums are those of one row after the other.
-      if (rows > 1 && worth(WORTH.backward * rows * cols) && (!sums || (workspace && rows >= 1.5 * block))) {
+      // Without workspace, sums are those of one row after the other.
+      const apart = rows > 1 && worth(WORTH.backward * rows * cols) && (!sums || workspace);
+      const block = !apart ? rows : sums ? kernels.layerNormBackwardChunk(rows) : blockOf(rows, cols);
+      // Another half of a chunk, or less, is not worth a thread.
+      if (rows > 1.5 * block) {
         const numbers = [BACKWARD, block, dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, workspace];
         const chunks = Math.ceil(rows / block);
         if (sums) {
