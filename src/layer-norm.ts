@@ -156,7 +156,7 @@ export class LayerNorm {
     if (out instanceof Tensor) {
       checkApart(where, out, "weight", this.#weight);
       checkApart(where, out, "bias", this.#bias);
-      if (out.pointer !== (x as Tensor).pointer) checkApart(where, out, "x", x);
+      if (out.pointer !== (x as Tensor).pointer) checkApart(where, out, "x", x as Tensor);
       else if (this.#training) {
         throw new RangeError(`${where}: out is x, which backward will need; give another out, or call eval() first`);
       }
@@ -294,11 +294,11 @@ export class LayerNorm {
     const out = checkOut(where, options, "dy", dy, this.#runtime);
     if (out instanceof Tensor) {
       checkApart(where, out, "weight", this.#weight);
-      checkApart(where, out, "weight.grad", this.#weight?.grad);
+      checkApart(where, out, "weight.grad", this.#weight?.gradient);
       checkApart(where, out, "bias", this.#bias);
-      checkApart(where, out, "bias.grad", this.#bias?.grad);
+      checkApart(where, out, "bias.grad", this.#bias?.gradient);
       checkApart(where, out, "the x of the last forward", saved.x);
-      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, "dy", dy);
+      if (out.pointer !== (dy as Tensor).pointer) checkApart(where, out, "dy", dy as Tensor);
     }
     return saved;
   }
@@ -327,8 +327,8 @@ export class LayerNorm {
     kernels: Kernels,
     source?: () => Float32Array,
   ): void {
-    const dweight = this.#weight?.requiresGrad ? this.#weight.grad.byteOffset : 0;
-    const dbias = this.#bias?.requiresGrad ? this.#bias.grad.byteOffset : 0;
+    const dweight = this.#weight?.requiresGrad ? this.#weight.gradient.pointer : 0;
+    const dbias = this.#bias?.requiresGrad ? this.#bias.gradient.pointer : 0;
     const rows = saved.mean.size;
     const workspace = dweight || dbias ? workspaceFor(rows, this.#cols, kernels, scope) : null;
     if (source) dy.data.set(source());

@@ -92,11 +92,10 @@ export function checkSame(where: string, name: string, operand: Operand, otherNa
   }
 }
 
-/** No byte of `out` may be one of another operand's; an array is a view of the memory here. */
-export function checkApart(where: string, out: Tensor, name: string, other: Operand | null | undefined): void {
+/** No byte of `out` may be one of another tensor's. */
+export function checkApart(where: string, out: Tensor, name: string, other: Tensor | null | undefined): void {
   if (!other) return;
-  const start = other instanceof Tensor ? other.pointer : other.byteOffset;
-  if (out.pointer < start + countOf(other) * 4 && start < out.pointer + out.size * 4) {
+  if (out.pointer < other.pointer + other.size * 4 && other.pointer < out.pointer + out.size * 4) {
     throw new RangeError(`${where}: out overlaps ${name}`);
   }
 }

@@ -180,6 +180,11 @@ export class Parameter extends Tensor {
     return this.#gradient.data;
   }
 
+  /** `grad` as a tensor. @internal */
+  get gradient(): Tensor {
+    return this.#gradient;
+  }
+
   override dispose(): void {
     super.dispose();
     this.#gradient.dispose();
