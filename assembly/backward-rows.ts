@@ -23,7 +23,7 @@ const FAR: f32 = 2;
 const HUGE: f32 = 7.52316384526264e-37;
 // Columns from which two rows at a time win: their weight, dweight and dbias alone fill a first-level cache. Fewer, and two rows
 // lie so close that the hardware no longer sees one stream to follow: then it takes twice the time.
-const WIDE: usize = 3072;
+const WIDE: usize = 2560;
 
 /** dx =, dweight +=, dbias += of some rows, summed in float32. */
 export function backwardRows(

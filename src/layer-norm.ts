@@ -365,13 +365,14 @@ export class LayerNorm {
     return this.train(false);
   }
 
-  /** The parameters there are: weight, then bias. */
+  /** The parameters there are: weight, then bias. As all that reads or writes them at once, it waits for calls under way. */
   parameters(): Parameter[] {
     return this.namedParameters().map(([, parameter]) => parameter);
   }
 
   namedParameters(): ["weight" | "bias", Parameter][] {
     this.#checkUsable();
+    this.#runtime.settle();
     const named: ["weight" | "bias", Parameter][] = [];
     if (this.#weight) named.push(["weight", this.#weight]);
     if (this.#bias) named.push(["bias", this.#bias]);
@@ -386,6 +387,7 @@ export class LayerNorm {
   /** Sets weight to ones and bias to zeros. */
   resetParameters(): void {
     this.#checkUsable();
+    this.#runtime.settle();
     this.#weight?.data.fill(1);
     this.#bias?.data.fill(0);
   }

@@ -40,6 +40,8 @@ const SLEEP_MS = 100;
 const SLEEPS = 50;
 const START_MS = 30_000;
 
+export const CLOSED_MESSAGE = "ThreadedRuntime: used after it was closed; create another";
+
 /** `Atomics.waitAsync`, where the engine has it. */
 const { waitAsync } = Atomics as unknown as {
   waitAsync?(words: Int32Array, index: number, value: number, timeout: number): { value: Promise<string> | string };
@@ -52,6 +54,7 @@ export class Pool {
   readonly #mayBlock: boolean;
   /** Begun is the first of them. */
   readonly #later: Later[] = [];
+  #started = false;
   /** Why it can't be used any more. */
   #over: Error | undefined;
 
@@ -77,6 +80,7 @@ export class Pool {
     } finally {
       clearTimeout(timer);
     }
+    pool.#started = true;
     for (const thread of pool.#threads) thread.unref?.();
     return pool;
   }
@@ -85,7 +89,7 @@ export class Pool {
     return new Promise((resolve, reject) => {
       const failed = (reason: string) => {
         reject(new Error(reason));
-        this.#stop(broken(`a thread failed: ${reason}`));
+        if (this.#started) this.#stop(broken(`a thread failed: ${reason}`));
       };
       this.#threads.push(spawn(start, resolve, failed));
     });
@@ -139,7 +143,7 @@ export class Pool {
   async close(): Promise<void> {
     if (this.#over) return;
     this.settle();
-    await this.#stop(new TypeError("ThreadedRuntime: used after it was closed"));
+    await this.#stop(new TypeError(CLOSED_MESSAGE));
   }
 
   #publish({ numbers, chunks }: Job, helpers: number): void {

@@ -99,7 +99,9 @@ const taken = new WeakSet<LinearMemory>();
 const owners = new WeakMap<LinearMemory, Runtime>();
 
 function elsewhere(): never {
-  throw new TypeError("Runtime: that of another thread; here its tensors can be read and written, and no others made");
+  throw new TypeError(
+    "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed",
+  );
 }
 
 /** A memory that is free to be used, or one with its allocator. */
@@ -147,6 +149,9 @@ export class Runtime {
   get busy(): boolean {
     return false;
   }
+
+  /** Waits, by helping, for the calls under way. @internal */
+  settle(): void {}
 
   /** What `compute` returns, once the kernels it called are done; with several threads, without blocking. @internal */
   async later<T>(compute: (kernels: Kernels) => T): Promise<T> {

@@ -13,6 +13,9 @@ export interface Thread {
   unref?(): unknown;
 }
 
+const NOT_LOADED =
+  'worker.js was not loaded; it must lie beside the code (esbuild and Rollup: an entry point "layernorm-wasm/worker.js" of its own), and its response needs the header "Cross-Origin-Embedder-Policy: require-corp", as the page\'s does';
+
 /**
  * @param ready called once the thread waits for jobs
  * @param failed called with the reason when it fails, or ends by itself
@@ -22,7 +25,7 @@ export function spawn(start: Start, ready: () => void, failed: (reason: string) 
   worker.addEventListener("message", ready);
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    failed(event.message || "worker.js was not loaded");
+    failed(event.message || NOT_LOADED);
   });
   worker.postMessage(start);
   return worker;

@@ -107,7 +107,9 @@ export class Tensor {
   get handle(): TensorHandle {
     const { memory } = this.#runtime;
     if (memory.buffer instanceof ArrayBuffer) {
-      throw new TypeError("Tensor: handle of a memory that isn't shared; take a runtime of createThreadedRuntime");
+      throw new TypeError(
+        "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
+      );
     }
     return { memory, pointer: this.pointer, shape: this.shape };
   }
@@ -153,7 +155,7 @@ export class Tensor {
 function tensorOf(handle: TensorHandle): Tensor {
   const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
   if (!(memory instanceof WebAssembly.Memory)) {
-    throw new TypeError(`Tensor.from: handle is ${describe(handle)}, expected the handle of a Tensor`);
+    throw new TypeError(`Tensor.from: handle is ${describe(handle)}, expected what tensor.handle gives`);
   }
   return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
 }

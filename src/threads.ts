@@ -3,22 +3,26 @@
  * @module
  */
 
+/// <reference lib="esnext.disposable" preserve="true" />
+
 import { instantiateSync } from "@assemblyscript/loader";
 import * as binaries from "./binaries.shared.js";
 import { checkOptions, describe } from "./check.js";
 import { compile, inlined } from "./compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "./index.js";
 import { BACKWARD, Control, FORWARD, type SharedKernels } from "./job.js";
-import { type Job, Pool } from "./pool.js";
+import { CLOSED_MESSAGE, type Job, Pool } from "./pool.js";
 import { cores, obstacle } from "./spawn.js";
 
 export interface ThreadsOptions {
-  /** How many threads compute, the calling one among them; by default as many as the machine runs at a time. */
+  /** How many threads compute, the calling one among them, 256 at most; by default as many as the machine runs at a time. */
   threads?: number | undefined;
   /** "single": where threads are impossible, an ordinary runtime instead of an error. Its `threads` is 1. */
   fallback?: "single" | undefined;
 }
 
+/** `Symbol.asyncDispose`, or where the engine has none yet, the one that compiled `await using` looks for. */
+const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose");
 const WHERE = "createThreadedRuntime";
 const MOST_THREADS = 256;
 const PAGES = [65536, 16384, 4096]; // 4 GiB of addresses, or what the engine has
@@ -90,6 +94,11 @@ export class ThreadedRuntime extends Runtime {
   }
 
   /** @internal */
+  override settle(): void {
+    if (this.busy) this.#pool?.settle();
+  }
+
+  /** @internal */
   override async later<T>(compute: (kernels: Kernels) => T): Promise<T> {
     if (!this.#laterKernels) return super.later(compute);
     this.#check();
@@ -100,16 +109,21 @@ export class ThreadedRuntime extends Runtime {
   }
 
   /**
-   * Ends the threads, after what they are at. Any later use of the runtime is an error, but its tensors can still be read.
-   * A second time is harmless.
+   * Ends the threads, after the calls under way. From now on any use of the runtime is an error, but its tensors can still be read.
+   * A second time is harmless. A runtime that is dropped without it keeps its threads and memory.
    */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#pool?.close();
   }
 
+  /** `close`, for `await using`. */
+  async [asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   #check(): void {
-    if (this.#closed) throw new TypeError("ThreadedRuntime: used after it was closed");
+    if (this.#closed) throw new TypeError(CLOSED_MESSAGE);
     this.#pool?.check();
   }
 }

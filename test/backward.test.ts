@@ -107,7 +107,7 @@ describe.each(BUILDS)("backward, %s build", (build) => {
   describe("takes wide rows two at a time, to the bits of one at a time", () => {
     // Each row as it is, or far from zero, or huge; columns to either side of the first that are wide, and of a multiple of 16.
     for (const kinds of ["n", "nn", "nnn", "nfnnn", "hnnfn", "nnhff"]) {
-      for (const cols of [3056, 3072, 3073, 3088]) {
+      for (const cols of [2544, 2560, 2561, 2576]) {
         test(`rows=${kinds} cols=${cols}`, () => {
           const rows = kinds.length;
           const x = normal(rows * cols, 1);

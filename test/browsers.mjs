@@ -55,9 +55,13 @@ const TYPES = {
  * @param browser a name of BROWSERS
  * @param folder served as it is
  * @param options `page`: the path to open, or a whole address elsewhere, told where to report by `?report=`; `html`: the page at
- * that path; `headers` of every response; `timeout` in milliseconds
+ * that path; `headers` of every response, `pageHeaders` of `html` alone; `timeout` in milliseconds
  */
-export async function openPage(browser, folder, { page = "/", html, headers = {}, timeout = 60_000 } = {}) {
+export async function openPage(
+  browser,
+  folder,
+  { page = "/", html, headers = {}, pageHeaders = {}, timeout = 60_000 } = {},
+) {
   const profile = mkdtempSync(join(tmpdir(), "layernorm-page-"));
   let at = "the start";
   let child;
@@ -86,7 +90,8 @@ export async function openPage(browser, folder, { page = "/", html, headers = {}
               ? html
               : readFileSync(join(folder, normalize(path)));
           const type = TYPES[extname(path)] ?? "application/octet-stream";
-          response.writeHead(200, { "content-type": type, ...headers }).end(content);
+          const more = content === html ? pageHeaders : {};
+          response.writeHead(200, { "content-type": type, ...headers, ...more }).end(content);
         } catch {
           response.writeHead(404).end();
         }

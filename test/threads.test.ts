@@ -230,6 +230,30 @@ describe("forwardAsync and backwardAsync", () => {
     }
   });
 
+  test("are done before parameters are handed out, set or cleared", async () => {
+    const runtime = await threaded(2);
+    const [rows, cols] = [400, 300];
+    const x = numbers.slice(0, rows * cols);
+    const single = new LayerNorm(cols);
+    single.forward(x);
+    single.backward(x);
+    const ln = new LayerNorm(cols, { runtime });
+    const y = ln.forwardAsync(x);
+    ln.loadStateDict({ weight: new Float32Array(cols).fill(5), bias: new Float32Array(cols) });
+    expect(bits(await y)).toBe(bits(new LayerNorm(cols).forward(x)));
+    ln.resetParameters();
+    const dx = ln.backwardAsync(x);
+    const [weight] = ln.parameters();
+    expect(bits(weight!.grad)).toBe(bits(single.weight!.grad));
+    const again = ln.backwardAsync(x);
+    ln.zeroGrad();
+    await Promise.all([dx, again]);
+    expect(weight!.grad.every((value) => value === 0)).toBe(true);
+    const last = ln.forwardAsync(x);
+    ln.resetParameters();
+    expect(bits(await last)).toBe(bits(new LayerNorm(cols).forward(x)));
+  });
+
   test("reject with what would have been thrown", async () => {
     const ln = new LayerNorm(4, { runtime: await threaded(2) });
     await expect(ln.forwardAsync(new Float32Array(5))).rejects.toThrow(
@@ -262,7 +286,7 @@ describe("memory", () => {
     const { shape, refusal } = await answer;
     expect(shape).toEqual([2, 3]);
     expect(refusal).toBe(
-      "Runtime: that of another thread; here its tensors can be read and written, and no others made",
+      "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed",
     );
     expect([...x.data]).toEqual([2, 3, 4, 5, 6, 7]);
     worker.terminate();
@@ -280,10 +304,10 @@ describe("memory", () => {
 
   test("that isn't shared has no handles, and what is no handle no tensor", () => {
     expect(() => new Tensor([1]).handle).toThrow(
-      "Tensor: handle of a memory that isn't shared; take a runtime of createThreadedRuntime",
+      "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
     );
     for (const handle of [null, undefined, {}, new Tensor([1])]) {
-      expect(() => Tensor.from(handle as never)).toThrow("expected the handle of a Tensor");
+      expect(() => Tensor.from(handle as never)).toThrow("expected what tensor.handle gives");
     }
   });
 
@@ -353,6 +377,13 @@ describe("close", () => {
       x.dispose();
       ln.dispose();
     }
+  });
+
+  test("is what await using calls", async () => {
+    const runtime = await createThreadedRuntime({ threads: 2 });
+    const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose");
+    await runtime[asyncDispose]();
+    expect(() => new Tensor([1], undefined, { runtime })).toThrow("used after it was closed; create another");
   });
 
   test("comes after the calls under way", async () => {

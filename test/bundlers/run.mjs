@@ -263,6 +263,15 @@ export default {
     const headers = { ...ISOLATED, ...(await policy(html, "'wasm-unsafe-eval'")) };
     await threadsInPage(path, { page: "/page.html", html, headers });
   },
+  async "threads, a page whose worker.js lacks its header: the error says so"() {
+    const path = folder("threads-no-header", "app-threads.js");
+    const html = pageOf(path)('<script type="module" src="/app.js"></script>');
+    const { error } = await openPage("chromium", path, { page: "/page.html", html, pageHeaders: ISOLATED });
+    match(
+      error,
+      /createThreadedRuntime: a thread did not start: worker.js was not loaded;.*Cross-Origin-Embedder-Policy/,
+    );
+  },
   async "threads, a page that isn't isolated: the error names the headers, and one thread is given"() {
     const path = folder("threads-not-isolated", "app-threads.js");
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
