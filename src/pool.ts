@@ -162,9 +162,16 @@ export class Pool {
     work(this.#kernels, this.#control);
     const { words } = this.#control;
     for (let look = 0; look < LOOKS && Atomics.load(words, DONE) < job.chunks; look++);
+    for (const done of this.#unfinished(job)) sleep(words, done, this.#mayBlock);
+    this.#conclude(job, later);
+  }
+
+  /** How many chunks are done, to be waited on, until all are; throws when it is the same for too long. */
+  *#unfinished({ chunks }: Job): Generator<number> {
+    const { words } = this.#control;
     let still = 0;
-    for (let done = Atomics.load(words, DONE); done < job.chunks; ) {
-      sleep(words, done, this.#mayBlock);
+    for (let done = Atomics.load(words, DONE); done < chunks; ) {
+      yield done;
       const now = Atomics.load(words, DONE);
       still = now === done ? still + 1 : 0;
       done = now;
@@ -173,7 +180,6 @@ export class Pool {
         this.check();
       }
     }
-    this.#conclude(job, later);
   }
 
   /** After the last chunk. */
@@ -201,19 +207,9 @@ export class Pool {
   }
 
   async #watch(later: Later): Promise<void> {
-    const { words } = this.#control;
-    const { chunks } = later.job;
-    let still = 0;
-    for (let done = 0; done < chunks; ) {
-      await pause(words, done);
+    for (const done of this.#unfinished(later.job)) {
+      await pause(this.#control.words, done);
       if (this.#later[0] !== later) return; // a call that blocks has finished it, or the threads are over
-      const now = Atomics.load(words, DONE);
-      still = now === done ? still + 1 : 0;
-      done = now;
-      if (still >= SLEEPS) {
-        this.#stop(broken(`a thread did not do its part in ${(SLEEPS * SLEEP_MS) / 1000} s`));
-        return;
-      }
     }
     this.#conclude(later.job, later);
   }

@@ -49,7 +49,8 @@ export class ThreadedRuntime extends Runtime {
   /** Blocks given back while jobs are under way, which may still write to them. */
   readonly #kept: number[] = [];
 
-  private constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator, threads: number, pool?: Pool) {
+  /** @internal */
+  constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator, threads: number, pool?: Pool) {
     const now = (job: Job) => (pool as Pool).run(job);
     super(memory, pool ? sharedOut(kernels as SharedKernels, pool, now, false) : kernels, allocator);
     this.threads = threads;
@@ -59,17 +60,6 @@ export class ThreadedRuntime extends Runtime {
       this.#last = pool.later(job);
     };
     this.#laterKernels = sharedOut(kernels as SharedKernels, pool, later, true);
-  }
-
-  /** @internal */
-  static over(
-    memory: LinearMemory,
-    kernels: Kernels,
-    allocator: Allocator,
-    threads: number,
-    pool?: Pool,
-  ): ThreadedRuntime {
-    return new ThreadedRuntime(memory, kernels, allocator, threads, pool);
   }
 
   override get kernels(): Kernels {
@@ -146,7 +136,7 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
   if (why) {
     if (!fallback) throw new Error(`${WHERE}: ${why}; { fallback: "single" } gives a runtime of one thread here`);
     const single = Runtime.create();
-    return ThreadedRuntime.over(single.memory, single.kernels, single, 1);
+    return new ThreadedRuntime(single.memory, single.kernels, single, 1);
   }
   const memory = sharedMemory();
   const env = { memory };
@@ -154,10 +144,10 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
   const heap = compile(WHERE, "heap", inlined(binaries.heap));
   const kernels = instantiateSync(module, { env }).instance.exports as unknown as SharedKernels;
   const allocator = instantiateSync(heap, { env }).instance.exports as unknown as Allocator;
-  if (threads === 1) return ThreadedRuntime.over(memory, kernels, allocator, 1);
+  if (threads === 1) return new ThreadedRuntime(memory, kernels, allocator, 1);
   const pointer = allocator.allocate(Control.bytes);
   const pool = await Pool.start(kernels, { module, memory, pointer }, threads - 1);
-  return ThreadedRuntime.over(memory, kernels, allocator, threads, pool);
+  return new ThreadedRuntime(memory, kernels, allocator, threads, pool);
 }
 
 /** Why no memory can be shared with a thread here, if that is so. */
