@@ -56,33 +56,19 @@ export function layerNormBackward(
 
   // a chunk per step
   for (let start: usize = 0; start < rows; start += chunk) {
-    const at = start * stride;
     if (own !== totals) memory.fill(own, 0, stride << 2);
-    sumParts(
-      dx && dx + at,
-      own,
-      part,
-      dy + at,
-      x + at,
-      mean + (start << 2),
-      rstd + (start << 2),
-      weight,
-      min(rows - start, chunk),
-      cols,
-      dweight,
-      dbias,
-    );
+    sumChunk(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, start, own, part);
     if (own !== totals) addTotals(totals, own, cols << 1);
   }
   if (dweight) addTotal(dweight, totals, cols);
   if (dbias) addTotal(dbias, totals + (stride << 1), cols);
 }
 
-/** dx = of some rows, and totals += their dweight and dbias, part by part. */
-export function sumParts(
+/** Of the chunk that starts at a row: dx =, and totals += the sums of its parts. Pointers are those of the whole. */
+export function sumChunk(
   dx: usize, // [rows, cols] or 0
-  totals: usize, // [2, cols], double
-  part: usize, // [2, cols], overwritten
+  dweight: usize, // not written to here; 0: not wanted
+  dbias: usize, // the same
   dy: usize, // [rows, cols]
   x: usize, // [rows, cols]
   mean: usize, // [rows]
@@ -90,14 +76,16 @@ export function sumParts(
   weight: usize, // [cols] or 0
   rows: usize,
   cols: usize,
-  dweight: usize, // 0: not wanted
-  dbias: usize, // 0: not wanted
+  start: usize,
+  totals: usize, // [2, cols], double
+  part: usize, // [2, cols], overwritten
 ): void {
   const stride = cols << 2;
+  const end = min(start + layerNormBackwardChunk(rows), rows);
 
   // a part per step
-  for (let start: usize = 0; start < rows; start += PART) {
-    const at = start * stride;
+  for (let row = start; row < end; row += PART) {
+    const at = row * stride;
     memory.fill(part, 0, stride << 1);
     backwardRows(
       dx && dx + at,
@@ -105,10 +93,10 @@ export function sumParts(
       dbias && part + stride,
       dy + at,
       x + at,
-      mean + (start << 2),
-      rstd + (start << 2),
+      mean + (row << 2),
+      rstd + (row << 2),
       weight,
-      min(rows - start, PART),
+      min(end - row, PART),
       cols,
     );
     addPart(totals, part, cols << 1);

@@ -1,7 +1,7 @@
 // The export list of the kernels for several threads, which have a memory that is shared: the whole ABI and, of backward, a chunk and
 // the end as functions of their own. Forward needs none: its rows know nothing of each other.
 
-import { layerNormBackwardChunk, sumParts } from "./backward";
+import { layerNormBackwardChunk, sumChunk } from "./backward";
 import { addTotal, addTotals } from "./gradients";
 
 export { layerNormBackward, layerNormBackwardChunk, layerNormBackwardWorkspace } from "./backward";
@@ -31,26 +31,11 @@ export function layerNormBackwardPart(
   workspace: usize, // as layerNormBackwardSlots says
   index: usize,
 ): void {
-  const stride = cols << 2;
-  const chunk = layerNormBackwardChunk(rows);
-  const start = index * chunk;
-  const at = start * stride;
   const totals = workspace + index * cols * SLOT;
-  memory.fill(totals, 0, stride << 2);
-  sumParts(
-    dx && dx + at,
-    totals,
-    totals + (stride << 2),
-    dy + at,
-    x + at,
-    mean + (start << 2),
-    rstd + (start << 2),
-    weight,
-    min(rows - start, chunk),
-    cols,
-    dweight,
-    dbias,
-  );
+  const part = totals + (cols << 4);
+  memory.fill(totals, 0, cols << 4);
+  const start = index * layerNormBackwardChunk(rows);
+  sumChunk(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, start, totals, part);
 }
 
 /** The end of backward, once all its chunks are done: dweight += and dbias += their sums. */
