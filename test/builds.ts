@@ -9,6 +9,10 @@ export function readBuild(name: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(readFileSync(new URL(`../build/${name}.wasm`, import.meta.url)));
 }
 
+const modules = new Map<string, WebAssembly.Module>();
+
 export function moduleOf(name: string): WebAssembly.Module {
-  return new WebAssembly.Module(readBuild(name));
+  const module = modules.get(name) ?? new WebAssembly.Module(readBuild(name));
+  modules.set(name, module);
+  return module;
 }

@@ -3,53 +3,73 @@ import { BUILDS } from "./builds.js";
 import { Arena, COLS, normal, ROWS, uniform } from "./helpers.js";
 import { forwardUnits, referenceForward, statsUnits, UNIT, unitsOff } from "./reference.js";
 
+type Norm = "layerNorm" | "rmsNorm";
+
 interface Given {
   rows: number;
   cols: number;
   x?: ArrayLike<number>;
+  residual?: ArrayLike<number> | null;
   weight?: ArrayLike<number> | null;
   bias?: ArrayLike<number> | null;
   eps?: number;
   stats?: boolean;
   misalignment?: number;
-  inPlace?: boolean;
+  /** Where y goes. */
+  y?: "own" | "x" | "residual";
+  /** Where the sum goes; it is not wanted when absent. */
+  sum?: "own" | "x" | "residual";
 }
 
 /** Calls the kernel in an arena of its own. */
-function run(build: string, given: Given) {
-  const { rows, cols, stats = true, misalignment = 0, inPlace = false } = given;
+function run(build: string, norm: Norm, given: Given) {
+  const { rows, cols, residual = null, stats = true, misalignment = 0 } = given;
   const size = rows * cols;
   const x = given.x ?? normal(size, 1);
   const weight = given.weight === undefined ? normal(cols, 2) : given.weight;
-  const bias = given.bias === undefined ? normal(cols, 3) : given.bias;
+  const bias = norm === "rmsNorm" ? null : given.bias === undefined ? normal(cols, 3) : given.bias;
   const eps = given.eps ?? 1e-5;
-  const arena = new Arena(build, 2 * size + 2 * rows + 2 * cols, misalignment);
-  const xAt = arena.input(x);
-  const yAt = inPlace ? xAt : arena.output(size);
-  if (inPlace) arena.allow(xAt, size);
-  const meanAt = arena.output(rows, stats);
+  const arena = new Arena(build, 4 * size + 2 * rows + 2 * cols, misalignment);
+  const inputs = { x: arena.input(x), residual: arena.input(residual) };
+  const place = (name: "own" | "x" | "residual") => {
+    if (name === "own") return arena.output(size);
+    arena.allow(inputs[name], size);
+    return inputs[name];
+  };
+  const yAt = place(given.y ?? "own");
+  const sumAt = given.sum ? place(given.sum) : 0;
+  const meanAt = arena.output(rows, stats && norm === "layerNorm");
   const rstdAt = arena.output(rows, stats);
   const weightAt = arena.input(weight);
   const biasAt = arena.input(bias);
   arena.seal();
-  arena.kernels.layerNormForward(yAt, meanAt, rstdAt, xAt, weightAt, biasAt, rows, cols, eps);
+  const { layerNormForward, rmsNormForward } = arena.kernels;
+  if (norm === "rmsNorm") {
+    rmsNormForward(yAt, sumAt, rstdAt, inputs.x, inputs.residual, weightAt, rows, cols, eps);
+  } else {
+    layerNormForward(yAt, sumAt, meanAt, rstdAt, inputs.x, inputs.residual, weightAt, biasAt, rows, cols, eps);
+  }
   return {
-    input: { x, weight, bias, rows, cols, eps },
+    input: { norm, x, weight, bias, rows, cols, eps },
     y: arena.floats(yAt, size),
-    mean: stats ? arena.floats(meanAt, rows) : null,
+    sum: given.sum ? arena.floats(sumAt, size) : null,
+    mean: meanAt ? arena.floats(meanAt, rows) : new Float32Array(rows),
     rstd: stats ? arena.floats(rstdAt, rows) : null,
     strayWrite: arena.strayWrite(),
   };
 }
 
-describe.each(BUILDS)("forward, %s build", (build) => {
+const NORMS: Norm[] = ["layerNorm", "rmsNorm"];
+const SUITES = BUILDS.flatMap((build) => NORMS.map((norm) => [norm, build] as const));
+
+describe.each(SUITES)("forward of %s, %s build", (norm, build) => {
   describe("matches the float64 reference", () => {
     for (const cols of COLS) {
       for (const rows of ROWS) {
         test(`rows=${rows} cols=${cols}`, () => {
-          const { input, y, mean, rstd, strayWrite } = run(build, { rows, cols });
+          const { input, y, mean, rstd, strayWrite } = run(build, norm, { rows, cols });
           expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
-          expect(statsUnits(mean!, rstd!, input)).toBeLessThanOrEqual(2);
+          expect(statsUnits(mean, rstd!, input)).toBeLessThanOrEqual(2);
           expect(strayWrite).toBe(-1);
         });
       }
@@ -68,19 +88,20 @@ describe.each(BUILDS)("forward, %s build", (build) => {
             const change = { n: [1, 0], f: [1, 100], t: [1e-25, 0], h: [1e25, 0], c: [0, 3] }[kind]!;
             values.set(values.map((value) => value * change[0]! + change[1]!));
           }
-          for (const eps of [1e-5, 0]) {
-            for (const stats of [true, false]) {
-              const all = run(build, { rows, cols, x, eps, stats, misalignment: 4 });
-              if (eps > 0) expect(forwardUnits(all.y, all.input)).toBeLessThanOrEqual(4);
-              expect(all.strayWrite).toBe(-1);
-              for (let row = 0; row < rows; row++) {
-                const own = x.slice(row * cols, (row + 1) * cols);
-                const alone = run(build, { rows: 1, cols, x: own, eps });
-                expect(all.y.slice(row * cols, (row + 1) * cols)).toEqual(alone.y);
-                if (stats) expect([all.mean![row], all.rstd![row]]).toEqual([alone.mean![0], alone.rstd![0]]);
-              }
-              expect(run(build, { rows, cols, x, eps, inPlace: true }).y).toEqual(all.y);
+          for (const [eps, stats] of [
+            [1e-5, true],
+            [0, false],
+          ] as const) {
+            const all = run(build, norm, { rows, cols, x, eps, stats, misalignment: 4 });
+            if (eps > 0) expect(forwardUnits(all.y, all.input)).toBeLessThanOrEqual(4);
+            expect(all.strayWrite).toBe(-1);
+            for (let row = 0; row < rows; row++) {
+              const own = x.slice(row * cols, (row + 1) * cols);
+              const alone = run(build, norm, { rows: 1, cols, x: own, eps });
+              expect(all.y.slice(row * cols, (row + 1) * cols)).toEqual(alone.y);
+              if (stats) expect([all.mean[row], all.rstd![row]]).toEqual([alone.mean[0], alone.rstd![0]]);
             }
+            expect(run(build, norm, { rows, cols, x, eps, y: "x" }).y).toEqual(all.y);
           }
         });
       }
@@ -98,7 +119,7 @@ describe.each(BUILDS)("forward, %s build", (build) => {
                 const rows = 5;
                 const x = normal(rows * cols, 4, offset);
                 const absent = { ...(weight ? {} : { weight: null }), ...(bias ? {} : { bias: null }) };
-                const { input, y, strayWrite } = run(build, { rows, cols, x, stats, ...absent });
+                const { input, y, strayWrite } = run(build, norm, { rows, cols, x, stats, ...absent });
                 expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
                 expect(strayWrite).toBe(-1);
               });
@@ -111,8 +132,8 @@ describe.each(BUILDS)("forward, %s build", (build) => {
 
   test.each([4, 8, 12])("takes pointers that are %i bytes off a multiple of 16", (misalignment) => {
     const given = { rows: 3, cols: 65 };
-    const { y, strayWrite } = run(build, { ...given, misalignment });
-    expect(y).toEqual(run(build, given).y);
+    const { y, strayWrite } = run(build, norm, { ...given, misalignment });
+    expect(y).toEqual(run(build, norm, given).y);
     expect(strayWrite).toBe(-1);
   });
 
@@ -139,7 +160,7 @@ describe.each(BUILDS)("forward, %s build", (build) => {
     };
     for (const [name, make] of Object.entries(hard)) {
       test.each([2, 17, 65, 768])(`${name}, cols=%i`, (cols) => {
-        const { input, y, mean, rstd } = run(build, {
+        const { input, y, mean, rstd } = run(build, norm, {
           rows,
           cols,
           x: make(rows * cols, cols),
@@ -147,7 +168,7 @@ describe.each(BUILDS)("forward, %s build", (build) => {
           bias: null,
         });
         expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
-        expect(statsUnits(mean!, rstd!, input)).toBeLessThanOrEqual(2);
+        expect(statsUnits(mean, rstd!, input)).toBeLessThanOrEqual(2);
       });
     }
 
@@ -166,11 +187,67 @@ describe.each(BUILDS)("forward, %s build", (build) => {
         const x = Float32Array.from({ length: count * cols }, (_, i) => {
           return scales[Math.floor(i / cols)]! * pattern(i % cols, cols);
         });
-        const { input, y, mean, rstd } = run(build, { rows: count, cols, x, weight: null, bias: null });
+        const { input, y, mean, rstd } = run(build, norm, { rows: count, cols, x, weight: null, bias: null });
         expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
-        expect(statsUnits(mean!, rstd!, input)).toBeLessThanOrEqual(4);
+        expect(statsUnits(mean, rstd!, input)).toBeLessThanOrEqual(4);
       });
     }
+
+    // [values, how many of each, eps]: once 5 to 9 units off.
+    const runs: Record<string, [number[], number[], number]> = {
+      "two, with a mean of one deviation": [[1.0373228788375854, -0.010819167830049992], [64, 63], 1e-5],
+      "four, in quarters": [
+        [3.3254449367523193, 4.677950859069824, 1.3376740217208862, -1.0524789094924927],
+        [32, 32, 32, 31],
+        1e-12,
+      ],
+      "two, far from zero": [[1.4111673831939697, 5.880352020263672], [128, 127], 1e-5],
+    };
+    for (const [name, [numbers, lengths, eps]] of Object.entries(runs)) {
+      test(`runs of few numbers: ${name}`, () => {
+        const x = numbers.flatMap((value, i) => new Array<number>(lengths[i]!).fill(value));
+        const { input, y, mean, rstd } = run(build, norm, {
+          rows: 1,
+          cols: x.length,
+          x,
+          weight: null,
+          bias: null,
+          eps,
+        });
+        expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+        expect(statsUnits(mean, rstd!, input)).toBeLessThanOrEqual(4);
+      });
+    }
+
+    test.each([16, 127, 128, 768])("rows of two random numbers, in two runs, cols=%i", (cols) => {
+      const next = uniform(12);
+      const count = 200;
+      const pairs = Array.from({ length: count }, () => [next() * 4 - 1, next() * 4 - 1, next() * cols] as const);
+      const x = Float32Array.from({ length: count * cols }, (_, i) => {
+        const [a, b, length] = pairs[Math.floor(i / cols)]!;
+        return i % cols < length ? a : b;
+      });
+      const { input, y, mean, rstd } = run(build, norm, { rows: count, cols, x, weight: null, bias: null });
+      expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+      expect(statsUnits(mean, rstd!, input)).toBeLessThanOrEqual(4);
+    });
+
+    test("N(0, 1), to 1.5 units", () => {
+      const { input, y } = run(build, norm, { rows: 300, cols: 768, bias: null });
+      expect(forwardUnits(y, input)).toBeLessThanOrEqual(1.5);
+    });
+
+    test("numbers near 3e-39 with an eps of 0, whose rstd is beyond float32", () => {
+      const { input, y } = run(build, norm, {
+        rows,
+        cols: 33,
+        x: normal(rows * 33, 6, 0, 1e-39),
+        weight: null,
+        bias: null,
+        eps: 0,
+      });
+      expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
+    });
 
     describe("squares that underflow, and subnormal numbers", () => {
       for (const [scale, eps] of [
@@ -185,7 +262,7 @@ describe.each(BUILDS)("forward, %s build", (build) => {
       ] as const) {
         test.each([3, 33, 65])(`scale ${scale}, eps ${eps}, cols=%i`, (cols) => {
           const x = normal(rows * cols, 6, 0, scale);
-          const { input, y } = run(build, { rows, cols, x, weight: null, bias: null, eps });
+          const { input, y } = run(build, norm, { rows, cols, x, weight: null, bias: null, eps });
           // Where floats have no more digits for y, half of the least of them is no error.
           const { y: exact } = referenceForward(input);
           const rounded = Float64Array.from(y, (v, i) => (Math.abs(v - exact[i]!) <= 2 ** -150 ? exact[i]! : v));
@@ -196,57 +273,99 @@ describe.each(BUILDS)("forward, %s build", (build) => {
 
     test("more columns than one block of the sums", () => {
       const cols = 2 * 4096 + 19;
-      const { input, y } = run(build, { rows: 2, cols });
+      const { input, y } = run(build, norm, { rows: 2, cols });
       expect(forwardUnits(y, input)).toBeLessThanOrEqual(4);
     });
   });
 
-  test.each([0, 1, -3.7, 1e-30, 12345.678, 3e38])("gives a row of the constant %f the bias, exactly", (constant) => {
-    for (const cols of COLS) {
-      const { input, y } = run(build, { rows: 2, cols, x: new Float32Array(2 * cols).fill(constant) });
-      const bias = Array.from(input.bias!);
-      expect([...y]).toEqual([...bias, ...bias]);
-    }
-  });
-
   test("gives NaN for zeros when eps is 0", () => {
-    const { y } = run(build, { rows: 1, cols: 4, x: new Float32Array(4), eps: 0 });
+    const { y } = run(build, norm, { rows: 1, cols: 4, x: new Float32Array(4), eps: 0 });
     expect([...y]).toEqual([NaN, NaN, NaN, NaN]);
   });
 
-  test.each([NaN, Infinity, -Infinity])("gives NaN in the row of a %f, and leaves the others alone", (bad) => {
+  test.each([NaN, Infinity, -Infinity])("keeps a %f in its row", (bad) => {
     const given = { rows: 3, cols: 37 };
-    const clean = run(build, given);
+    const clean = run(build, norm, given);
     const x = Float32Array.from(clean.input.x);
     x[37 + 20] = bad;
-    const { y, rstd } = run(build, { ...given, x });
-    expect(y.subarray(37, 74).every(Number.isNaN)).toBe(true);
-    expect(rstd![1]).toBeNaN();
+    const { y, rstd } = run(build, norm, { ...given, x });
+    // Without a mean, an infinity makes rstd 0, and y is NaN where it stood alone.
+    const infinite = norm === "rmsNorm" && !Number.isNaN(bad);
+    for (let i = 0; i < 37; i++) expect(y[37 + i]! - y[37 + i]!).toBe(infinite && i !== 20 ? 0 : NaN);
+    expect(rstd![1]).toBe(infinite ? 0 : NaN);
     expect(y.subarray(0, 37)).toEqual(clean.y.subarray(0, 37));
     expect(y.subarray(74)).toEqual(clean.y.subarray(74));
   });
 
   test.each([0, 1e5, 1e22])("writes in place over x, offset or scale %f", (hard) => {
     const given = { rows: 3, cols: 45, x: normal(3 * 45, 7, hard, Math.max(1, hard / 100)) };
-    const { y, strayWrite } = run(build, { ...given, inPlace: true });
-    expect(y).toEqual(run(build, given).y);
+    const { y, strayWrite } = run(build, norm, { ...given, y: "x" });
+    expect(y).toEqual(run(build, norm, given).y);
     expect(strayWrite).toBe(-1);
+  });
+
+  describe("gives x + residual the bits of an addition followed by the norm", () => {
+    // Short rows, by fours and one by one, and longer ones; the second row is far, the third is beyond float32 when squared.
+    for (const [rows, cols] of [
+      [9, 3],
+      [7, 64],
+      [6, 127],
+      [3, 129],
+      [4, 770],
+    ] as const) {
+      const size = rows * cols;
+      const at = (i: number) => Math.floor(i / cols);
+      const x = normal(size, 9).map((value, i) => (at(i) === 1 ? value + 50 : at(i) === 2 ? value * 1e22 : value));
+      const residual = normal(size, 10);
+      const added = x.map((value, i) => value + residual[i]!);
+      test.each([
+        [undefined, "own"],
+        [undefined, "x"],
+        [undefined, "residual"],
+        ["own", "own"],
+        ["own", "x"],
+        ["own", "residual"],
+        ["x", "own"],
+        ["x", "residual"],
+        ["residual", "own"],
+        ["residual", "x"],
+      ] as const)(`rows=${rows} cols=${cols} sum=%s y=%s`, (sum, y) => {
+        const apart = run(build, norm, { rows, cols, x: added });
+        const fused = run(build, norm, { rows, cols, x, residual, y, ...(sum && { sum }), misalignment: 4 });
+        expect(fused.y).toEqual(apart.y);
+        expect([fused.mean, fused.rstd]).toEqual([apart.mean, apart.rstd]);
+        if (sum) expect(fused.sum).toEqual(added);
+        expect(fused.strayWrite).toBe(-1);
+      });
+    }
   });
 
   test("gives a row the same bits alone and in a batch", () => {
     const cols = 77;
-    const batch = run(build, { rows: 5, cols, x: normal(5 * cols, 8, 3) });
+    const batch = run(build, norm, { rows: 5, cols, x: normal(5 * cols, 8, 3) });
     for (let row = 0; row < 5; row++) {
       const x = (batch.input.x as Float32Array).slice(row * cols, (row + 1) * cols);
-      expect(run(build, { rows: 1, cols, x }).y).toEqual(batch.y.subarray(row * cols, (row + 1) * cols));
+      expect(run(build, norm, { rows: 1, cols, x }).y).toEqual(batch.y.subarray(row * cols, (row + 1) * cols));
+    }
+  });
+});
+
+describe.each(BUILDS)("forward of layerNorm, %s build", (build) => {
+  test.each([0, 1, -3.7, 1e-30, 12345.678, 3e38])("gives a row of the constant %f the bias, exactly", (constant) => {
+    for (const cols of COLS) {
+      const { input, y } = run(build, "layerNorm", { rows: 2, cols, x: new Float32Array(2 * cols).fill(constant) });
+      const bias = Array.from(input.bias!);
+      expect([...y]).toEqual([...bias, ...bias]);
     }
   });
 });
 
 test("forward gives the same bits in every build", () => {
   const given = { rows: 3, cols: 71 };
-  const [first, ...others] = BUILDS.map((build) => run(build, given).y);
-  for (const y of others) expect(y).toEqual(first);
+  for (const norm of NORMS) {
+    const [first, ...others] = BUILDS.map((build) => run(build, norm, given).y);
+    for (const y of others) expect(y).toEqual(first);
+  }
 });
 
 test("the measure of errors sees every kind of them", () => {

@@ -7,14 +7,22 @@ export type Absent = void;
 
 /** [a, b, c, d], [e, f, g, h] -> [(a + c) + (b + d), (e + g) + (f + h)], added in double. */
 export function sumPair(v: v128, w: v128): v128 {
-  const ab = sumHalves(v);
-  const ef = sumHalves(w);
-  return f64x2.add(v128.shuffle<f64>(ab, ef, 0, 2), v128.shuffle<f64>(ab, ef, 1, 3));
+  return sumLanes(sumHalves(v), sumHalves(w));
+}
+
+/** [a, b], [c, d] -> [a + b, c + d], of doubles. */
+export function sumLanes(v: v128, w: v128): v128 {
+  return f64x2.add(v128.shuffle<f64>(v, w, 0, 2), v128.shuffle<f64>(v, w, 1, 3));
 }
 
 /** [a, b, c, d] -> [a + c, b + d] in double. */
-function sumHalves(v: v128): v128 {
-  return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 0, 1)));
+export function sumHalves(v: v128): v128 {
+  return f64x2.add(f64x2.promote_low_f32x4(v), promoteHigh(v));
+}
+
+/** [a, b, c, d] -> [c, d] in double. */
+export function promoteHigh(v: v128): v128 {
+  return f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 0, 1));
 }
 
 /** a, b -> [a, b]: how a function here returns two numbers. */

@@ -1,0 +1,72 @@
+// Layer normalization, backward, from the statistics of the forward pass: formulas and rows in ../lib/backward.ts.
+//
+// dx is assigned (=), dweight and dbias are added to (+=). dx may be dy or add; no other overlap is allowed.
+
+import { backwardRows } from "../lib/backward";
+import { Present } from "../lib/lanes";
+import { addTo, workspaceOf } from "../lib/sums";
+
+/** The bytes of workspace that `layerNormBackward` needs. */
+export function layerNormBackwardWorkspace(rows: usize, cols: usize): usize {
+  return workspaceOf(rows, cols);
+}
+
+export function layerNormBackward(
+  dx: usize, // [rows, cols], or 0: not wanted
+  dweight: usize, // [cols], or 0: not wanted
+  dbias: usize, // [cols], or 0: not wanted
+  dy: usize, // [rows, cols]
+  x: usize, // [rows, cols]
+  mean: usize, // [rows]
+  rstd: usize, // [rows]
+  weight: usize, // [cols], or 0: all ones
+  add: usize, // [rows, cols], or 0: all zeros
+  rows: usize,
+  cols: usize,
+  workspace: usize, // as layerNormBackwardWorkspace says; 0 where neither dweight nor dbias is wanted
+  eps: f64, // that of the forward pass, or NaN: not known
+): void {
+  const sums = (dweight | dbias) !== 0;
+  backwardRows<Present>(dx, sums, dy, x, mean, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
+  if (sums && rows) addTo(dweight, dbias, workspace, cols);
+}
+
+/**
+ * Some rows of a call. The sums stay in the workspace until `addSums` adds them. Chunks may come in any order, the rows of a
+ * chunk in theirs.
+ */
+export function layerNormBackwardRows(
+  dx: usize, // [rows, cols], or 0: not wanted
+  dweight: usize, // not written to here; 0: not wanted
+  dbias: usize, // the same
+  dy: usize, // [rows, cols]
+  x: usize, // [rows, cols]
+  mean: usize, // [rows]
+  rstd: usize, // [rows]
+  weight: usize, // [cols], or 0: all ones
+  add: usize, // [rows, cols], or 0: all zeros
+  rows: usize,
+  cols: usize,
+  workspace: usize, // as sumsWorkspace says
+  eps: f64,
+  start: usize, // the first of these rows
+  total: usize, // the rows of the call
+): void {
+  backwardRows<Present>(
+    dx,
+    (dweight | dbias) !== 0,
+    dy,
+    x,
+    mean,
+    rstd,
+    weight,
+    add,
+    rows,
+    cols,
+    workspace,
+    eps,
+    start,
+    total,
+    false,
+  );
+}

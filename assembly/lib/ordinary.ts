@@ -1,0 +1,330 @@
+// Backward of one row in float32, where floats hold its results.
+//
+// A row is read twice: for its two sums and for dweight and dbias, then for dx. Before and after the first pass a few numbers
+// of the row tell whether it is ordinary. It is not where one of these holds:
+//
+// - The mean is large beside the spread of the row: a float doesn't hold it well enough.
+// - Numbers are so large or small that products leave the range of floats.
+// - Numbers repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
+// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it.
+
+import { Absent, Present, sumPair } from "./lanes";
+
+// Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on.
+export const BLOCK: usize = 256;
+
+// Between these sizes of dy * weight no product here overflows, nor loses digits to underflow.
+const LEAST: f32 = 1e-15;
+const MOST: f32 = 1e25;
+
+/** x - mean. */
+export function centered<Mean>(x: v128, m: v128): v128 {
+  return isVoid<Mean>() ? x : f32x4.sub(x, m);
+}
+
+/**
+ * Whether a row is ordinary, as far as its first eight numbers tell. A spread of these is no larger than that of
+ * the row, so a row that passes errs by no more than a unit of its largest xhat.
+ */
+export function ordinary<Mean>(
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  cols: usize,
+  m: f32,
+  r: f32,
+): bool {
+  if (cols < 4) return false;
+  const mv = f32x4.splat(m);
+  const next = min(cols - 4, 4) << 2;
+  const first = f32x4.abs(centered<Mean>(v128.load(x), mv));
+  const spread = f32x4.pmax(first, f32x4.abs(centered<Mean>(v128.load(x + next), mv)));
+  const size = f32x4.pmax(f32x4.abs(v128.load(dy)), f32x4.abs(v128.load(dy + next)));
+  const least = abs(m) * <f32>0.5 + <f32>1e-26;
+  return (
+    !(r <= <f32>1e-9 || r >= <f32>1e9) &&
+    !i32x4.all_true(f32x4.lt(spread, f32x4.splat(least))) &&
+    !v128.any_true(f32x4.gt(size, f32x4.splat(1e30)))
+  );
+}
+
+/** The 4 floats at `pointer`, or the one that is left, and zeros. */
+function load4(pointer: usize, left: usize): v128 {
+  return left < 16 ? v128.load32_zero(pointer) : v128.load(pointer);
+}
+
+/** Stores 4 floats, or the one that is left. */
+function store4(pointer: usize, v: v128, left: usize): void {
+  if (left < 16) v128.store32_lane(pointer, v, 0);
+  else v128.store(pointer, v);
+}
+
+/** Adds `v` to the 4 floats at `pointer`. */
+function accumulate(pointer: usize, v: v128): void {
+  v128.store(pointer, f32x4.add(v128.load(pointer), v));
+}
+
+/** Both passes over a row; false where dx is still to be written, in double. */
+export function ordinaryRow<Mean>(
+  dx: usize, // [cols] or 0
+  sums: usize, // [2, cols] or 0: += what the row adds to dweight, and to dbias
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  add: usize, // [cols] or 0
+  cols: usize,
+  m: f32,
+  r: f32,
+  inverse: f64, // 1 / cols
+): bool {
+  const biases = sums && sums + (cols << 2);
+  let total = f64x2.splat(0);
+
+  // a block per step
+  for (let start: usize = 0; start < cols; start += BLOCK) {
+    const o = start << 2;
+    const count = min(cols - start, BLOCK);
+    let block: v128;
+    if (weight && sums) block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, r);
+    else block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, r);
+    total = f64x2.add(total, block);
+  }
+  if (!dx) return true;
+  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, r, inverse, total));
+}
+
+/**
+ * The first pass over a block of a row: [sum of g, sum of g * xhat], and what it adds to dweight and dbias. With `All`, the
+ * code for operands that are absent is left out. It is a function of its own because engines keep more in registers then.
+ */
+function first<Mean, All>(
+  sums: usize, // [count] or 0
+  biases: usize, // [count]
+  dy: usize, // [count]
+  x: usize, // [count]
+  weight: usize, // [count] or 0
+  count: usize,
+  m: f32,
+  r: f32,
+): v128 {
+  const end16 = (count & ~15) << 2;
+  const end = count << 2;
+  const mv = f32x4.splat(m);
+  const rv = f32x4.splat(r);
+  const one = f32x4.splat(1);
+  let i: usize = 0;
+  let s0 = f32x4.splat(0);
+  let s1 = s0;
+  let q0 = s0;
+  let q1 = s0;
+
+  // 16 per step
+  for (; i < end16; i += 64) {
+    let g0 = v128.load(dy + i);
+    let p0 = f32x4.mul(g0, f32x4.mul(centered<Mean>(v128.load(x + i), mv), rv));
+    const w0 = isVoid<All>() ? (weight ? v128.load(weight + i) : one) : v128.load(weight + i);
+    if (!isVoid<All>() || sums) {
+      accumulate(sums + i, p0);
+      if (!isVoid<Mean>()) accumulate(biases + i, g0);
+    }
+    g0 = f32x4.mul(g0, w0);
+    p0 = f32x4.mul(p0, w0);
+    let g1 = v128.load(dy + i, 16);
+    let p1 = f32x4.mul(g1, f32x4.mul(centered<Mean>(v128.load(x + i, 16), mv), rv));
+    const w1 = isVoid<All>() ? (weight ? v128.load(weight + i, 16) : one) : v128.load(weight + i, 16);
+    if (!isVoid<All>() || sums) {
+      accumulate(sums + i + 16, p1);
+      if (!isVoid<Mean>()) accumulate(biases + i + 16, g1);
+    }
+    g1 = f32x4.mul(g1, w1);
+    p1 = f32x4.mul(p1, w1);
+    s0 = f32x4.add(s0, f32x4.add(g0, g1));
+    q0 = f32x4.add(q0, f32x4.add(p0, p1));
+    let g2 = v128.load(dy + i, 32);
+    let p2 = f32x4.mul(g2, f32x4.mul(centered<Mean>(v128.load(x + i, 32), mv), rv));
+    const w2 = isVoid<All>() ? (weight ? v128.load(weight + i, 32) : one) : v128.load(weight + i, 32);
+    if (!isVoid<All>() || sums) {
+      accumulate(sums + i + 32, p2);
+      if (!isVoid<Mean>()) accumulate(biases + i + 32, g2);
+    }
+    g2 = f32x4.mul(g2, w2);
+    p2 = f32x4.mul(p2, w2);
+    let g3 = v128.load(dy + i, 48);
+    let p3 = f32x4.mul(g3, f32x4.mul(centered<Mean>(v128.load(x + i, 48), mv), rv));
+    const w3 = isVoid<All>() ? (weight ? v128.load(weight + i, 48) : one) : v128.load(weight + i, 48);
+    if (!isVoid<All>() || sums) {
+      accumulate(sums + i + 48, p3);
+      if (!isVoid<Mean>()) accumulate(biases + i + 48, g3);
+    }
+    g3 = f32x4.mul(g3, w3);
+    p3 = f32x4.mul(p3, w3);
+    s1 = f32x4.add(s1, f32x4.add(g2, g3));
+    q1 = f32x4.add(q1, f32x4.add(p2, p3));
+  }
+
+  // tail, 4 or 1 per step
+  while (i < end) {
+    const left = end - i;
+    let g = load4(dy + i, left);
+    let p = f32x4.mul(g, f32x4.mul(centered<Mean>(load4(x + i, left), mv), rv));
+    if (sums) {
+      store4(sums + i, f32x4.add(load4(sums + i, left), p), left);
+      if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
+    }
+    if (weight) {
+      const w = load4(weight + i, left);
+      g = f32x4.mul(g, w);
+      p = f32x4.mul(p, w);
+    }
+    s0 = f32x4.add(s0, g);
+    q0 = f32x4.add(q0, p);
+    i += left < 16 ? 4 : 16;
+  }
+  return sumPair(f32x4.add(s0, s1), f32x4.add(q0, q1));
+}
+
+/** The second pass, from the sums of the first; false where dx is still to be written, in double. */
+export function finish<Mean>(
+  dx: usize, // [cols]
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  add: usize, // [cols] or 0
+  cols: usize,
+  m: f32,
+  r: f32,
+  inverse: f64, // 1 / cols
+  total: v128,
+): bool {
+  // RMSNorm needs the mean of g only to tell whether the row is ordinary.
+  const a = f64x2.extract_lane(total, 0) * inverse;
+  const q = f64x2.extract_lane(total, 1) * inverse;
+  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)))) return false;
+  const c = f64(r) * f64(r) * q;
+  writeDx<Mean>(dx, dy, x, weight, add, cols, r, f32(c), f32(f64(r) * a - c * f64(m)));
+  return true;
+}
+
+/** Whether floats hold dx, from the sums of the first pass. Of most rows a few numbers tell it; else all are looked at. */
+function steady<Mean>(
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  cols: usize,
+  m: f32,
+  r: f32,
+  a: f32, // |mean(g)|
+  q: f32, // |mean(g * xhat)|
+): bool {
+  const last = (cols - 4) << 2;
+  const u = v128.load(x);
+  const v = v128.load(x + last);
+  let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
+  const shift = a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
+  let size = most(g);
+  const few =
+    repeats(u, v) || (cols > 128 && repeats(v128.load(x + ((cols / 3) << 2)), v128.load(x + ((cols / 2) << 2))));
+  if (size > LEAST && size < MOST && !few && shift * shift * f32(cols) <= size * size && a + 4 * q <= size) {
+    return true;
+  }
+  const mv = f32x4.splat(m);
+  let top = f32x4.abs(centered<Mean>(v, mv));
+  for (let i: usize = 0; i < last; i += 16) {
+    g = f32x4.pmax(g, sizes(dy, weight, i));
+    top = f32x4.pmax(top, f32x4.abs(centered<Mean>(v128.load(x + i), mv)));
+  }
+  size = most(g);
+  const t = most(top) * r;
+  if (!(size > LEAST && size < MOST)) return size === 0;
+  return t <= (few ? <f32>2.5 : <f32>6) && a <= size * <f32>0.5 && a + t * (shift + q) <= size * <f32>0.8;
+}
+
+/** Whether any two of eight numbers are the same. */
+function repeats(u: v128, v: v128): bool {
+  const u1 = v128.shuffle<f32>(u, u, 1, 2, 3, 0);
+  const u2 = v128.shuffle<f32>(u, u, 2, 3, 0, 1);
+  const u3 = v128.shuffle<f32>(u, u, 3, 0, 1, 2);
+  const own = v128.or(v128.or(f32x4.eq(u, u1), f32x4.eq(u, u2)), f32x4.eq(v, v128.shuffle<f32>(v, v, 1, 2, 3, 0)));
+  const others = v128.or(v128.or(f32x4.eq(v, u), f32x4.eq(v, u1)), v128.or(f32x4.eq(v, u2), f32x4.eq(v, u3)));
+  return v128.any_true(v128.or(v128.or(own, others), f32x4.eq(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1))));
+}
+
+/** |dy * weight|, 4 lanes. */
+function sizes(dy: usize, weight: usize, i: usize): v128 {
+  const g = v128.load(dy + i);
+  return f32x4.abs(weight ? f32x4.mul(g, v128.load(weight + i)) : g);
+}
+
+/** The largest lane. */
+function most(v: v128): f32 {
+  v = f32x4.pmax(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
+  return f32x4.extract_lane(f32x4.pmax(v, v128.shuffle<f32>(v, v, 1, 0, 3, 2)), 0);
+}
+
+function writeDx<Mean>(
+  dx: usize, // [cols]
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  add: usize, // [cols] or 0
+  cols: usize,
+  r: f32,
+  c: f32,
+  k: f32,
+): void {
+  const rv = f32x4.splat(r);
+  const cv = f32x4.splat(c);
+  const kv = f32x4.splat(k);
+  const end16 = (cols & ~15) << 2;
+  const end = cols << 2;
+  let i: usize = 0;
+
+  // 16 per step
+  for (; i < end16; i += 64) {
+    const d = dy + i;
+    const e = x + i;
+    const w = weight + i;
+    const t = dx + i;
+    let g0 = v128.load(d);
+    let g1 = v128.load(d, 16);
+    let g2 = v128.load(d, 32);
+    let g3 = v128.load(d, 48);
+    if (weight) {
+      g0 = f32x4.mul(g0, v128.load(w));
+      g1 = f32x4.mul(g1, v128.load(w, 16));
+      g2 = f32x4.mul(g2, v128.load(w, 32));
+      g3 = f32x4.mul(g3, v128.load(w, 48));
+    }
+    g0 = gradient<Mean>(g0, v128.load(e), rv, cv, kv);
+    g1 = gradient<Mean>(g1, v128.load(e, 16), rv, cv, kv);
+    g2 = gradient<Mean>(g2, v128.load(e, 32), rv, cv, kv);
+    g3 = gradient<Mean>(g3, v128.load(e, 48), rv, cv, kv);
+    if (add) {
+      const f = add + i;
+      g0 = f32x4.add(g0, v128.load(f));
+      g1 = f32x4.add(g1, v128.load(f, 16));
+      g2 = f32x4.add(g2, v128.load(f, 32));
+      g3 = f32x4.add(g3, v128.load(f, 48));
+    }
+    v128.store(t, g0);
+    v128.store(t, g1, 16);
+    v128.store(t, g2, 32);
+    v128.store(t, g3, 48);
+  }
+
+  // tail, 4 or 1 per step
+  while (i < end) {
+    const left = end - i;
+    let d = load4(dy + i, left);
+    if (weight) d = f32x4.mul(d, load4(weight + i, left));
+    d = gradient<Mean>(d, load4(x + i, left), rv, cv, kv);
+    if (add) d = f32x4.add(d, load4(add + i, left));
+    store4(dx + i, d, left);
+    i += left < 16 ? 4 : 16;
+  }
+}
+
+/** dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean. */
+function gradient<Mean>(g: v128, x: v128, r: v128, c: v128, k: v128): v128 {
+  const d = f32x4.sub(f32x4.mul(g, r), f32x4.mul(x, c));
+  return isVoid<Mean>() ? d : f32x4.sub(d, k);
+}
