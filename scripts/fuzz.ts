@@ -19,15 +19,13 @@ import {
   Tensor,
 } from "../src/index.js";
 import { normal, uniform } from "../test/helpers.js";
-import { referenceBackward, referenceForward, UNIT } from "../test/reference.js";
+import { LIMITS } from "../test/recipe.js";
+import { type Case, errorsOf, type Results } from "../test/reference.js";
 
 const string = { type: "string" } as const;
 const { values: given } = parseArgs({ options: { seconds: string, seed: string, iterations: string, first: string } });
 const { seconds = "60", seed = Math.floor(Math.random() * 2 ** 32), iterations = "Infinity", first = "0" } = given;
 const CALLS = 60;
-const UNITS = 4;
-/** Of a sum in float32 of 64 numbers of one sign, half a unit of the running total at each: 64 / 2 / 2; and UNITS for the terms. */
-const SUM_UNITS = 16 + UNITS;
 const ARENA = 2048;
 const DOCUMENTED =
   /^(LayerNorm(\.(forward|backward|train|loadStateDict))?|Tensor|layerNorm(WithStats|Backward)?|Runtime\.allocate)(:| is) /;
@@ -43,11 +41,6 @@ const chance = (p: number) => random() < p;
 const pick = <T>(list: readonly T[]) => list[below(list.length)] as T;
 const PAGE = 65536;
 const sizeOf = (shape: readonly number[]) => shape.reduce((size, dimension) => size * dimension, 1);
-const largest = (values: Floats) => Array.from(values).reduce((max, value) => Math.max(max, Math.abs(value)), 0);
-const sum = (values: Floats) => Array.from(values).reduce((total, value) => total + value, 0);
-/** Of a size at which no float32 result comes near the ends of the range. */
-const ordinary = (values: Floats) =>
-  Array.from(values).every((v) => v === 0 || (Math.abs(v) > 1e-9 && Math.abs(v) < 1e6));
 const finite = (values: Floats) => Array.from(values).every(Number.isFinite);
 const isFloats = (value: unknown): value is Float32Array =>
   Object.prototype.toString.call(value) === "[object Float32Array]";
@@ -129,7 +122,9 @@ function show(value: Any): string {
   return `{${Object.entries(value instanceof Runtime ? {} : value).map(([key, v]) => `${key}: ${show(v)}`)}}`;
 }
 
-/** y against float64: NaN where x has what is no number, else within UNITS of max|xhat| * max|weight| + max|bias|. */
+const rowOf = (values: Float32Array, row: number, cols: number) => values.subarray(row * cols, (row + 1) * cols);
+
+/** y against float64, within the limits of `errorsOf`; NaN in the row of what is no number. */
 function checkForward(
   y: Float32Array,
   x: Float32Array,
@@ -138,71 +133,37 @@ function checkForward(
   cols: number,
   eps: number,
 ) {
-  if (!ordinary(weight ?? []) || !ordinary(bias ?? [])) return;
-  for (let start = 0; start < x.length; start += cols) {
-    const row = x.subarray(start, start + cols);
-    const got = y.subarray(start, start + cols);
-    if (!finite(row))
-      check(
-        got.every((v) => Number.isNaN(v)),
-        () => `y of [${row}] is [${got}], expected NaN`,
-      );
-    const reference = referenceForward({ x: row, weight, bias, rows: 1, cols, eps });
-    if (!finite(row) || !finite(reference.y)) continue;
-    const scale = largest(reference.xhat) * largest(weight ?? [1]) + largest(bias ?? []);
-    // xhat may be rounded to a subnormal float, and weight multiplies that.
-    checkUnits("y", got, reference.y, UNIT * scale + 2 ** -149 * (1 + largest(weight ?? [1])), row);
+  const rows = x.length / cols;
+  for (let row = 0; row < rows; row++) {
+    const own = rowOf(x, row, cols);
+    const got = rowOf(y, row, cols);
+    check(finite(own) || got.every((v) => Number.isNaN(v)), () => `y of [${own}] is [${got}], expected NaN`);
   }
+  checkErrors({ y }, { x, weight, bias, rows, cols, eps });
 }
 
-/** dx against float64 likewise, in units of rstd * (max|g| + mean|g| + max|xhat| * mean|g * xhat|), g = dy * weight. */
+/** dx, dweight and dbias likewise. */
 function checkBackward(got: Any, dy: Float32Array, x: Float32Array, weight: Floats | null, cols: number, eps: number) {
   const rows = x.length / cols;
-  const terms = { dweight: new Float64Array(cols), dbias: new Float64Array(cols) };
-  if (!ordinary(weight ?? [])) return;
-  // Of an eps beyond, rstd is no normal float32.
-  if (eps > 2 ** 252) return;
-  let all = rows > 0;
-  for (let start = 0; start < x.length; start += cols) {
-    const [row, d] = [x.subarray(start, start + cols), dy.subarray(start, start + cols)];
-    const dx = (got.dx as Float32Array).subarray(start, start + cols);
-    const input = { x: row, dy: d, weight, rows: 1, cols, eps };
-    const { xhat, rstd } = referenceForward(input);
-    const spoilt = !finite(row) ? dx.every((v) => Number.isNaN(v)) : finite(d) || !dx.some((v) => Number.isFinite(v));
-    check(spoilt, () => `dx of x = [${row}], dy = [${d}] is [${dx}], expected NaN`);
-    all &&= ordinary(row) && ordinary(d) && finite(xhat) && finite(rstd);
-    for (let i = 0; i < cols; i++) {
-      // What mean is rounded by, xhat may be off by half a unit of 1, however small eps makes it.
-      const most = Math.max(1, Math.abs(xhat[i] as number));
-      terms.dweight[i] = (terms.dweight[i] as number) + Math.abs((d[i] as number) * most);
-      terms.dbias[i] = (terms.dbias[i] as number) + Math.abs(d[i] as number);
-    }
-    if (!ordinary(row) || !ordinary(d) || !finite(xhat) || !finite(rstd)) continue;
-    const g = Array.from(d, (value, i) => Math.abs(value * (weight?.[i] ?? 1)));
-    const c = sum(g.map((value, i) => value * Math.abs(xhat[i] as number))) / cols;
-    const scale = (rstd[0] as number) * (largest(g) + sum(g) / cols + largest(xhat) * c);
-    checkUnits("dx", dx, referenceBackward(input).dx, UNIT * scale + 2 ** -149, row);
+  for (let row = 0; row < rows; row++) {
+    const [own, d, dx] = [rowOf(x, row, cols), rowOf(dy, row, cols), rowOf(got.dx, row, cols)];
+    const spoilt = finite(own) ? finite(d) || !dx.some((v) => Number.isFinite(v)) : dx.every((v) => Number.isNaN(v));
+    check(spoilt, () => `dx of x = [${own}], dy = [${d}] is [${dx}], expected NaN`);
   }
-  if (!all) return;
-  const expected = referenceBackward({ x, dy, weight, rows, cols, eps });
-  for (const name of ["dweight", "dbias"] as const) {
-    const before = (got.before?.[name] ?? new Float32Array(cols)) as Float32Array;
-    if (!got[name] || !ordinary(before)) continue;
-    const total = expected[name].map((value, i) => value + (before[i] as number));
-    checkUnits(name, got[name], total, UNIT * (largest(terms[name]) + largest(before)) + 2 ** -149, x);
-  }
+  const { before, ...results } = got;
+  // Without rows and weight nothing tells the columns, and of an eps beyond 2^252 rstd is no normal float32.
+  if (rows > 0 && eps <= 2 ** 252) checkErrors(results, { x, dy, weight, rows, cols, eps }, before);
 }
 
-function checkUnits(name: string, got: Floats, expected: Floats, unit: number, x: Floats): void {
-  counts.compared++;
-  const worst = Array.from(expected).reduce(
-    (max, value, i) => Math.max(max, Math.abs(value - (got[i] as number)) / unit),
-    0,
-  );
-  check(
-    worst <= (/^d[wb]/.test(name) ? SUM_UNITS : UNITS),
-    () => `${name} is ${worst} units off: [${Array.from(got).slice(0, 40)}] of x = [${Array.from(x).slice(0, 40)}]`,
-  );
+function checkErrors(got: Partial<Results>, input: Case, before?: Any): void {
+  for (const [name, units] of Object.entries(errorsOf(got, input, before)) as [keyof Results, number][]) {
+    counts.compared++;
+    check(
+      units <= LIMITS[name],
+      () =>
+        `${name} is ${units} units off: [${Array.from(got[name] ?? []).slice(0, 40)}] of ${JSON.stringify(input).slice(0, 2000)}`,
+    );
+  }
 }
 
 /** A runtime, and what can be seen of its memory from outside. */
@@ -245,6 +206,7 @@ function guardedHome(): Home {
   const [pattern, guard, maximum] = [0xa5, 32, 8];
   const memory = new WebAssembly.Memory({ initial: 1, maximum });
   const blocks = new Map<number, number>();
+  let full = false;
   const clean = Buffer.alloc(maximum * PAGE, pattern);
   const clear = (from: number, to: number) => new Uint8Array(memory.buffer).fill(pattern, from, to);
   const grow = (pages: number) => {
@@ -256,7 +218,7 @@ function guardedHome(): Home {
   };
   clear(0, PAGE);
   const allocate = (bytes: number): number => {
-    if (chance(0.03)) return 0;
+    if (full || chance(0.03)) return 0;
     if (chance(0.05)) grow(1);
     let at = guard + 4 * below(16);
     for (const [pointer, size] of [...blocks].sort(([a], [b]) => a - b)) {
@@ -279,8 +241,17 @@ function guardedHome(): Home {
     const same = bytes.equals(clean.subarray(0, bytes.length));
     check(same, () => `written outside of all blocks, at ${bytes.findIndex((byte) => byte !== pattern)}`);
   };
-  const empty = () => check(blocks.size === 0, () => `${blocks.size} blocks are left`);
-  return { runtime: Runtime.create({ memory, allocate, free }), intact, empty };
+  const runtime = Runtime.create({ memory, allocate, free });
+  const empty = () => {
+    // A full memory makes the runtime give back the block that it keeps between calls.
+    full = true;
+    try {
+      runtime.allocate(4);
+    } catch {}
+    full = false;
+    check(blocks.size === 0, () => `${blocks.size} blocks are left`);
+  };
+  return { runtime, intact, empty };
 }
 
 /** Bytes of a memory, which survive that it grows, or of the buffer of an array. */
