@@ -17,9 +17,8 @@ const run = (name, ...args) => {
   execFileSync(process.execPath, [join(folder, script), ...args], { cwd: root, stdio: "inherit" });
 };
 
-for (const target of ["debug", "release"]) run("assemblyscript", "assembly/index.ts", "--target", target);
+for (const target of ["debug", "release", "shared"]) run("assemblyscript", "assembly/index.ts", "--target", target);
 for (const target of ["heap", "shared-heap"]) run("assemblyscript", "assembly/heap.ts", "--target", target);
-run("assemblyscript", "assembly/threads.ts", "--target", "shared");
 
 const hex = (name) => readFileSync(join(root, "build", `${name}.wasm`)).toString("hex");
 for (const [file, kernels, heap] of [
@@ -39,8 +38,9 @@ export const heap: string | WebAssembly.Module = "${hex(heap)}";
 
 rmSync(join(root, "dist"), { recursive: true, force: true });
 run("typescript", "-p", "tsconfig.build.json");
-for (const name of ["binaries", "binaries.shared", "check", "job", "pool", "spawn"]) {
-  for (const type of ["d.ts", "d.ts.map"]) rmSync(join(root, `dist/${name}.${type}`)); // nothing public refers to them
+// Nothing public refers to the types of these.
+for (const name of ["binaries", "binaries.shared", "check", "threads/job", "threads/pool", "threads/spawn"]) {
+  for (const type of ["d.ts", "d.ts.map"]) rmSync(join(root, `dist/${name}.${type}`));
 }
 copyFileSync(join(root, "build/release.wasm"), join(root, "dist/layernorm.wasm"));
 copyFileSync(join(root, "build/heap.wasm"), join(root, "dist/heap.wasm"));
@@ -68,7 +68,6 @@ const bundle = (entry, outfile, plugins = []) =>
     target: "es2022",
     sourcemap: true,
     sourcesContent: false,
-    external: ["@assemblyscript/loader", "node:*"],
     plugins,
   });
 
@@ -82,10 +81,6 @@ await bundle("index", "index.workerd", staticModules(".wasm"));
 await bundle("index", "index.edge-light", staticModules(".wasm?module"));
 
 // One package in memory: the runtime of threads is a Runtime to the entry that its user imports.
-const sameRuntime = instead(/^\.\/index\.js$/, () => ({ path: "layernorm-wasm", external: true }));
-await bundle("threads", "threads", [sameRuntime]);
-await bundle("threads", "threads.node", [
-  sameRuntime,
-  instead(/\/spawn\.js$/, () => ({ path: join(root, "src/spawn.node.ts") })),
-]);
-await bundle("worker", "worker");
+const sameRuntime = instead(/^\.\.\/index\.js$/, () => ({ path: "layernorm-wasm", external: true }));
+await bundle("threads/index", "threads", [sameRuntime]);
+await bundle("threads/worker", "worker");

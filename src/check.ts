@@ -1,7 +1,41 @@
 /**
- * What arguments are checked with, and the words errors describe them in.
+ * Checks of arguments, and the words in which errors describe them.
+ *
+ * What an argument is made of is read once and returned: a getter or a subclass may answer differently the second time.
  * @module
  */
+
+const typedArray = Object.getPrototypeOf(Float32Array.prototype);
+const getterOf = (name: string | symbol) => Object.getOwnPropertyDescriptor(typedArray, name)?.get as () => unknown;
+const getTag = getterOf(Symbol.toStringTag);
+const getLength = getterOf("length") as () => number;
+const getOffset = getterOf("byteOffset") as () => number;
+const getBuffer = getterOf("buffer") as () => ArrayBufferLike;
+
+/** The name of a typed array's own class, of this realm or another; undefined for anything else. */
+export function tagOf(value: unknown): string | undefined {
+  return getTag.call(value) as string | undefined;
+}
+
+/** The true length of a typed array, whatever a subclass says. */
+export function lengthOf(array: ArrayBufferView): number {
+  return getLength.call(array);
+}
+
+/** Some elements of a Float32Array as a view of the same buffer. */
+export function viewOf(array: Float32Array, start: number, length: number): Float32Array {
+  return new Float32Array(getBuffer.call(array), getOffset.call(array) + start * 4, length);
+}
+
+/** The buffer of a typed array, and where in it the array begins. */
+export function placeOf(array: ArrayBufferView): { buffer: ArrayBufferLike; byteOffset: number } {
+  return { buffer: getBuffer.call(array), byteOffset: getOffset.call(array) };
+}
+
+/** Whether a buffer is a SharedArrayBuffer, of this realm or another. */
+export function isShared(buffer: ArrayBufferLike): boolean {
+  return Object.prototype.toString.call(buffer) === "[object SharedArrayBuffer]";
+}
 
 /** What came, in the words of an error. */
 export function describe(value: unknown): string {
@@ -19,33 +53,31 @@ export function describe(value: unknown): string {
   return String(value);
 }
 
-/** Options must be an object, and of these names: a misspelled one would be lost without a word. */
+/** Throws the error for an argument of the wrong kind. */
+export function wrongType(where: string, value: unknown, expected: string): never {
+  throw new TypeError(`${where} is ${describe(value)}, expected ${expected}`);
+}
+
+/** Options must be an object with these properties of its own: a misspelled one would be lost without a word. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== "object" || options === null) {
-    throw new TypeError(`${where}: options is ${describe(options)}, expected an object`);
+    wrongType(`${where}: options`, options, "an object");
   }
   for (const name in options) {
-    if (!names.includes(name)) {
+    if (!names.includes(name) && Object.hasOwn(options, name)) {
       throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
     }
   }
 }
 
 /** A view of memory that has grown since is detached from it, and empty. */
-export function checkAttached(where: string, array: ArrayBufferView & { length: number }): void {
-  if (array.length > 0) return;
+export function checkAttached(where: string, array: ArrayBufferView): void {
+  if (lengthOf(array) > 0) return;
   try {
-    new Uint8Array(array.buffer);
+    new Uint8Array(getBuffer.call(array));
   } catch {
     throw new TypeError(`${where} is a detached view: the memory has grown since; take the tensor's data anew`);
   }
-}
-
-/** Whether a value is a Float32Array, of this realm or another. */
-export function isFloat32Array(value: unknown): value is Float32Array {
-  return (
-    ArrayBuffer.isView(value) && (value as { [Symbol.toStringTag]?: string })[Symbol.toStringTag] === "Float32Array"
-  );
 }
 
 /** The number of elements of a shape. */
@@ -54,13 +86,13 @@ export function sizeOf(shape: readonly number[]): number {
 }
 
 export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && endsWith(a, b);
+  return a === b || (a.length === b.length && endsWith(a, b));
 }
 
 /** Whether the last dimensions of `shape` are `trailing`. */
 export function endsWith(shape: readonly number[], trailing: readonly number[]): boolean {
   const leading = shape.length - trailing.length;
-  // A loop, because every call of the module comes through here, and a closure costs as much as a row.
+  // A loop, because every call of a module comes through here, and a closure costs as much as a row.
   for (let i = 0; i < trailing.length; i++) if (shape[leading + i] !== trailing[i]) return false;
   return true;
 }
@@ -68,35 +100,35 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
 /** `value` as a frozen list of integers, each at least `least`. */
 export function checkShape(where: string, value: unknown, least: number): readonly number[] {
   if (!Array.isArray(value)) {
-    throw new TypeError(`${where} is ${describe(value)}, expected a list of integers`);
+    wrongType(where, value, "a list of integers");
   }
-  for (const dimension of value) {
+  const shape = Array.from(value as number[]);
+  for (const dimension of shape) {
     if (typeof dimension !== "number") {
-      throw new TypeError(`${where} is ${describe(value)}, expected a list of integers`);
+      wrongType(where, shape, "a list of integers");
     }
     if (!Number.isInteger(dimension) || dimension < least) {
-      throw new RangeError(`${where} is ${describe(value)}, expected integers of ${least} or more`);
+      throw new RangeError(`${where} is ${describe(shape)}, expected integers of ${least} or more`);
     }
   }
-  if (!Number.isSafeInteger(sizeOf(value))) {
-    throw new RangeError(`${where} is ${describe(value)}, which is more elements than can be counted`);
+  if (!Number.isSafeInteger(sizeOf(shape))) {
+    throw new RangeError(`${where} is ${describe(shape)}, which is more elements than can be counted`);
   }
-  return Object.freeze([...value]);
+  return Object.freeze(shape);
 }
 
 /** `value`, a positive integer or a non-empty list of them, as a list. */
 export function checkNormalizedShape(where: string, value: unknown): readonly number[] {
   if (typeof value !== "number" && !Array.isArray(value)) {
-    throw new TypeError(`${where} is ${describe(value)}, expected a positive integer or a list of them`);
+    wrongType(where, value, "a positive integer or a list of them");
   }
-  if (Array.isArray(value) && value.length === 0) {
-    throw new RangeError(`${where} is [], expected at least one dimension`);
-  }
-  return checkShape(where, typeof value === "number" ? [value] : value, 1);
+  const shape = checkShape(where, typeof value === "number" ? [value] : value, 1);
+  if (shape.length === 0) throw new RangeError(`${where} is [], expected at least one dimension`);
+  return shape;
 }
 
 export function checkEps(where: string, value: unknown): number {
-  if (typeof value !== "number") throw new TypeError(`${where} is ${describe(value)}, expected a number`);
+  if (typeof value !== "number") wrongType(where, value, "a number");
   if (!(value >= 0 && value < Infinity)) {
     throw new RangeError(`${where} is ${value}, expected a finite number of 0 or more`);
   }
@@ -104,22 +136,22 @@ export function checkEps(where: string, value: unknown): number {
 }
 
 export function checkBoolean(where: string, value: unknown): boolean {
-  if (typeof value !== "boolean") throw new TypeError(`${where} is ${describe(value)}, expected true or false`);
+  if (typeof value !== "boolean") wrongType(where, value, "true or false");
   return value;
 }
 
-/** A list of numbers or a typed array of them. */
+/** A list of numbers, as a copy, or a typed array of them, as it is. */
 export function checkNumbers(where: string, value: unknown): ArrayLike<number> {
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) {
-    const array = value as Float32Array;
-    if (!/^Big/.test(array[Symbol.toStringTag])) {
-      checkAttached(where, array);
-      return array;
-    }
-  } else if (Array.isArray(value)) {
-    const odd = value.findIndex((element) => typeof element !== "number");
-    if (odd < 0) return value;
-    throw new TypeError(`${where} has ${describe(value[odd])} at ${odd}, expected a flat list of numbers`);
+  const tag = tagOf(value);
+  if (tag && !tag.startsWith("Big")) {
+    checkAttached(where, value as Float32Array);
+    return value as Float32Array;
   }
-  throw new TypeError(`${where} is ${describe(value)}, expected a Float32Array or a list of numbers`);
+  if (Array.isArray(value)) {
+    const numbers = Array.from(value as number[]);
+    const odd = numbers.findIndex((element) => typeof element !== "number");
+    if (odd < 0) return numbers;
+    throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
+  }
+  wrongType(where, value, "a Float32Array or a list of numbers");
 }

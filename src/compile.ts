@@ -3,7 +3,7 @@
  * @module
  */
 
-import { describe } from "./check.js";
+import { wrongType } from "./check.js";
 
 /** What a response of `fetch` has that is used here. */
 export interface ResponseLike {
@@ -37,19 +37,14 @@ function isModule(source: unknown): boolean {
 /** That a source is of a kind that `compile` or `arrived` takes. @internal */
 export function checkSource(where: string, name: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
-  throw new TypeError(
-    `${where}: ${name} is ${describe(source)}, expected a WebAssembly.Module, its bytes, a Response, or a promise of one`,
-  );
+  wrongType(`${where}: ${name}`, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
 }
 
 /** A module at once, from one or from its bytes; `name` says which in an error. @internal */
 export function compile(where: string, name: string, source: unknown): WebAssembly.Module {
   const { Module } = supported(where);
   checkSource(where, name, source);
-  if (isModule(source)) {
-    // A module of another realm, as that of an edge route in Next.js is, becomes one of this: the loader asks `instanceof`.
-    return source instanceof Module ? source : Object.setPrototypeOf(source, Module.prototype);
-  }
+  if (isModule(source)) return source as WebAssembly.Module;
   const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
   const bytes = new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
   try {
@@ -81,7 +76,8 @@ export async function arrived(where: string, name: string, source: unknown): Pro
   });
 }
 
-function supported(where: string): typeof WebAssembly {
+/** WebAssembly, where the engine has it. @internal */
+export function supported(where: string): typeof WebAssembly {
   if (typeof WebAssembly === "object") return WebAssembly;
   throw new Error(`${where}: this engine has no WebAssembly, or it is turned off (iOS does so in lockdown mode)`);
 }

@@ -1,45 +1,73 @@
 /**
- * Layer normalization as functions: check the shapes, pass the pointers.
+ * The norms as functions.
  *
- * Operands are Tensors, which are used where they are, or Float32Arrays, which are copied into the memory for the length of
- * the call; a result is of the kind of the first operand. Each function is, per row of x and with statistics over the
- * trailing dimensions `normalizedShape`,
+ * Operands are Tensors, which are used where they lie, or Float32Arrays, which are copied to the memory for the call. A result is
+ * of the kind of the first operand. With statistics over the trailing dimensions `normalizedShape` of each row,
  *
- *     y = (x - mean) * rstd * weight + bias        rstd = 1 / sqrt(var + eps)
+ *     layerNorm   y = (x - mean) * rstd * weight + bias        rstd = 1 / sqrt(var + eps)
+ *     rmsNorm     y = x * rstd * weight                        rstd = 1 / sqrt(mean(x²) + eps)
  *
- * with the population variance (Ba, Kiros and Hinton, "Layer Normalization", 2016).
+ * The variance is that of the population (Ba, Kiros and Hinton, "Layer Normalization", 2016; Zhang and Sennrich, "Root Mean
+ * Square Layer Normalization", 2019).
  * @module
  */
 
-import { checkEps, checkNormalizedShape, sameShape, sizeOf } from "./check.js";
 import {
+  type BackwardOptions,
+  Call,
   checkAffine,
+  checkApart,
   checkRows,
   checkSame,
-  commonRuntime,
-  countOf,
+  type Family,
+  type ForwardOptions,
+  handOut,
   type Operand,
-  onTensors,
-  pointerOf,
-  shapeOf,
-  workspaceFor,
-} from "./operand.js";
-import { Tensor } from "./tensor.js";
+  type Place,
+  placeFor,
+  type Result,
+  runtimeOf,
+} from "./call.js";
+import { checkEps, checkNormalizedShape, checkOptions, sameShape, sizeOf, wrongType } from "./check.js";
+import { LAYER_NORM } from "./layer-norm.js";
+import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
+import type { Tensor } from "./tensor.js";
 
-export interface WithStats<T extends Operand> {
+/** What results are, for a first operand of type `T`. */
+export type ResultOf<T extends Operand> = T extends Float32Array ? Float32Array<ArrayBuffer> : Tensor;
+
+export interface RMSNormWithStats<T extends Operand> {
   y: T;
-  /** One per row: the leading dimensions of x, or their product for an array. */
-  mean: T;
-  /** 1 / sqrt(var + eps), one per row. */
+  /** One for each row: of the leading dimensions of x, or a number of rows for an array. */
   rstd: T;
 }
 
-export interface Gradients<T extends Operand> {
+export interface WithStats<T extends Operand> extends RMSNormWithStats<T> {
+  /** The mean of each row, of the shape of rstd. */
+  mean: T;
+}
+
+export interface RMSNormGradients<T extends Operand> {
   dx: T;
-  /** The sum over the rows of dy * xhat: what a weight would get, also where there is none. */
+  /** The sum over the rows of dy * xhat: the gradient of a weight, also where there is none. */
   dweight: T;
+}
+
+export interface Gradients<T extends Operand> extends RMSNormGradients<T> {
   /** The sum over the rows of dy. */
   dbias: T;
+}
+
+export interface RMSNormBackwardOptions<T extends Operand> extends BackwardOptions<T> {
+  /** What to add the gradient of the weight to, and to return as `dweight`. */
+  dweight?: Operand | undefined;
+  /** That of the forward pass. Without it, rows whose variance is small beside eps take longer. */
+  eps?: number | undefined;
+}
+
+export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBackwardOptions<T> {
+  /** What to add the gradient of the bias to, and to return as `dbias`. */
+  dbias?: Operand | undefined;
 }
 
 /**
@@ -47,70 +75,72 @@ export interface Gradients<T extends Operand> {
  * @param x a Tensor whose trailing dimensions are `normalizedShape`, or an array of any number of rows of its size
  * @param normalizedShape a positive integer or a list of them
  * @param weight, bias of the shape `normalizedShape`; absent: ones, zeros
- * @returns a new Tensor or Float32Array of the shape of x
+ * @param options `out`: what to write to and return; `residual`: added to x before it is normalized; `sum`: what to write x +
+ * residual to. Each of the kind and shape of x. `out` and `sum` may be x or residual
+ * @returns a new Tensor or Float32Array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
-export function layerNorm(
-  x: Tensor,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
-  eps?: number,
-): Tensor;
-export function layerNorm(
-  x: Float32Array,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
-  eps?: number,
-): Float32Array<ArrayBuffer>;
-export function layerNorm(
-  x: Operand,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
-  eps?: number,
-): Operand;
-export function layerNorm(
-  x: Operand,
+export function layerNorm<T extends Operand>(
+  x: T,
   normalizedShape: number | readonly number[],
   weight?: Operand | null,
   bias?: Operand | null,
   eps = 1e-5,
-): Operand {
-  return forward("layerNorm", x, normalizedShape, weight, bias, eps, false).y;
+  options: ForwardOptions<Operand> = {},
+  ...rest: never[]
+): ResultOf<T> {
+  checkNoMore("layerNorm", 6, rest);
+  return forward("layerNorm", LAYER_NORM, x, normalizedShape, weight, bias, eps, options, false).y as ResultOf<T>;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
-export function layerNormWithStats(
-  x: Tensor,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
-  eps?: number,
-): WithStats<Tensor>;
-export function layerNormWithStats(
-  x: Float32Array,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
-  eps?: number,
-): WithStats<Float32Array<ArrayBuffer>>;
-export function layerNormWithStats(
-  x: Operand,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
-  eps?: number,
-): WithStats<Operand>;
-export function layerNormWithStats(
-  x: Operand,
+export function layerNormWithStats<T extends Operand>(
+  x: T,
   normalizedShape: number | readonly number[],
   weight?: Operand | null,
   bias?: Operand | null,
   eps = 1e-5,
-): WithStats<Operand> {
-  return forward("layerNormWithStats", x, normalizedShape, weight, bias, eps, true) as WithStats<Operand>;
+  options: ForwardOptions<Operand> = {},
+  ...rest: never[]
+): WithStats<ResultOf<T>> {
+  const where = "layerNormWithStats";
+  checkNoMore(where, 6, rest);
+  return forward(where, LAYER_NORM, x, normalizedShape, weight, bias, eps, options, true) as WithStats<ResultOf<T>>;
+}
+
+/**
+ * RMS normalization of x.
+ * @param x, normalizedShape, weight, options as for `layerNorm`
+ * @param eps 2⁻²³ by default, as in PyTorch
+ * @returns a new Tensor or Float32Array of the shape of x, or `out`
+ * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
+ */
+export function rmsNorm<T extends Operand>(
+  x: T,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
+  eps = RMS_EPS,
+  options: ForwardOptions<Operand> = {},
+  ...rest: never[]
+): ResultOf<T> {
+  checkNoMore("rmsNorm", 5, rest);
+  return forward("rmsNorm", RMS_NORM, x, normalizedShape, weight, null, eps, options, false).y as ResultOf<T>;
+}
+
+/** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
+export function rmsNormWithStats<T extends Operand>(
+  x: T,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
+  eps = RMS_EPS,
+  options: ForwardOptions<Operand> = {},
+  ...rest: never[]
+): RMSNormWithStats<ResultOf<T>> {
+  const where = "rmsNormWithStats";
+  checkNoMore(where, 5, rest);
+  return forward(where, RMS_NORM, x, normalizedShape, weight, null, eps, options, true) as RMSNormWithStats<
+    ResultOf<T>
+  >;
 }
 
 /**
@@ -121,121 +151,169 @@ export function layerNormWithStats(
  * @param dy, x of the same shape: rows of normalized dimensions
  * @param mean, rstd one per row, as `layerNormWithStats` gives them
  * @param weight as in the forward pass; absent: ones
- * @returns new Tensors or Float32Arrays, as dy is; dweight and dbias of the normalized shape
+ * @param options `out`: what to write dx to; `add`: added to dx. Both of the kind and shape of dy; `out` may be dy or add.
+ * `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
+ * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
-export function layerNormBackward(
-  dy: Tensor,
+export function layerNormBackward<T extends Operand>(
+  dy: T,
   x: Operand,
   mean: Operand,
   rstd: Operand,
   weight?: Operand | null,
-): Gradients<Tensor>;
-export function layerNormBackward(
-  dy: Float32Array,
-  x: Operand,
-  mean: Operand,
-  rstd: Operand,
-  weight?: Operand | null,
-): Gradients<Float32Array<ArrayBuffer>>;
-export function layerNormBackward(
-  dy: Operand,
-  x: Operand,
-  mean: Operand,
-  rstd: Operand,
-  weight?: Operand | null,
-): Gradients<Operand>;
-export function layerNormBackward(
-  dy: Operand,
-  x: Operand,
-  mean: Operand,
-  rstd: Operand,
-  weight?: Operand | null,
-): Gradients<Operand> {
+  options: LayerNormBackwardOptions<Operand> = {},
+  ...rest: never[]
+): Gradients<ResultOf<T>> {
   const where = "layerNormBackward";
-  const runtime = commonRuntime(where, { dy, x, mean, rstd, weight });
-  checkSame(where, "x", x, "dy", dy);
-  checkSame(where, "rstd", rstd, "mean", mean);
-  const rows = countOf(mean);
-  const normalizedShape = normalizedShapeOf(dy, mean, weight);
-  const cols = sizeOf(normalizedShape);
-  if (dy instanceof Tensor) checkRows(where, "dy", dy, normalizedShape, cols);
-  if (countOf(dy) !== rows * cols) {
-    throw new RangeError(
-      `${where}: dy has ${countOf(dy)} elements, expected ${rows} rows, one for each mean, of the same size`,
-    );
+  checkNoMore(where, 6, rest);
+  return backward(where, LAYER_NORM, dy, x, mean, rstd, weight, options) as Gradients<ResultOf<T>>;
+}
+
+/**
+ * The gradients of a loss with respect to x and weight, given that with respect to y.
+ *
+ *     dx = rstd * (g - xhat * mean(g * xhat))        g = dy * weight, xhat = x * rstd
+ *
+ * @param dy, x, rstd, weight, options as for `layerNormBackward`
+ * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight is of the normalized shape
+ * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
+ */
+export function rmsNormBackward<T extends Operand>(
+  dy: T,
+  x: Operand,
+  rstd: Operand,
+  weight?: Operand | null,
+  options: RMSNormBackwardOptions<Operand> = {},
+  ...rest: never[]
+): RMSNormGradients<ResultOf<T>> {
+  const where = "rmsNormBackward";
+  checkNoMore(where, 5, rest);
+  return backward(where, RMS_NORM, dy, x, null, rstd, weight, options) as RMSNormGradients<ResultOf<T>>;
+}
+
+function checkNoMore(where: string, most: number, rest: readonly unknown[]): void {
+  if (rest.length > 0) {
+    wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
   }
-  if (weight) checkAffine(where, "weight", weight, normalizedShape);
-  const shape = shapeOf(dy);
-  const operands = [dy, x, mean, rstd, weight] as const;
-  return onTensors(runtime, operands, dy instanceof Tensor, ([dy, x, mean, rstd, weight], scope) => {
-    const dx = scope.make(shape);
-    const dweight = scope.make(normalizedShape);
-    const dbias = scope.make(normalizedShape);
-    const workspace = workspaceFor(rows, cols, runtime.kernels, scope);
-    dweight.data.fill(0);
-    dbias.data.fill(0);
-    runtime.kernels.layerNormBackward(
-      dx.pointer,
-      dweight.pointer,
-      dbias.pointer,
-      dy.pointer,
-      x.pointer,
-      mean.pointer,
-      rstd.pointer,
-      pointerOf(weight),
-      rows,
-      cols,
-      pointerOf(workspace),
-    );
-    return { dx, dweight, dbias };
-  });
 }
 
 function forward(
   where: string,
+  family: Family,
   x: Operand,
   normalizedShape: number | readonly number[],
   weight: Operand | null | undefined,
   bias: Operand | null | undefined,
   eps: number,
+  options: ForwardOptions<Operand>,
   stats: boolean,
-): Partial<WithStats<Operand>> & { y: Operand } {
-  const runtime = commonRuntime(where, { x, weight, bias });
+): { y: Operand; mean?: Operand; rstd?: Operand } {
+  const runtime = runtimeOf(x, weight, bias);
   const trailing = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
+  const call = new Call(where, runtime, family, sizeOf(trailing), false);
+  call.weight = takeAffine(call, "weight", weight, trailing);
+  call.bias = takeAffine(call, "bias", bias, trailing);
+  call.eps = checkEps(`${where}: eps`, eps);
+  const source = call.takeForward(x, trailing, options);
+  if (!stats) return { y: call.placeForward(null).run() };
+  const shape = source.array === null ? Object.freeze(source.shape.slice(0, -trailing.length)) : [call.rows];
+  const mean = family.hasMean ? call.makeLike(source, shape) : null;
+  const rstd = call.makeLike(source, shape);
+  call.mean = mean && placeFor(mean);
+  call.rstd = placeFor(rstd);
+  const y = call.placeForward(null).run();
+  return { y, ...(mean && { mean: handOut(mean) }), rstd: handOut(rstd) };
+}
+
+function backward(
+  where: string,
+  family: Family,
+  dy: Operand,
+  x: Operand,
+  mean: Operand | null,
+  rstd: Operand,
+  weight: Operand | null | undefined,
+  options: LayerNormBackwardOptions<Operand>,
+): { dx: Operand; dweight: Operand; dbias?: Operand } {
+  checkOptions(where, options, ["out", "add", "dweight", ...(family.hasMean ? ["dbias"] : []), "eps"]);
+  const { out, add, dweight, dbias, eps } = options;
+  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), family, 0, false);
+  const source = call.take("dy", dy);
+  const xPlace = call.take("x", x);
+  const rstdPlace = call.take("rstd", rstd);
+  const meanPlace = family.hasMean ? call.take("mean", mean) : null;
+  const weightPlace = weight === null || weight === undefined ? null : call.take("weight", weight);
+  checkSame(where, "x", xPlace, "dy", source);
+  if (meanPlace) checkSame(where, "rstd", rstdPlace, "mean", meanPlace);
+  const rows = rstdPlace.size;
+  const trailing = normalizedShapeOf(source, rstdPlace, weightPlace);
   const cols = sizeOf(trailing);
-  const rows = checkRows(where, "x", x, trailing, cols);
-  if (weight) checkAffine(where, "weight", weight, trailing);
-  if (bias) checkAffine(where, "bias", bias, trailing);
-  checkEps(`${where}: eps`, eps);
-  const shape = shapeOf(x);
-  const perRow = x instanceof Tensor ? shape.slice(0, -trailing.length) : [rows];
-  return onTensors(runtime, [x, weight, bias], x instanceof Tensor, ([x, weight, bias], scope) => {
-    const y = scope.make(shape);
-    const statistics = stats ? { mean: scope.make(perRow), rstd: scope.make(perRow) } : {};
-    runtime.kernels.layerNormForward(
-      y.pointer,
-      pointerOf(statistics.mean),
-      pointerOf(statistics.rstd),
-      x.pointer,
-      pointerOf(weight),
-      pointerOf(bias),
-      rows,
-      cols,
-      eps,
+  if (source.array === null) checkRows(where, "dy", source, trailing, cols);
+  if (source.size !== rows * cols) {
+    throw new RangeError(
+      `${where}: dy has ${source.size} elements, expected ${rows} rows, one for each rstd, of the same size`,
     );
-    return { y, ...statistics };
+  }
+  if (weightPlace) checkAffine(where, "weight", weightPlace, trailing);
+  call.cols = cols;
+  call.rows = rows;
+  if (eps !== undefined) call.eps = checkEps(`${where}: eps`, eps);
+  call.x = xPlace;
+  call.mean = meanPlace;
+  call.rstd = rstdPlace;
+  call.weight = weightPlace;
+  call.takeBackward(source, out, add);
+  const given = { dweight, dbias };
+  const sums = (["dweight", "dbias"] as const).slice(0, family.hasMean ? 2 : 1).map((name) => {
+    const place = takeAffine(call, name, given[name], trailing);
+    if (place) {
+      call.checkBackward(name, place);
+      checkApart(where, name, place, "dy", source);
+      checkApart(where, name, place, "add", call.add);
+      checkApart(where, name, place, "out", call.dx);
+      checkApart(where, name, place, "dweight", call.dweight);
+    }
+    call[name] = place;
+    return name;
   });
+  const results = sums.map((name): [typeof name, Result] => {
+    const place = call[name];
+    if (place) return [name, place.array === null ? (given[name] as Tensor) : place];
+    const made = call.makeLike(source, trailing);
+    const own = placeFor(made);
+    if (own.array === null) own.data.fill(0);
+    call[name] = own;
+    return [name, made];
+  });
+  const dx = call.placeBackward().run();
+  const [[, first], second] = results as [[string, Result], [string, Result]?];
+  return { dx, dweight: handOut(first), ...(second && { dbias: handOut(second[1]) }) };
+}
+
+/** A parameter or its gradient, null where it is absent. */
+function takeAffine(
+  call: Call,
+  name: string,
+  value: Operand | null | undefined,
+  normalizedShape: readonly number[],
+): Place | null {
+  if (value === null || value === undefined) return null;
+  const place = call.take(name, value);
+  checkAffine(call.where, name, place, normalizedShape);
+  return place;
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */
-function normalizedShapeOf(dy: Operand, mean: Operand, weight: Operand | null | undefined): readonly number[] {
-  if (weight instanceof Tensor) return weight.shape;
-  if (dy instanceof Tensor && mean instanceof Tensor) {
-    const leading = mean.shape.length;
-    if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), mean.shape)) return dy.shape.slice(leading);
+function normalizedShapeOf(dy: Place, rstd: Place, weight: Place | null): readonly number[] {
+  if (weight?.array === null) return weight.shape;
+  if (dy.array === null && rstd.array === null) {
+    const leading = rstd.shape.length;
+    if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), rstd.shape)) {
+      return Object.freeze(dy.shape.slice(leading));
+    }
   }
-  if (weight) return [weight.length];
-  if (countOf(mean) === 0) return shapeOf(dy).slice(-1);
-  return [Math.floor(countOf(dy) / countOf(mean))];
+  if (weight) return [weight.size];
+  if (rstd.size === 0) return dy.array === null ? Object.freeze(dy.shape.slice(-1)) : [dy.size];
+  return [Math.floor(dy.size / rstd.size)];
 }

@@ -1,12 +1,29 @@
 /**
- * Layer normalization, forward and backward, as WebAssembly SIMD kernels.
+ * Layer normalization and RMS normalization, forward and backward, as WebAssembly SIMD kernels.
  * @module
  */
 
+export type { BackwardOptions, ForwardOptions, Operand } from "./call.js";
 export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
-export { type Gradients, layerNorm, layerNormBackward, layerNormWithStats, type WithStats } from "./functional.js";
+export {
+  type Gradients,
+  type LayerNormBackwardOptions,
+  layerNorm,
+  layerNormBackward,
+  layerNormWithStats,
+  type ResultOf,
+  type RMSNormBackwardOptions,
+  type RMSNormGradients,
+  type RMSNormWithStats,
+  rmsNorm,
+  rmsNormBackward,
+  rmsNormWithStats,
+  type WithStats,
+} from "./functional.js";
+export type { Kernels } from "./kernels.js";
 export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
-export type { Operand, OutOption } from "./operand.js";
-export { type Allocator, type Kernels, type LinearMemory, Runtime, type RuntimeOptions } from "./runtime.js";
-export type { Checkpoint, LoadResult, StateDict } from "./state-dict.js";
+export type { Allocator, LinearMemory } from "./memory.js";
+export { RMSNorm, type RMSNormOptions } from "./rms-norm.js";
+export { Runtime, type RuntimeOptions } from "./runtime.js";
+export type { Checkpoint, CheckpointEntry, LoadOptions, LoadResult, RawFloats, StateDict } from "./state-dict.js";
 export { Parameter, Tensor, type TensorHandle, type TensorOptions } from "./tensor.js";

@@ -3,9 +3,8 @@
  * @module
  */
 
-import { instantiateSync } from "@assemblyscript/loader";
 import * as binaries from "./binaries.js";
-import { checkOptions, describe } from "./check.js";
+import { checkOptions, describe, wrongType } from "./check.js";
 import {
   arrived,
   checkSource,
@@ -15,62 +14,8 @@ import {
   type LaterModuleSource,
   type ModuleSource,
 } from "./compile.js";
-
-/**
- * The kernels' ABI: outputs, then inputs, then sizes. Pointers are byte addresses in the memory, multiples of 4; 0 stands for
- * an operand that is absent. `y` may be `x` and `dx` may be `dy`; nothing else may overlap.
- */
-export interface Kernels {
-  /**
-   * y, mean, rstd = normalized x. `y` and `x` are [rows, cols]; `mean` and `rstd` [rows] or 0; `weight` and `bias` [cols] or 0.
-   */
-  layerNormForward(
-    y: number,
-    mean: number,
-    rstd: number,
-    x: number,
-    weight: number,
-    bias: number,
-    rows: number,
-    cols: number,
-    eps: number,
-  ): void;
-  /**
-   * dx = the gradient of x; `dweight` and `dbias` [cols] are added to. Each of the three may be 0. `mean` and `rstd` are what
-   * the forward pass gave. `workspace`: as many bytes as `layerNormBackwardWorkspace` says, in which the sums over
-   * many rows are kept in double; without it, or with 0, they are summed row by row in float32.
-   */
-  layerNormBackward(
-    dx: number,
-    dweight: number,
-    dbias: number,
-    dy: number,
-    x: number,
-    mean: number,
-    rstd: number,
-    weight: number,
-    rows: number,
-    cols: number,
-    workspace?: number,
-  ): void;
-  /** The bytes of workspace for `layerNormBackward`; 0 for few rows, which need none. */
-  layerNormBackwardWorkspace(rows: number, cols: number): number;
-}
-
-/** What of a `WebAssembly.Memory` is used here; in words of its own, so that its types need no library of the browser's. */
-export interface LinearMemory {
-  readonly buffer: ArrayBufferLike;
-  grow(pages: number): number;
-}
-
-/**
- * An allocator of a memory: `allocate` returns the address of a block, a multiple of 4 inside the memory, which it grows
- * where it has to, or 0 when there is no room.
- */
-export interface Allocator {
-  allocate(bytes: number): number;
-  free(pointer: number): void;
-}
+import { call, type KernelCall, type Kernels } from "./kernels.js";
+import { type Allocator, allocatorOf, checkMemory, instantiate, type LinearMemory } from "./memory.js";
 
 export interface RuntimeOptions {
   allocate?: Allocator["allocate"] | undefined;
@@ -92,9 +37,6 @@ export interface RuntimeOptions {
 const PAGE = 65536;
 const PAGES_MAX = 65536;
 
-/** The memories that an allocator manages. Another heap would hand out the same bytes. */
-const taken = new WeakSet<LinearMemory>();
-
 /** The runtimes by their memories. */
 const owners = new WeakMap<LinearMemory, Runtime>();
 
@@ -104,58 +46,79 @@ function elsewhere(): never {
   );
 }
 
-/** A memory that is free to be used, or one with its allocator. */
-function checkMemory({ memory, allocate, free }: RuntimeOptions): void {
-  if ((allocate === undefined) !== (free === undefined)) {
-    throw new TypeError("Runtime.create: allocate and free must be given together");
-  }
-  if (memory === undefined) {
-    if (allocate) throw new TypeError("Runtime.create: allocate and free need the memory they manage");
-  } else if (!(memory instanceof WebAssembly.Memory)) {
-    throw new TypeError(`Runtime.create: memory is ${describe(memory)}, expected a WebAssembly.Memory`);
-  } else if (!(memory.buffer instanceof ArrayBuffer)) {
-    throw new TypeError("Runtime.create: memory is shared, expected an unshared WebAssembly.Memory");
-  } else if (!allocate) {
-    if (taken.has(memory)) throw new TypeError("Runtime.create: memory is managed by another Runtime");
-    if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
-      throw new TypeError(
-        "Runtime.create: memory is in use (not all zeros); give the allocate and free of the module it belongs to",
-      );
-    }
-  }
+/** What calls borrow of a runtime: a block that is kept between them. */
+export interface Scratch {
+  pointer: number;
+  bytes: number;
 }
+
+/** The largest block of scratch memory that is kept between calls. */
+const KEPT = 1 << 20;
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
 export class Runtime {
   static #default: Runtime | undefined;
 
-  readonly memory: LinearMemory;
+  readonly #memory: LinearMemory;
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
+  /** Scratch memory that no call has borrowed. */
+  #scratch: Scratch | undefined;
+  /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
+  #view: Float32Array = new Float32Array(0);
+  #viewed = 0;
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
-    this.memory = memory;
+    this.#memory = memory;
     this.#kernels = kernels;
     this.#allocator = allocator;
     owners.set(memory, this);
   }
 
+  /** What everything of this runtime lies in. */
+  get memory(): LinearMemory {
+    return this.#memory;
+  }
+
+  /** The kernels over this memory. */
   get kernels(): Kernels {
     return this.#kernels;
   }
 
-  /** Whether calls are under way that don't block, of several threads. @internal */
+  /**
+   * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in which they were
+   * started. @internal
+   */
+  start(kernelCall: KernelCall): Promise<void> {
+    call(this.kernels, kernelCall);
+    return Promise.resolve();
+  }
+
+  /** Waits, by helping, for the calls that were started. @internal */
+  settle(): void {}
+
+  /** Whether calls that were started are not done yet. @internal */
   get busy(): boolean {
     return false;
   }
 
-  /** Waits, by helping, for the calls under way. @internal */
-  settle(): void {}
+  /** Whether `start` returns before the call is done. @internal */
+  get concurrent(): boolean {
+    return false;
+  }
 
-  /** What `compute` returns, once the kernels it called are done; with several threads, without blocking. @internal */
-  async later<T>(compute: (kernels: Kernels) => T): Promise<T> {
-    return compute(this.#kernels);
+  /**
+   * How many bytes of arrays a blocking call copies to the memory at a time, so that they stay in the second-level cache.
+   * @param sums whether it sums over its rows @internal
+   */
+  blockBytes(_sums: boolean): number {
+    return 1 << 18;
+  }
+
+  /** Whether there is a runtime of a memory. Another heap would hand out the same bytes. @internal */
+  static manages(memory: LinearMemory): boolean {
+    return owners.has(memory);
   }
 
   /** The runtime of a memory; of one that another thread shares, a runtime whose tensors can be read and written, no more. @internal */
@@ -171,10 +134,7 @@ export class Runtime {
 
   /** Sets another runtime as the default, for what is made from now on. */
   static set default(runtime: Runtime) {
-    if (!(runtime instanceof Runtime)) {
-      throw new TypeError(`Runtime.default is ${describe(runtime)}, expected a Runtime`);
-    }
-    Runtime.#default = runtime;
+    Runtime.#default = checkRuntime("Runtime.default", runtime ?? null);
   }
 
   /**
@@ -187,36 +147,41 @@ export class Runtime {
   ): Promise<Runtime>;
   static create(options?: RuntimeOptions): Runtime;
   static create(options: RuntimeOptions = {}): Runtime | Promise<Runtime> {
-    const { module, heap } = options ?? {};
+    const where = "Runtime.create";
+    const { module, heap, memory, allocate, free } = options ?? {};
     const arrivals =
       isLater(module) || isLater(heap)
-        ? Promise.all([arrived("Runtime.create", "module", module), arrived("Runtime.create", "heap", heap)])
+        ? Promise.all([arrived(where, "module", module), arrived(where, "heap", heap)])
         : undefined;
-    // What is wrong with the options is said at once; a promise among them that fails later is then nobody's.
+    // What is wrong with the options is said at once. A promise among them that fails later is then nobody's.
     arrivals?.catch(() => {});
-    checkOptions("Runtime.create", options, ["memory", "allocate", "free", "module", "heap"]);
-    if (module !== undefined) checkSource("Runtime.create", "module", module);
-    if (heap !== undefined) checkSource("Runtime.create", "heap", heap);
-    checkMemory(options);
-    if (!arrivals) return Runtime.#link(options, module, heap);
+    checkOptions(where, options, ["memory", "allocate", "free", "module", "heap"]);
+    if (module !== undefined) checkSource(where, "module", module);
+    if (heap !== undefined) checkSource(where, "heap", heap);
+    checkMemory(where, { memory, allocate, free }, false, Runtime.manages);
+    const allocator = allocate && free && allocatorOf(options, allocate, free);
+    if (!arrivals) return Runtime.#link(memory, allocator, module, heap);
     return arrivals.then(([module, heap]) => {
-      checkMemory(options); // again: meanwhile it may have been taken
-      return Runtime.#link(options, module, heap);
+      checkMemory(where, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
+      return Runtime.#link(memory, allocator, module, heap);
     });
   }
 
-  static #link(options: RuntimeOptions, module: unknown, heap: unknown): Runtime {
-    const { memory, allocate } = options;
-    const modules = [compile("Runtime.create", "module", module ?? inlined(binaries.kernels))];
-    if (!allocate) modules.push(compile("Runtime.create", "heap", heap ?? inlined(binaries.heap)));
-    const env = {
-      memory: (memory ?? new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX })) as WebAssembly.Memory,
-    };
-    const [kernels, allocator = options] = modules.map((module) => instantiateSync(module, { env }).instance.exports);
-    if (!kernels?.layerNormForward) throw new TypeError("Runtime.create: module is another than layernorm.wasm");
-    if (!allocator.allocate) throw new TypeError("Runtime.create: heap is another than heap.wasm");
-    taken.add(env.memory);
-    return new Runtime(env.memory as LinearMemory, kernels as unknown as Kernels, allocator as Allocator);
+  static #link(
+    memory: LinearMemory | undefined,
+    allocator: Allocator | undefined,
+    module: unknown,
+    heap: unknown,
+  ): Runtime {
+    const where = "Runtime.create";
+    const kernelsModule = compile(where, "module", module ?? inlined(binaries.kernels));
+    const heapModule = allocator ? undefined : compile(where, "heap", heap ?? inlined(binaries.heap));
+    const own = memory ?? (new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX }) as LinearMemory);
+    const kernels = instantiate<Kernels>(kernelsModule, own);
+    if (!kernels.layerNormForward) throw new TypeError(`${where}: module is another than layernorm.wasm`);
+    const manager = heapModule ? instantiate<Allocator>(heapModule, own) : (allocator as Allocator);
+    if (!manager.allocate) throw new TypeError(`${where}: heap is another than heap.wasm`);
+    return new Runtime(own, kernels, manager);
   }
 
   /**
@@ -229,13 +194,15 @@ export class Runtime {
     if (!Number.isInteger(bytes) || bytes < 0) {
       throw new RangeError(`Runtime.allocate: bytes is ${describe(bytes)}, expected an integer of 0 or more`);
     }
+    // At least a word: an allocator may have no block of 0 bytes.
+    const size = Math.max(bytes, 4);
     let pointer = 0;
     if (bytes < PAGES_MAX * PAGE) {
-      try {
-        pointer = this.#allocator.allocate(bytes);
-      } catch (error) {
-        // The heap traps before it changes anything.
-        if (!(error instanceof WebAssembly.RuntimeError)) throw error;
+      pointer = this.#tryAllocate(size);
+      if (pointer === 0 && this.#scratch) {
+        this.free(this.#scratch.pointer);
+        this.#scratch = undefined;
+        pointer = this.#tryAllocate(size);
       }
     }
     if (pointer === 0) {
@@ -245,16 +212,64 @@ export class Runtime {
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
     const address = pointer >>> 0;
-    if (typeof pointer !== "number" || address % 4 !== 0 || address + bytes > this.memory.buffer.byteLength) {
+    if (typeof pointer !== "number" || address % 4 !== 0 || address + bytes > this.#memory.buffer.byteLength) {
       throw new TypeError(
-        `Runtime.allocate: allocate(${bytes}) returned ${describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.memory.buffer.byteLength} bytes`,
+        `Runtime.allocate: allocate(${size}) returned ${describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.#memory.buffer.byteLength} bytes`,
       );
     }
     return address;
+  }
+
+  /** A block, or 0 where there is no room: the heap then traps, before it changes anything. */
+  #tryAllocate(size: number): number {
+    try {
+      return this.#allocator.allocate(size);
+    } catch (error) {
+      if (error instanceof WebAssembly.RuntimeError) return 0;
+      throw error;
+    }
   }
 
   /** Gives back a block that `allocate` returned. Each block once: the heap doesn't check. */
   free(pointer: number): void {
     this.#allocator.free(pointer);
   }
+
+  /** Lends a block of at least `bytes` bytes for a call. @internal */
+  borrow(bytes: number): Scratch {
+    const kept = this.#scratch;
+    this.#scratch = undefined;
+    if (kept) {
+      if (kept.bytes >= bytes) return kept;
+      this.free(kept.pointer);
+    }
+    return { pointer: this.allocate(bytes), bytes };
+  }
+
+  /** Takes back what `borrow` lent. @internal */
+  giveBack(scratch: Scratch): void {
+    if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;
+    else this.free(scratch.pointer);
+  }
+
+  /** Whether `borrow` has to allocate. @internal */
+  lacks(bytes: number): boolean {
+    return this.#scratch === undefined || this.#scratch.bytes < bytes;
+  }
+
+  /** Some floats of the memory, valid until it grows. @internal */
+  view(pointer: number, length: number): Float32Array {
+    // A detached view is empty.
+    if (this.#view.length !== length || this.#viewed !== pointer) {
+      this.#view = new Float32Array(this.#memory.buffer, pointer, length);
+      this.#viewed = pointer;
+    }
+    return this.#view;
+  }
+}
+
+/** That a runtime is one, if it is given. */
+export function checkRuntime<R extends Runtime | undefined>(where: string, runtime: R): R {
+  if (runtime === undefined || (runtime as unknown) instanceof Runtime) return runtime;
+  wrongType(where, runtime, "a Runtime");
 }

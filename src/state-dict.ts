@@ -3,68 +3,172 @@
  * @module
  */
 
-import { checkBoolean, checkNumbers, describe } from "./check.js";
-import { type Parameter, Tensor } from "./tensor.js";
+import { checkAttached, checkBoolean, checkOptions, describe, tagOf, wrongType } from "./check.js";
+import { type Parameter, type Storage, storageOf, type Tensor } from "./tensor.js";
 
-/** Copies of the parameters a module has. */
-export interface StateDict {
+/** Copies of the parameters that a module has. */
+export type StateDict = {
   weight?: Float32Array<ArrayBuffer>;
   bias?: Float32Array<ArrayBuffer>;
+};
+
+/** Floats as their bits, little-endian, as safetensors files hold them. */
+export interface RawFloats {
+  /** "bf16", "f16" or "f32", in either case; also "bfloat16", "float16", "half" and "float32". */
+  readonly dtype: string;
+  readonly data: ArrayBufferView | ArrayBuffer;
 }
 
-/** Parameters under any of the names they go by: Float32Arrays, other lists of numbers, or Tensors. */
-export interface Checkpoint {
-  readonly weight?: ArrayLike<number> | Tensor | undefined;
-  readonly gamma?: ArrayLike<number> | Tensor | undefined;
-  readonly scale?: ArrayLike<number> | Tensor | undefined;
-  readonly bias?: ArrayLike<number> | Tensor | undefined;
-  readonly beta?: ArrayLike<number> | Tensor | undefined;
+/** The values of a parameter: numbers, an array of floats, a Tensor, or the bits of floats. */
+export type CheckpointEntry = ArrayLike<number> | Tensor | RawFloats;
+
+/** Parameters under any of the names that they go by. */
+export type Checkpoint = { readonly [name: string]: CheckpointEntry | undefined };
+
+export interface LoadOptions {
+  /** Whether a missing or unknown entry is an error; true by default. */
+  strict?: boolean | undefined;
+  /** What the names of the entries begin with, as in `"h.0.ln_1."`. Entries without it are ignored. */
+  prefix?: string | undefined;
 }
 
-/** What loading found otherwise than expected; both lists are empty when it is strict. */
+/** What loading found otherwise than expected. Both lists are empty when it is strict. */
 export interface LoadResult {
   missingKeys: string[];
   unexpectedKeys: string[];
 }
 
-/** The names a parameter goes by: PyTorch's, then Keras' and TensorFlow's, then Flax'. */
+/** The names that a parameter goes by: PyTorch's, then those of Keras and TensorFlow, then Flax's. */
 const ALIASES = { weight: ["weight", "gamma", "scale"], bias: ["bias", "beta"] } as const;
 
-/** Copies the entries of `dict` to the parameters of those names; all is checked before anything is written. */
+/** How the names of a type in a file are understood. */
+const DTYPES: Record<string, "bf16" | "f16" | "f32"> = {
+  bf16: "bf16",
+  bfloat16: "bf16",
+  f16: "f16",
+  float16: "f16",
+  half: "f16",
+  f32: "f32",
+  float32: "f32",
+};
+
+/** Copies the entries of `dict` to the parameters of those names. Everything is read and checked before the first is written. */
 export function loadParameters(
   where: string,
   parameters: readonly ["weight" | "bias", Parameter][],
   dict: Checkpoint,
-  strict: boolean,
+  options: LoadOptions,
 ): LoadResult {
-  if (typeof dict !== "object" || dict === null) {
-    throw new TypeError(`${where}: dict is ${describe(dict)}, expected an object of arrays`);
-  }
+  checkOptions(where, options, ["strict", "prefix"]);
+  const { strict = true, prefix = "" } = options;
   checkBoolean(`${where}: strict`, strict);
-  const entries = new Map(Object.entries(dict).filter(([, value]) => value !== undefined));
+  if (typeof prefix !== "string") wrongType(`${where}: prefix`, prefix, "a string");
+  if (typeof dict !== "object" || dict === null || dict instanceof Map) {
+    const cure = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
+    wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
+  }
+  const entries = new Map<string, unknown>();
+  for (const key of Object.keys(dict)) {
+    if (!key.startsWith(prefix)) continue;
+    const value = dict[key];
+    if (value !== undefined) entries.set(key.slice(prefix.length), value);
+  }
   const missingKeys: string[] = [];
   const problems: string[] = [];
-  const loads: { parameter: Parameter; values: Float32Array }[] = [];
+  const loads: { storage: Storage; values: Float32Array }[] = [];
   for (const [name, parameter] of parameters) {
     const key = ALIASES[name].find((alias) => entries.has(alias));
     if (key === undefined) {
-      missingKeys.push(name);
-      problems.push(`${ALIASES[name].join(" or ")} is missing`);
+      missingKeys.push(prefix + name);
+      problems.push(`${ALIASES[name].map((alias) => prefix + alias).join(" or ")} is missing`);
       continue;
     }
-    const value = entries.get(key);
+    const storage = storageOf(parameter) as Storage;
+    const values = floatsOf(`${where}: ${prefix}${key}`, entries.get(key));
     entries.delete(key);
-    if (value instanceof Tensor && value.disposed) throw new TypeError(`${where}: ${key} was disposed`);
-    const numbers = value instanceof Tensor ? value.data : checkNumbers(`${where}: ${key}`, value);
-    if (numbers.length !== parameter.size) {
-      throw new RangeError(`${where}: ${key} has ${numbers.length} elements, expected ${parameter.size}`);
+    if (values.length !== storage.size) {
+      throw new RangeError(`${where}: ${prefix}${key} has ${values.length} elements, expected ${storage.size}`);
     }
-    // A copy, because it may be the live data of another parameter.
-    loads.push({ parameter, values: Float32Array.from(numbers) });
+    loads.push({ storage, values });
   }
-  const unexpectedKeys = [...entries.keys()];
+  const unexpectedKeys = [...entries.keys()].map((key) => prefix + key);
   problems.push(...unexpectedKeys.map((name) => `${describe(name)} is unknown`));
   if (strict && problems.length > 0) throw new RangeError(`${where}: ${problems.join(", ")}`);
-  for (const { parameter, values } of loads) parameter.data.set(values);
+  for (const { storage, values } of loads) storage.data.set(values);
   return { missingKeys, unexpectedKeys };
+}
+
+/** The values of an entry, as a copy. */
+function floatsOf(where: string, value: unknown): Float32Array {
+  const storage = storageOf(value);
+  if (storage) {
+    if (storage.pointer === 0) throw new TypeError(`${where} was disposed`);
+    storage.runtime.settle();
+    return storage.data.slice();
+  }
+  const tag = tagOf(value);
+  if (tag) checkAttached(where, value as Float32Array);
+  if (tag?.startsWith("Float")) return new Float32Array(value as Float32Array);
+  if (tag) {
+    wrongType(
+      where,
+      value,
+      'floats; the bits of 16-bit floats are passed as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)',
+    );
+  }
+  if (Array.isArray(value)) {
+    const numbers = Array.from(value as unknown[]);
+    const odd = numbers.findIndex((element) => typeof element !== "number");
+    if (odd < 0) return Float32Array.from(numbers as number[]);
+    throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
+  }
+  if (typeof value === "object" && value !== null) {
+    const { dtype, data } = value as Partial<RawFloats>;
+    if (dtype !== undefined) return floatsFromBits(where, dtype, data);
+    if ("0" in value) {
+      throw new TypeError(
+        `${where} is ${describe(value)} with numbered properties, which JSON makes of a typed array; save Array.from(array) instead`,
+      );
+    }
+  }
+  wrongType(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
+}
+
+/** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */
+function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
+  const name = typeof dtype === "string" ? dtype.toLowerCase() : "";
+  const type = Object.hasOwn(DTYPES, name) ? DTYPES[name] : undefined;
+  if (type === undefined) wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
+  const bytes = bytesOf(`${where}: data`, data);
+  const width = type === "f32" ? 4 : 2;
+  if (bytes.length % width !== 0) {
+    throw new RangeError(
+      `${where}: data has ${bytes.length} bytes, expected a multiple of ${width} for ${describe(dtype)}`,
+    );
+  }
+  if (type === "f32") return new Float32Array(bytes.buffer);
+  const halves = new Uint16Array(bytes.buffer);
+  return new Float32Array(Uint32Array.from(halves, type === "bf16" ? (bits) => bits << 16 : bitsFromF16).buffer);
+}
+
+/** A copy of the bytes of a typed array or a buffer. */
+function bytesOf(where: string, data: unknown): Uint8Array<ArrayBuffer> {
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+  if (/^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(data))) {
+    return new Uint8Array(data as ArrayBuffer).slice();
+  }
+  wrongType(where, data, "a typed array or an ArrayBuffer");
+}
+
+/** The bits of the float32 that is equal to a float16 (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */
+function bitsFromF16(bits: number): number {
+  const sign = (bits & 0x8000) << 16;
+  const exponent = (bits >> 10) & 31;
+  const mantissa = bits & 1023;
+  if (exponent === 31) return sign | 0x7f800000 | (mantissa << 13);
+  if (exponent > 0) return sign | ((exponent + 112) << 23) | (mantissa << 13);
+  if (mantissa === 0) return sign;
+  // Subnormal: the leading bit moves to where a float32 doesn't store it.
+  const shift = Math.clz32(mantissa) - 21;
+  return sign | ((113 - shift) << 23) | (((mantissa << shift) & 1023) << 13);
 }

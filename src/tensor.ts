@@ -5,8 +5,19 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import { checkNumbers, checkOptions, checkShape, describe, sizeOf } from "./check.js";
-import { type LinearMemory, Runtime } from "./runtime.js";
+import {
+  checkNumbers,
+  checkOptions,
+  checkShape,
+  describe,
+  isShared,
+  lengthOf,
+  placeOf,
+  sizeOf,
+  wrongType,
+} from "./check.js";
+import type { LinearMemory } from "./memory.js";
+import { checkRuntime, Runtime } from "./runtime.js";
 
 export interface TensorOptions {
   /** Where the tensor lives; by default `Runtime.default`. */
@@ -28,28 +39,64 @@ export interface TensorHandle {
 /** `Symbol.dispose`, or where the engine has none yet (WebKit), the one that compiled `using` looks for. */
 export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
-/** Marks a tensor of a Scope, whose contents are about to be written: they are left as they were found. */
-const UNINITIALIZED: readonly number[] = [];
+/** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
+export class Storage {
+  readonly runtime: Runtime;
+  /** The address of the first element; 0 once disposed. */
+  pointer: number;
+  readonly size: number;
+  readonly shape: readonly number[];
+  /** Whether the memory is given back when the tensor is disposed or dropped. */
+  readonly owned: boolean;
+  /** Not a copy of an array: see `Staged`. */
+  readonly array = null;
+  view: Float32Array | undefined;
 
-/** Frees the block of a tensor that was dropped without `dispose`: the safety net, not the plan. */
-function track(tensor: Tensor): void {
-  dropped.register(tensor, { runtime: tensor.runtime, pointer: tensor.pointer }, tensor);
+  constructor(runtime: Runtime, shape: readonly number[], size: number, pointer?: number) {
+    this.runtime = runtime;
+    this.shape = shape;
+    this.size = size;
+    this.owned = pointer === undefined;
+    this.pointer = pointer ?? runtime.allocate(size * 4);
+  }
+
+  /** The elements. */
+  get data(): Float32Array {
+    // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far longer.
+    if (this.view !== undefined && this.view.length > 0) return this.view;
+    if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
+    this.view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
+    return this.view;
+  }
+
+  free(): void {
+    const { pointer } = this;
+    if (pointer === 0) return;
+    this.pointer = 0;
+    this.view = undefined;
+    if (this.owned) this.runtime.free(pointer);
+  }
 }
 
-const dropped = new FinalizationRegistry<{ runtime: Runtime; pointer: number }>(({ runtime, pointer }) =>
-  runtime.free(pointer),
-);
+/** Frees the memory of a tensor that was dropped without `dispose`: the safety net, not the plan. */
+const dropped = new FinalizationRegistry<Storage>((storage) => storage.free());
+
+/** The storage of a Tensor; undefined for anything else. */
+export let storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined };
+
+/** The gradient of a Parameter, as a Tensor. */
+export let gradientOf: (parameter: Parameter) => Tensor;
 
 /** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
 export class Tensor {
-  readonly shape: readonly number[];
-  /** The number of elements. */
-  readonly size: number;
-  readonly #runtime: Runtime;
-  /** 0 once disposed. */
-  #pointer: number;
-  readonly #owned: boolean;
-  #view: Float32Array | undefined;
+  readonly #storage: Storage;
+
+  static {
+    storageOf = ((value: unknown) =>
+      typeof value === "object" && value !== null && #storage in value
+        ? value.#storage
+        : undefined) as typeof storageOf;
+  }
 
   /**
    * @param shape integers of 0 or more; `[]` is a single number
@@ -57,34 +104,34 @@ export class Tensor {
    * @throws TypeError, RangeError for a shape, data or pointer that doesn't fit; RangeError when the memory is full
    */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
-    this.shape = checkShape("Tensor: shape", shape, 0);
-    this.size = sizeOf(this.shape);
-    if (data !== undefined && data !== UNINITIALIZED) {
-      checkNumbers("Tensor: data", data);
-      if (data.length !== this.size) {
-        throw new RangeError(
-          `Tensor: data has ${data.length} elements, expected ${this.size} for the shape ${describe(shape)}`,
-        );
-      }
+    if ((shape as unknown) instanceof Storage) {
+      this.#storage = shape as unknown as Storage;
+      return;
+    }
+    const own = checkShape("Tensor: shape", shape, 0);
+    const size = sizeOf(own);
+    const source = data === undefined ? undefined : checkNumbers("Tensor: data", data);
+    const length = source && (Array.isArray(source) ? source.length : lengthOf(source as Float32Array));
+    if (length !== undefined && length !== size) {
+      throw new RangeError(`Tensor: data has ${length} elements, expected ${size} for the shape ${describe(own)}`);
     }
     checkOptions("Tensor", options, ["runtime", "pointer"]);
-    const { runtime = Runtime.default, pointer } = options;
-    if (!(runtime instanceof Runtime)) {
-      throw new TypeError(`Tensor: runtime is ${describe(runtime)}, expected a Runtime`);
+    const { pointer: address } = options;
+    const runtime = checkRuntime("Tensor: runtime", options.runtime) ?? Runtime.default;
+    // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
+    const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
+    // The memory may grow here, and detach an array that lies in it.
+    const inside = source && !Array.isArray(source) && placeOf(source as Float32Array).buffer === runtime.memory.buffer;
+    const numbers = inside ? new Float32Array(source) : source;
+    this.#storage = new Storage(runtime, own, size, pointer);
+    try {
+      if (numbers) this.#storage.data.set(numbers);
+      else if (pointer === undefined) this.#storage.data.fill(0);
+    } catch (error) {
+      this.#storage.free();
+      throw error;
     }
-    this.#runtime = runtime;
-    this.#owned = pointer === undefined;
-    if (pointer !== undefined) {
-      this.#pointer = checkPointer(pointer, this.size, runtime);
-      if (data) this.data.set(data);
-    } else {
-      const source = data && live(data, runtime);
-      this.#pointer = runtime.allocate(this.size * 4);
-      if (data === UNINITIALIZED) return;
-      if (source) this.data.set(source());
-      else this.data.fill(0);
-      track(this);
-    }
+    if (this.#storage.owned) dropped.register(this, this.#storage, this.#storage);
   }
 
   /**
@@ -97,7 +144,16 @@ export class Tensor {
   }
 
   get runtime(): Runtime {
-    return this.#runtime;
+    return this.#storage.runtime;
+  }
+
+  get shape(): readonly number[] {
+    return this.#storage.shape;
+  }
+
+  /** The number of elements. */
+  get size(): number {
+    return this.#storage.size;
   }
 
   /**
@@ -105,8 +161,8 @@ export class Tensor {
    * @throws TypeError where the memory isn't shared: it is that of a runtime of several threads
    */
   get handle(): TensorHandle {
-    const { memory } = this.#runtime;
-    if (memory.buffer instanceof ArrayBuffer) {
+    const { memory } = this.#storage.runtime;
+    if (!isShared(memory.buffer)) {
       throw new TypeError(
         "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
       );
@@ -116,8 +172,9 @@ export class Tensor {
 
   /** The address of the first element. */
   get pointer(): number {
-    if (this.#pointer === 0) throw new TypeError("Tensor: used after it was disposed");
-    return this.#pointer;
+    const { pointer } = this.#storage;
+    if (pointer === 0) throw new TypeError("Tensor: used after it was disposed");
+    return pointer;
   }
 
   /**
@@ -125,25 +182,17 @@ export class Tensor {
    * from here each time rather than keeping it.
    */
   get data(): Float32Array {
-    const { buffer } = this.#runtime.memory;
-    const pointer = this.pointer;
-    if (this.#view?.buffer === buffer) return this.#view;
-    this.#view = new Float32Array(buffer, pointer, this.size);
-    return this.#view;
+    return this.#storage.data;
   }
 
   get disposed(): boolean {
-    return this.#pointer === 0;
+    return this.#storage.pointer === 0;
   }
 
   /** Gives the memory back. A second time is harmless; any other use afterwards is an error. */
   dispose(): void {
-    if (this.#pointer === 0) return;
-    if (this.#owned) {
-      dropped.unregister(this);
-      this.#runtime.free(this.#pointer);
-    }
-    this.#pointer = 0;
+    dropped.unregister(this.#storage);
+    this.#storage.free();
   }
 
   [dispose](): void {
@@ -155,9 +204,16 @@ export class Tensor {
 function tensorOf(handle: TensorHandle): Tensor {
   const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
   if (!(memory instanceof WebAssembly.Memory)) {
-    throw new TypeError(`Tensor.from: handle is ${describe(handle)}, expected what tensor.handle gives`);
+    wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
   }
   return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
+}
+
+/** A tensor of a storage that a call or a module has made: nothing about it is checked. */
+export function tensorFrom(storage: Storage): Tensor {
+  const tensor = new Tensor(storage as never);
+  dropped.register(tensor, storage, storage);
+  return tensor;
 }
 
 /** A tensor that is learned: it has a gradient beside it. */
@@ -166,13 +222,18 @@ export class Parameter extends Tensor {
   requiresGrad = true;
   readonly #gradient: Tensor;
 
+  static {
+    gradientOf = (parameter) => parameter.#gradient;
+  }
+
   /** @param shape, data, options as for `Tensor` */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     super(shape, data, options);
     try {
-      this.#gradient = new Tensor(shape, undefined, { runtime: this.runtime });
+      this.#gradient = new Tensor(super.shape, undefined, { runtime: super.runtime });
     } catch (error) {
-      super.dispose();
+      // The storage of a given tensor stays that tensor's.
+      if (!((shape as unknown) instanceof Storage)) super.dispose();
       throw error;
     }
   }
@@ -182,60 +243,24 @@ export class Parameter extends Tensor {
     return this.#gradient.data;
   }
 
-  /** `grad` as a tensor. @internal */
-  get gradient(): Tensor {
-    return this.#gradient;
-  }
-
   override dispose(): void {
     super.dispose();
     this.#gradient.dispose();
   }
 }
 
-/** The tensors made for one call: all but those it keeps are given back when it ends, however it ends. */
-export class Scope {
-  readonly #runtime: Runtime;
-  /** undefined until there is one: a call that makes none leaves no garbage. */
-  #made: Tensor[] | undefined;
+/** The tensors that parameters were made over: dropped, they would be freed. */
+const sources = new WeakMap<Parameter, Tensor>();
 
-  constructor(runtime: Runtime) {
-    this.#runtime = runtime;
-  }
-
-  /** A tensor whose elements are yet to be written. */
-  make(shape: readonly number[]): Tensor {
-    const tensor = new Tensor(shape, UNINITIALIZED, { runtime: this.#runtime });
-    this.#made ??= [];
-    this.#made.push(tensor);
-    return tensor;
-  }
-
-  /** Lets those of the tensors that were made here outlive the call. */
-  keep(...tensors: Tensor[]): void {
-    this.#made = this.#made?.filter((tensor) => {
-      if (!tensors.includes(tensor)) return true;
-      track(tensor);
-      return false;
-    });
-  }
-
-  end(): void {
-    for (const tensor of this.#made ?? []) tensor.dispose();
-  }
-}
-
-/** A way to reach `array` that stays right when the memory of `runtime`, in which it may lie, grows. */
-export function live<T extends ArrayLike<number>>(array: T, runtime: Runtime): () => T {
-  const { memory } = runtime;
-  if (!ArrayBuffer.isView(array) || array.buffer !== memory.buffer) return () => array;
-  const { byteOffset, length } = array;
-  const View = array.constructor as new (buffer: ArrayBufferLike, byteOffset: number, length: number) => T;
-  return () => (array.buffer === memory.buffer ? array : new View(memory.buffer, byteOffset, length));
+/** A parameter in the memory of a tensor, with a gradient of its own. */
+export function parameterOver(tensor: Tensor): Parameter {
+  const parameter = new Parameter(storageOf(tensor) as never);
+  sources.set(parameter, tensor);
+  return parameter;
 }
 
 function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
-  if (typeof pointer !== "number") throw new TypeError(`Tensor: pointer is ${describe(pointer)}, expected a number`);
+  if (typeof pointer !== "number") wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
   if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
     throw new RangeError(

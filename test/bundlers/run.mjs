@@ -3,7 +3,7 @@
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert";
 import { execFileSync, spawn } from "node:child_process";
-import { copyFileSync, cpSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
@@ -81,9 +81,8 @@ async function inViteDev(name, optimizeDeps, app, inPageOf = inPage) {
 function pageOf(dist) {
   for (const name of ["index.js", "threads.js", "worker.js"])
     copyFileSync(join(out, "node_modules/layernorm-wasm/dist", name), join(dist, name));
-  cpSync(join(out, "node_modules/@assemblyscript/loader"), join(dist, "loader"), { recursive: true });
   return (script) => `<!doctype html><meta charset="utf-8">
-<script type="importmap">{ "imports": { "layernorm-wasm": "/index.js", "layernorm-wasm/threads": "/threads.js", "@assemblyscript/loader": "/loader/index.js" } }</script>
+<script type="importmap">{ "imports": { "layernorm-wasm": "/index.js", "layernorm-wasm/threads": "/threads.js" } }</script>
 ${script}`;
 }
 

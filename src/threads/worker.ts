@@ -3,7 +3,8 @@
  * @module
  */
 
-import { CLOSED, Control, JOBS, type SharedKernels, SLEEPERS, type Start, TICKETS, work } from "./job.js";
+import type { Kernels } from "../kernels.js";
+import { CLOSED, Control, JOBS, SLEEPERS, type Start, TICKETS, work } from "./job.js";
 
 interface Port {
   addEventListener(type: "message", listen: (event: { data: Start }) => void): void;
@@ -21,7 +22,7 @@ const port: Port =
     : (process.getBuiltinModule("node:worker_threads").parentPort as unknown as Port);
 
 port.addEventListener("message", ({ data: { module, memory, pointer } }) => {
-  const kernels = new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as SharedKernels;
+  const kernels = new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Kernels;
   const control = new Control(memory.buffer, pointer);
   port.postMessage("ready");
   // Not at once: a thread that blocks here may keep its message.
@@ -32,7 +33,7 @@ port.addEventListener("message", ({ data: { module, memory, pointer } }) => {
 });
 port.start?.();
 
-function serve(kernels: SharedKernels, control: Control): void {
+function serve(kernels: Kernels, control: Control): void {
   const { words } = control;
   for (;;) {
     const jobs = Atomics.load(words, JOBS);

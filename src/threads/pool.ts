@@ -3,32 +3,16 @@
  * @module
  */
 
-import {
-  CHUNKS,
-  CLOSED,
-  Control,
-  DONE,
-  FAILED,
-  JOBS,
-  type SharedKernels,
-  SLEEPERS,
-  type Start,
-  TICKETS,
-  work,
-} from "./job.js";
+import { addSums, type Kernels } from "../kernels.js";
+import { CLOSED, Control, DONE, FAILED, JOBS, type Job, publish, SLEEPERS, type Start, TICKETS, work } from "./job.js";
 import { spawn, type Thread } from "./spawn.js";
 
-export interface Job {
-  /** Its kind, the rows of a chunk, and the arguments of the kernel. */
-  numbers: readonly number[];
-  chunks: number;
-  /** What the caller does once all chunks are done. */
-  end?: () => void;
-}
+/** What is done in its turn: a job for the threads, or a small one that the calling thread does alone. */
+export type Turn = Job | (() => void);
 
-/** A job that somebody waits for without blocking. */
-interface Later {
-  job: Job;
+/** One that somebody waits for without blocking. */
+interface Queued {
+  turn: Turn;
   resolve(): void;
   reject(error: Error): void;
 }
@@ -48,32 +32,37 @@ const { waitAsync } = Atomics as unknown as {
 };
 
 export class Pool {
-  readonly #kernels: SharedKernels;
+  readonly #kernels: Kernels;
   readonly #control: Control;
   readonly #threads: Thread[] = [];
   readonly #mayBlock: boolean;
-  /** Begun is the first of them. */
-  readonly #later: Later[] = [];
+  /** In the order in which they are done. The first is under way. */
+  readonly #queue: Queued[] = [];
+  /** Whether the first is published. */
+  #begun = false;
+  #driven = false;
   #started = false;
+  /** How many were queued, and how many of these are done. */
+  #queued = 0;
+  #done = 0;
   /** Why it can't be used any more. */
   #over: Error | undefined;
 
-  private constructor(kernels: SharedKernels, control: Control) {
+  private constructor(kernels: Kernels, control: Control) {
     this.#kernels = kernels;
     this.#control = control;
     this.#mayBlock = mayBlock(control.words);
   }
 
-  /** With so many threads beside the calling one, all of them ready. */
-  static async start(kernels: SharedKernels, start: Start, threads: number): Promise<Pool> {
+  /** A pool of so many threads beside the calling one, all of them ready. */
+  static async start(kernels: Kernels, start: Start, threads: number): Promise<Pool> {
     const pool = new Pool(kernels, new Control(start.memory.buffer, start.pointer));
-    const ready = Array.from({ length: threads }, () => pool.#add(start));
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`it was not ready in ${START_MS / 1000} s`)), START_MS);
     });
     try {
-      await Promise.race([Promise.all(ready), late]);
+      await Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(start))), late]);
     } catch (cause) {
       pool.#stop(new Error(`createThreadedRuntime: a thread did not start: ${(cause as Error).message}`, { cause }));
       throw pool.#over;
@@ -95,19 +84,22 @@ export class Pool {
     });
   }
 
-  /** Does a job with all threads, after those that were begun before it. */
+  /** Does a job with all threads, after those that are queued. */
   run(job: Job): void {
     this.settle();
     this.#publish(job, job.chunks - 1);
     this.#finish(job);
+    this.#conclude(job);
   }
 
-  /** Leaves a job to the threads; the promise is that of its end. */
-  later(job: Job): Promise<void> {
+  /** Has something done after what is queued. The promise settles when it is done. */
+  start(turn: Turn): Promise<void> {
     this.check();
     return new Promise((resolve, reject) => {
-      this.#later.push({ job, resolve, reject });
-      if (this.#later.length === 1) this.#begin();
+      this.#queue.push({ turn, resolve, reject });
+      this.#queued++;
+      if (this.#driven) return;
+      this.#drive().catch(() => {}); // the error is that of the promise
     });
   }
 
@@ -121,16 +113,28 @@ export class Pool {
     return Atomics.load(this.#control.words, SLEEPERS) < this.#threads.length;
   }
 
-  /** Whether a job is under way. */
+  /** Whether something is queued or under way. */
   get busy(): boolean {
-    return this.#later.length > 0;
+    return this.#queue.length > 0;
   }
 
-  /** Helps the jobs under way to their end. */
+  /** How many were queued until now. */
+  get queued(): number {
+    return this.#queued;
+  }
+
+  /** How many of these are done. They are done in their order. */
+  get done(): number {
+    return this.#done;
+  }
+
+  /** Helps what is queued to its end. */
   settle(): void {
     this.check();
-    for (let first = this.#later[0]; first; first = this.#later[0]) {
-      this.#finish(first.job, first);
+    for (let first = this.#queue[0]; first; first = this.#queue[0]) {
+      this.#begin(first);
+      if (typeof first.turn !== "function") this.#finish(first.turn);
+      this.#end(first);
     }
   }
 
@@ -146,27 +150,61 @@ export class Pool {
     await this.#stop(new TypeError(CLOSED_MESSAGE));
   }
 
-  #publish({ numbers, chunks }: Job, helpers: number): void {
+  /**
+   * Does what is queued, until nothing is left. One loop for all of them: if each started the next, thousands of small ones would
+   * exhaust the stack.
+   */
+  async #drive(): Promise<void> {
+    this.#driven = true;
+    for (const thread of this.#threads) thread.ref?.(); // nothing else keeps the process waiting
+    try {
+      for (let first = this.#queue[0]; first; first = this.#queue[0]) {
+        this.#begin(first);
+        if (typeof first.turn !== "function") {
+          for (const done of this.#unfinished(first.turn)) {
+            await pause(this.#control.words, done);
+            if (this.#queue[0] !== first) break; // a call that blocks has ended it, or the threads are over
+          }
+        }
+        if (this.#queue[0] === first) this.#end(first);
+      }
+    } finally {
+      this.#driven = false;
+      if (!this.#over) for (const thread of this.#threads) thread.unref?.();
+    }
+  }
+
+  /** Publishes the first of the queue, if that has not been done. */
+  #begin({ turn }: Queued): void {
+    if (this.#begun) return;
+    this.#begun = true;
+    if (typeof turn !== "function") this.#publish(turn, turn.chunks);
+  }
+
+  /** After the last chunk of the first of the queue. */
+  #end({ turn, resolve }: Queued): void {
+    this.#conclude(turn);
+    this.#queue.shift();
+    this.#begun = false;
+    this.#done++;
+    resolve();
+  }
+
+  #publish(job: Job, helpers: number): void {
     const { words } = this.#control;
-    this.#control.numbers.set(numbers);
-    Atomics.store(words, DONE, 0);
-    Atomics.store(words, FAILED, 0);
-    Atomics.store(words, CHUNKS, chunks);
-    Atomics.store(words, TICKETS, chunks);
-    Atomics.add(words, JOBS, 1);
+    publish(this.#control, job);
     if (Atomics.load(words, SLEEPERS) > 0) Atomics.notify(words, JOBS, helpers);
   }
 
   /** Does what is left of the job that is published, and waits for the threads that have the rest. */
-  #finish(job: Job, later?: Later): void {
+  #finish(job: Job): void {
     work(this.#kernels, this.#control);
     const { words } = this.#control;
     for (let look = 0; look < LOOKS && Atomics.load(words, DONE) < job.chunks; look++);
     for (const done of this.#unfinished(job)) sleep(words, done, this.#mayBlock);
-    this.#conclude(job, later);
   }
 
-  /** How many chunks are done, to be waited on, until all are; throws when it is the same for too long. */
+  /** How many chunks are done, to be waited on, until all are. Throws when the number stays the same for too long. */
   *#unfinished({ chunks }: Job): Generator<number> {
     const { words } = this.#control;
     let still = 0;
@@ -182,43 +220,25 @@ export class Pool {
     }
   }
 
-  /** After the last chunk. */
-  #conclude(job: Job, later?: Later): void {
+  /** What the caller does once all chunks are done. */
+  #conclude(turn: Turn): void {
     try {
-      if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
-      job.end?.();
+      if (typeof turn === "function") turn();
+      else {
+        if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
+        if (turn.sums) addSums(this.#kernels, turn);
+      }
     } catch (error) {
       this.#stop(broken(`a thread failed: ${(error as Error).message}`));
       this.check();
     }
-    if (!later) return;
-    this.#later.shift();
-    later.resolve();
-    if (this.#later.length > 0) this.#begin();
-    else for (const thread of this.#threads) thread.unref?.();
-  }
-
-  /** Publishes the first of the jobs for later, and looks after it. */
-  #begin(): void {
-    const [first] = this.#later as [Later];
-    for (const thread of this.#threads) thread.ref?.(); // there would be nothing else that keeps the process waiting
-    this.#publish(first.job, first.job.chunks);
-    this.#watch(first).catch(() => {}); // the error is the promise's, too
-  }
-
-  async #watch(later: Later): Promise<void> {
-    for (const done of this.#unfinished(later.job)) {
-      await pause(this.#control.words, done);
-      if (this.#later[0] !== later) return; // a call that blocks has finished it, or the threads are over
-    }
-    this.#conclude(later.job, later);
   }
 
   /** For good: whoever waits is told why. */
   async #stop(reason: Error): Promise<void> {
     if (this.#over) return;
     this.#over = reason;
-    for (const { reject } of this.#later.splice(0)) reject(reason);
+    for (const { reject } of this.#queue.splice(0)) reject(reason);
     const { words } = this.#control;
     Atomics.store(words, TICKETS, 0);
     Atomics.store(words, CLOSED, 1);

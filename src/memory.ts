@@ -1,0 +1,83 @@
+/**
+ * A linear memory, its allocator, and the modules that are instantiated over it.
+ * @module
+ */
+
+import { isShared, wrongType } from "./check.js";
+
+/** What of a `WebAssembly.Memory` is used here; in words of its own, so that its types need no library of the browser's. */
+export interface LinearMemory {
+  readonly buffer: ArrayBufferLike;
+  grow(pages: number): number;
+}
+
+/**
+ * An allocator of a memory: `allocate` returns the address of a block, a multiple of 4 inside the memory, which it grows
+ * where it has to, or 0 when there is no room.
+ */
+export interface Allocator {
+  allocate(bytes: number): number;
+  free(pointer: number): void;
+}
+
+/** The options that say which memory a runtime is over. */
+export interface MemoryOptions {
+  memory?: LinearMemory | undefined;
+  allocate?: Allocator["allocate"] | undefined;
+  free?: Allocator["free"] | undefined;
+}
+
+/**
+ * That a memory and its allocator fit together.
+ * @param shared whether the memory has to be a shared one
+ * @param owned whether a runtime manages a memory already
+ */
+export function checkMemory(
+  where: string,
+  { memory, allocate, free }: MemoryOptions,
+  shared: boolean,
+  owned: (memory: LinearMemory) => boolean,
+): void {
+  for (const [name, value] of [
+    ["allocate", allocate],
+    ["free", free],
+  ] as const) {
+    if (value !== undefined && typeof value !== "function") {
+      wrongType(`${where}: ${name}`, value, "a function");
+    }
+  }
+  if ((allocate === undefined) !== (free === undefined)) {
+    throw new TypeError(`${where}: allocate and free must be given together`);
+  }
+  if (memory === undefined) {
+    if (allocate) throw new TypeError(`${where}: allocate and free need the memory they manage`);
+  } else if (Object.prototype.toString.call(memory) !== "[object WebAssembly.Memory]") {
+    wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
+  } else if (isShared(memory.buffer) !== shared) {
+    throw new TypeError(
+      shared
+        ? `${where}: memory is not shared, expected a shared WebAssembly.Memory; Runtime.create takes an unshared one`
+        : `${where}: memory is shared, expected an unshared WebAssembly.Memory; createThreadedRuntime takes a shared one`,
+    );
+  } else if (!allocate) {
+    if (owned(memory)) throw new TypeError(`${where}: memory is managed by another Runtime`);
+    if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
+      throw new TypeError(
+        `${where}: memory is in use (not all zeros); give the allocate and free of the module it belongs to`,
+      );
+    }
+  }
+}
+
+/** The allocator of the options, whose functions may be methods of them. */
+export function allocatorOf(options: object, allocate: Allocator["allocate"], free: Allocator["free"]): Allocator {
+  return {
+    allocate: (bytes) => Reflect.apply(allocate, options, [bytes]),
+    free: (pointer) => Reflect.apply(free, options, [pointer]),
+  };
+}
+
+/** The exports of a module over a memory. @internal */
+export function instantiate<T>(module: WebAssembly.Module, memory: LinearMemory): T {
+  return new WebAssembly.Instance(module, { env: { memory: memory as WebAssembly.Memory } }).exports as T;
+}

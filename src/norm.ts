@@ -1,0 +1,385 @@
+/**
+ * The module that all norms are: forward and backward passes, modes, learnable parameters, state dicts.
+ * @module
+ */
+
+/// <reference lib="esnext.disposable" preserve="true" />
+
+import {
+  type BackwardOptions,
+  Call,
+  checkAffine,
+  checkApart,
+  checkRows,
+  type Family,
+  type ForwardOptions,
+  type Operand,
+  runtimeOf,
+} from "./call.js";
+import {
+  checkBoolean,
+  checkEps,
+  checkNormalizedShape,
+  checkOptions,
+  describe,
+  sameShape,
+  sizeOf,
+  wrongType,
+} from "./check.js";
+import { checkRuntime, type Runtime } from "./runtime.js";
+import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
+import { dispose, gradientOf, Parameter, parameterOver, type Storage, storageOf, type Tensor } from "./tensor.js";
+
+export interface NormOptions {
+  /** Added inside the root. */
+  eps?: number | undefined;
+  /** false: no learnable parameters. */
+  elementwiseAffine?: boolean | undefined;
+  /** A Tensor to use as the weight, where it lies: it is neither copied nor freed by the module. */
+  weight?: Tensor | undefined;
+  runtime?: Runtime | undefined;
+}
+
+/** null where an option says that there is none. */
+export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
+
+/** The type of a module's weight, which its options tell. */
+export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
+
+/** What the last forward pass in training mode left for backward. */
+interface Saved {
+  rows: number;
+  /** What was normalized: the caller's Tensor, or the module's own, which it frees. */
+  x: Tensor;
+  own: boolean;
+  mean: Tensor | null;
+  rstd: Tensor;
+}
+
+/** The options for arrays: only `out` decides the type of the result. */
+type ArrayForwardOptions<T extends Float32Array> = Omit<ForwardOptions<Float32Array>, "out"> & { out?: T | undefined };
+type ArrayBackwardOptions<T extends Float32Array> = Omit<BackwardOptions<Float32Array>, "out"> & {
+  out?: T | undefined;
+};
+
+/** The bias of a module, if it has one. */
+export let biasOf: (norm: Norm) => Parameter | null;
+
+export abstract class Norm<O = unknown> {
+  readonly #family: Family;
+  readonly #runtime: Runtime;
+  readonly #normalizedShape: readonly number[];
+  readonly #cols: number;
+  readonly #eps: number;
+  readonly #weight: Parameter | null = null;
+  readonly #bias: Parameter | null = null;
+  readonly #weightPlace: Storage | null = null;
+  readonly #biasPlace: Storage | null = null;
+  /** The parameters made here, which are freed with the module. Of a given Tensor that is only the gradient. */
+  readonly #owned: Tensor[] = [];
+  #training = true;
+  #saved: Saved | null = null;
+  #disposed = false;
+
+  static {
+    biasOf = (norm) => norm.#bias;
+  }
+
+  /** @param defaults the default of each option that the norm has beside those of all norms */
+  protected constructor(
+    family: Family,
+    normalizedShape: number | readonly number[],
+    options: (NormOptions & { bias?: boolean | Tensor | undefined }) | undefined = {},
+    defaults: { eps: number; bias?: boolean },
+  ) {
+    const { name } = family;
+    checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
+    const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
+    this.#family = family;
+    this.#normalizedShape = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
+    this.#cols = sizeOf(this.#normalizedShape);
+    this.#eps = checkEps(`${name}: eps`, eps);
+    checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
+    this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
+    if (!storageOf(bias)) checkBoolean(`${name}: bias`, bias);
+    for (const [key, tensor] of [
+      ["weight", weight],
+      ["bias", bias],
+    ] as const) {
+      if (tensor === undefined || typeof tensor === "boolean") continue;
+      if (!elementwiseAffine) {
+        wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
+      }
+      if (!storageOf(tensor)) wrongType(`${name}: ${key}`, tensor, "a Tensor");
+      checkAffine(name, key, new Call(name, this.#runtime, family, 0, false).take(key, tensor), this.#normalizedShape);
+    }
+    if (!elementwiseAffine) return;
+    try {
+      this.#weight = this.#parameter(weight, 1);
+      this.#weightPlace = storageOf(this.#weight);
+      if (!bias) return;
+      this.#bias = this.#parameter(bias === true ? undefined : bias, 0);
+      this.#biasPlace = storageOf(this.#bias);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+  }
+
+  #parameter(given: Tensor | undefined, initial: number): Parameter {
+    if (given instanceof Parameter) return given;
+    const parameter = given
+      ? parameterOver(given)
+      : new Parameter(this.#normalizedShape, undefined, { runtime: this.#runtime });
+    this.#owned.push(given ? gradientOf(parameter) : parameter);
+    if (!given) parameter.data.fill(initial);
+    return parameter;
+  }
+
+  /** The dimensions that are normalized, the last ones of x. */
+  get normalizedShape(): readonly number[] {
+    return this.#normalizedShape;
+  }
+
+  /** What is added inside the root. */
+  get eps(): number {
+    return this.#eps;
+  }
+
+  /** What the normalized rows are multiplied by; null without `elementwiseAffine`. */
+  get weight(): WeightOf<O> {
+    return this.#weight as WeightOf<O>;
+  }
+
+  /**
+   * Normalizes each row of x. In training mode what backward needs is kept: an array is copied, a Tensor is held by
+   * reference and must stay as it is until then.
+   * @param x a Float32Array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
+   * @param options `out`: what to write to and return, of the kind and shape of x; it may be x itself in eval mode
+   * @returns the result, of the kind and shape of x
+   * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
+   */
+  forward(x: Tensor, options?: ForwardOptions<Tensor>): Tensor;
+  forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
+  forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
+  forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
+    return this.#forward("forward", x, options).run();
+  }
+
+  /**
+   * `forward` without blocking: with a runtime of several threads it is left to the others; any other computes it at once. What it is
+   * given, and the parameters, must stay as they are until the promise settles. Calls made meanwhile are done after it.
+   */
+  forwardAsync(x: Tensor, options?: ForwardOptions<Tensor>): Promise<Tensor>;
+  forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
+    x: Float32Array,
+    options?: ArrayForwardOptions<T>,
+  ): Promise<T>;
+  forwardAsync<T extends Operand>(x: T, options?: ForwardOptions<T>): Promise<T>;
+  async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
+    return this.#forward("forwardAsync", x, options).start();
+  }
+
+  /** A forward pass that is only to be run. */
+  #forward(method: "forward" | "forwardAsync", x: Operand, options: ForwardOptions<Operand>): Call {
+    this.#checkUsable();
+    const where = this.#family.methods[method];
+    const call = new Call(where, this.#runtime, this.#family, this.#cols, method === "forwardAsync");
+    call.weight = this.#weightPlace;
+    call.bias = this.#biasPlace;
+    call.eps = this.#eps;
+    call.takeForward(x, this.#normalizedShape, options);
+    return this.#training ? this.#keep(call) : call.placeForward(null);
+  }
+
+  /** Finds places for a call and for what backward will need, in place of what it would have needed until now. */
+  #keep(call: Call): Call {
+    const { where, rows, x, y, residual } = call;
+    for (const [name, place] of [
+      ["x", x],
+      ["residual", residual],
+    ] as const) {
+      if (y?.array !== null || y.pointer !== place?.pointer) continue;
+      throw new RangeError(
+        `${where}: out is ${name}, which backward will need; give another out, or call eval() first`,
+      );
+    }
+    const last = this.#saved;
+    const own = x?.array !== null || (residual !== null && call.sum === null);
+    // A call under way may still read the last one.
+    const again = own && last?.own && last.x.size === x?.size && !this.#runtime.busy;
+    const kept = again ? last.x : own ? call.make([x?.size as number]) : (call.given as Tensor);
+    const stats =
+      last?.rows === rows ? last : { rstd: call.make([rows]), mean: this.#family.hasMean ? call.make([rows]) : null };
+    call.rstd = storageOf(stats.rstd);
+    call.mean = stats.mean && storageOf(stats.mean);
+    call.placeForward(own ? storageOf(kept) : null);
+    this.#save({ rows, x: kept, own, rstd: stats.rstd, mean: stats.mean });
+    return call;
+  }
+
+  #save(next: Saved | null): void {
+    const last = this.#saved;
+    this.#saved = next;
+    if (last === null) return;
+    if (last.own && last.x !== next?.x) last.x.dispose();
+    if (last.rstd !== next?.rstd) {
+      last.rstd.dispose();
+      last.mean?.dispose();
+    }
+  }
+
+  /**
+   * The gradient with respect to the x of the last `forward` in training mode, given that with respect to its result. Adds
+   * to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds again.
+   * @param dy of as many elements, and where both are Tensors of the same shape, as that x
+   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Both of the kind and shape of dy;
+   * `out` may be dy or add
+   * @returns dx, of the kind and shape of dy
+   * @throws TypeError without such a forward pass; TypeError, RangeError for an operand that doesn't fit, or when the
+   * memory is full
+   */
+  backward(dy: Tensor, options?: BackwardOptions<Tensor>): Tensor;
+  backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: ArrayBackwardOptions<T>): T;
+  backward<T extends Operand>(dy: T, options?: BackwardOptions<T>): T;
+  backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
+    return this.#backward("backward", dy, options).run();
+  }
+
+  /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
+  backwardAsync(dy: Tensor, options?: BackwardOptions<Tensor>): Promise<Tensor>;
+  backwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
+    dy: Float32Array,
+    options?: ArrayBackwardOptions<T>,
+  ): Promise<T>;
+  backwardAsync<T extends Operand>(dy: T, options?: BackwardOptions<T>): Promise<T>;
+  async backwardAsync(dy: Operand, options: BackwardOptions<Operand> = {}): Promise<Operand> {
+    return this.#backward("backwardAsync", dy, options).start();
+  }
+
+  /** A backward pass that is only to be run. */
+  #backward(method: "backward" | "backwardAsync", dy: Operand, options: BackwardOptions<Operand>): Call {
+    this.#checkUsable();
+    const where = this.#family.methods[method];
+    checkOptions(where, options, ["out", "add"]);
+    const { out, add } = options;
+    if (!this.#training) {
+      throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
+    }
+    const saved = this.#saved;
+    if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
+    const { rows, rstd, mean, own } = saved;
+    const x = storageOf(saved.x);
+    if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
+    const call = new Call(where, this.#runtime, this.#family, this.#cols, method === "backwardAsync");
+    const source = call.take("dy", dy);
+    checkRows(where, "dy", source, this.#normalizedShape, this.#cols);
+    if (source.array === null && !own && !sameShape(source.shape, x.shape)) {
+      throw new RangeError(
+        `${where}: dy has the shape ${describe(source.shape)}, expected that of the last x, ${describe(x.shape)}`,
+      );
+    }
+    if (source.size !== x.size) {
+      throw new RangeError(`${where}: dy has ${source.size} elements, expected ${x.size}, as the last x had`);
+    }
+    call.rows = rows;
+    call.eps = this.#eps;
+    call.x = x;
+    call.mean = mean && storageOf(mean);
+    call.rstd = storageOf(rstd);
+    call.weight = this.#weightPlace;
+    if (this.#weight?.requiresGrad) call.dweight = storageOf(gradientOf(this.#weight));
+    if (this.#bias?.requiresGrad) call.dbias = storageOf(gradientOf(this.#bias));
+    call.takeBackward(source, out, add);
+    if (call.dx !== null) {
+      for (const [name, parameter] of this.#named()) {
+        checkApart(where, "out", call.dx, name, storageOf(parameter));
+        checkApart(where, "out", call.dx, `${name}.grad`, storageOf(gradientOf(parameter)));
+      }
+    }
+    return call.placeBackward();
+  }
+
+  /** Whether forward keeps what backward needs. */
+  get training(): boolean {
+    return this.#training;
+  }
+
+  /** Sets training mode, or with `false` eval mode, which gives back what the last forward kept. */
+  train(mode = true): this {
+    this.#checkUsable();
+    this.#training = checkBoolean(`${this.#family.name}.train: mode`, mode);
+    if (!mode) this.#save(null);
+    return this;
+  }
+
+  /** Sets eval mode: `train(false)`. */
+  eval(): this {
+    return this.train(false);
+  }
+
+  /** The parameters there are: weight, then bias. As all that reads or writes them at once, it waits for calls under way. */
+  parameters(): Parameter[] {
+    return this.namedParameters().map(([, parameter]) => parameter);
+  }
+
+  /** The same with their names. */
+  namedParameters(): ["weight" | "bias", Parameter][] {
+    this.#checkUsable();
+    this.#runtime.settle();
+    return this.#named();
+  }
+
+  #named(): ["weight" | "bias", Parameter][] {
+    const all = [
+      ["weight", this.#weight],
+      ["bias", this.#bias],
+    ] as const;
+    return all.filter(([, parameter]) => parameter !== null) as unknown as ["weight" | "bias", Parameter][];
+  }
+
+  /** Sets all gradients to zero. */
+  zeroGrad(): void {
+    for (const parameter of this.parameters()) parameter.grad.fill(0);
+  }
+
+  /** Sets weight to ones and bias to zeros. */
+  resetParameters(): void {
+    for (const [name, parameter] of this.namedParameters()) parameter.data.fill(name === "weight" ? 1 : 0);
+  }
+
+  /** Copies of the parameters, by name. */
+  stateDict(): StateDict {
+    return Object.fromEntries(this.namedParameters().map(([name, parameter]) => [name, parameter.data.slice()]));
+  }
+
+  /**
+   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, or `gamma` and `beta`, or `scale` and `bias`.
+   * @param dict Float32Arrays, other lists of numbers, or Tensors, each of the size of its parameter; 16-bit floats as
+   * `{ dtype, data }`
+   * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported.
+   * `prefix`: what the names begin with, as in `"h.0.ln_1."`; all other entries are ignored
+   * @throws TypeError, RangeError for an entry that doesn't fit; nothing is changed then
+   */
+  loadStateDict(dict: Checkpoint, options: LoadOptions = {}): LoadResult {
+    return loadParameters(`${this.#family.name}.loadStateDict`, this.namedParameters(), dict, options);
+  }
+
+  /** Gives all memory back but that of given parameters. A second time is harmless; any other use afterwards is an error. */
+  dispose(): void {
+    this.#disposed = true;
+    this.#save(null);
+    for (const tensor of this.#owned) tensor.dispose();
+  }
+
+  [dispose](): void {
+    this.dispose();
+  }
+
+  #checkUsable(): void {
+    if (this.#disposed) throw new TypeError(`${this.#family.name}: used after it was disposed`);
+    if (this.#weightPlace?.pointer === 0 || this.#biasPlace?.pointer === 0) {
+      throw new TypeError(`${this.#family.name}: used after a parameter of it was disposed`);
+    }
+  }
+}

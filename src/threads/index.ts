@@ -1,0 +1,259 @@
+/**
+ * The norms on all cores: a runtime whose kernels are several threads over one shared memory.
+ * @module
+ */
+
+/// <reference lib="esnext.disposable" preserve="true" />
+
+import * as binaries from "../binaries.shared.js";
+import { checkOptions, wrongType } from "../check.js";
+import { compile, inlined, supported } from "../compile.js";
+import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
+import { call, KERNELS, type KernelCall, RECORD, sumsAnything } from "../kernels.js";
+import { allocatorOf, checkMemory, instantiate } from "../memory.js";
+import { Control, type Job } from "./job.js";
+import { CLOSED_MESSAGE, Pool } from "./pool.js";
+import { cores, obstacle } from "./spawn.js";
+
+export interface ThreadsOptions {
+  /** How many threads compute, the calling one among them, 256 at most; by default as many as the machine runs at a time. */
+  threads?: number | undefined;
+  /** "single": where threads are impossible, an ordinary runtime instead of an error. Its `threads` is 1. */
+  fallback?: "single" | undefined;
+  /** The memory to compute in, by default a new one: a shared one that belongs to another module, with its `allocate` and `free`. */
+  memory?: LinearMemory | undefined;
+  allocate?: Allocator["allocate"] | undefined;
+  free?: Allocator["free"] | undefined;
+}
+
+/** `Symbol.asyncDispose`, or where the engine has none yet, the one that compiled `await using` looks for. */
+const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose");
+const WHERE = "createThreadedRuntime";
+const MOST_THREADS = 256;
+const PAGES = [65536, 16384, 4096]; // 4 GiB of addresses, or what the engine has
+/**
+ * From how many elements on a call is shared out, each element of backward as one and a half. The first limit holds while
+ * threads are awake, as they are for 0.1 ms after a job, the second where they must be woken.
+ */
+const WORTH = { awake: 49152, asleep: 700_000, backward: 1.5 };
+/** Milliseconds between two calls that wake the threads for less, as more are to be expected. */
+const BURST_MS = 0.4;
+/** Elements of a chunk where the kernels don't say: enough not to notice its ticket, few enough for all to end at a time. */
+const CHUNK = { least: 4096, most: 32768, each: 8 };
+/** How many bytes of arrays are copied at a time: enough to be worth waking threads for. */
+const BLOCK_BYTES = 1 << 22;
+
+/** A runtime that computes on several threads, in a memory that other workers can share. */
+export class ThreadedRuntime extends Runtime {
+  readonly #threads: number;
+  readonly #pool: Pool | undefined;
+  /** The kernels over the memory, each of them on the thread that calls it. */
+  readonly #own: Kernels;
+  #closed = false;
+  /** Blocks that were given back while calls were queued, which may still use them, each with the number of those. */
+  readonly #late: { pointer: number; queued: number }[] = [];
+
+  /** @internal */
+  constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator, threads: number, pool?: Pool) {
+    super(memory, pool ? sharedOut(kernels, pool) : kernels, allocator);
+    this.#threads = threads;
+    this.#pool = pool;
+    this.#own = kernels;
+  }
+
+  /** How many threads compute, the calling one among them. */
+  get threads(): number {
+    return this.#threads;
+  }
+
+  override get kernels(): Kernels {
+    this.#check();
+    return super.kernels;
+  }
+
+  override allocate(bytes: number): number {
+    this.#check();
+    this.#freeLate();
+    return super.allocate(bytes);
+  }
+
+  override free(pointer: number): void {
+    this.#freeLate();
+    if (this.busy) this.#late.push({ pointer, queued: (this.#pool as Pool).queued });
+    else super.free(pointer);
+  }
+
+  /** Gives the blocks back that no call uses any more. */
+  #freeLate(): void {
+    while (this.#late[0] && this.#late[0].queued <= (this.#pool as Pool).done) {
+      super.free((this.#late.shift() as { pointer: number }).pointer);
+    }
+  }
+
+  /** @internal */
+  override get busy(): boolean {
+    return this.#pool?.busy ?? false;
+  }
+
+  /** @internal */
+  override get concurrent(): boolean {
+    return this.#pool !== undefined;
+  }
+
+  /** @internal */
+  override settle(): void {
+    if (this.busy) this.#pool?.settle();
+  }
+
+  /** @internal */
+  override blockBytes(sums: boolean): number {
+    if (!this.#pool) return super.blockBytes(sums);
+    return sums ? Infinity : BLOCK_BYTES;
+  }
+
+  /** @internal */
+  override async start(kernelCall: KernelCall): Promise<void> {
+    this.#check();
+    const pool = this.#pool;
+    if (!pool) return super.start(kernelCall);
+    const job = jobOf(this.#own, pool, kernelCall, true);
+    if (job) await pool.start(job);
+    else if (pool.busy) await pool.start(() => call(this.#own, kernelCall));
+    else call(this.#own, kernelCall);
+  }
+
+  /**
+   * Ends the threads, after the calls under way. From now on any use of the runtime is an error, but its tensors can still be read.
+   * A second time is harmless. A runtime that is dropped without it keeps its threads and memory.
+   */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#pool?.close();
+  }
+
+  /** `close`, for `await using`. */
+  async [asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #check(): void {
+    if (this.#closed) throw new TypeError(CLOSED_MESSAGE);
+    this.#pool?.check();
+  }
+}
+
+/**
+ * A runtime that computes on several threads.
+ * @throws TypeError, RangeError for an option that doesn't fit. Error where there is no shared memory or a thread doesn't start.
+ */
+export async function createThreadedRuntime(options: ThreadsOptions = {}): Promise<ThreadedRuntime> {
+  checkOptions(WHERE, options, ["threads", "fallback", "memory", "allocate", "free"]);
+  const { threads = Math.min(cores(), MOST_THREADS), fallback, memory, allocate, free } = options;
+  if (typeof threads !== "number") wrongType(`${WHERE}: threads`, threads, "a number");
+  if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS) {
+    throw new RangeError(`${WHERE}: threads is ${threads}, expected an integer from 1 to ${MOST_THREADS}`);
+  }
+  if (fallback !== undefined && fallback !== "single") {
+    wrongType(`${WHERE}: fallback`, fallback, '"single"');
+  }
+  checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
+  const why = obstacle() ?? unshared();
+  // A given memory is shared, whatever the host says.
+  if (why && (threads > 1 || !memory)) {
+    if (!fallback) throw new Error(`${WHERE}: ${why}; { fallback: "single" } gives a runtime of one thread here`);
+    if (!memory) {
+      const single = Runtime.create();
+      return new ThreadedRuntime(single.memory, single.kernels, single, 1);
+    }
+  }
+  const own = memory ?? sharedMemory();
+  const module = compile(WHERE, "module", inlined(binaries.kernels));
+  const kernels = instantiate<Kernels>(module, own);
+  const allocator =
+    allocate && free
+      ? allocatorOf(options, allocate, free)
+      : instantiate<Allocator>(compile(WHERE, "heap", inlined(binaries.heap)), own);
+  const single = new ThreadedRuntime(own, kernels, allocator, 1);
+  if (threads === 1 || why) return single;
+  const block = single.allocate(Control.bytes + 4);
+  const start = { module, memory: own as WebAssembly.Memory, pointer: Math.ceil(block / 8) * 8 };
+  try {
+    return new ThreadedRuntime(own, kernels, allocator, threads, await Pool.start(kernels, start, threads - 1));
+  } catch (error) {
+    single.free(block);
+    throw error;
+  }
+}
+
+/** Why no memory can be shared with a thread here, if that is so. */
+function unshared(): string | undefined {
+  if (typeof SharedArrayBuffer === "function" && globalThis.crossOriginIsolated !== false) return undefined;
+  return `memory can't be shared with threads here; a page must be cross-origin isolated, by two headers of its response, "Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"`;
+}
+
+function sharedMemory(): WebAssembly.Memory {
+  const { Memory } = supported(WHERE);
+  let cause: unknown;
+  for (const maximum of PAGES) {
+    try {
+      return new Memory({ initial: 1, maximum, shared: true });
+    } catch (error) {
+      cause = error;
+    }
+  }
+  throw new RangeError(`${WHERE}: out of memory, no room for a shared memory`, { cause });
+}
+
+let lastCall = -Infinity;
+
+/** Whether sharing so much work out is faster than doing it at once. */
+function worth(work: number, pool: Pool, wake: boolean): boolean {
+  if (work <= WORTH.awake) return false;
+  if (work > WORTH.asleep || wake || pool.awake) return true;
+  const now = performance.now();
+  const burst = now - lastCall < BURST_MS;
+  lastCall = now;
+  return burst;
+}
+
+/**
+ * A call as a job for all threads; undefined where it is better done by one.
+ * @param wake whether to wake threads for what would be faster without them, so as not to block
+ */
+function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake: boolean): Job | undefined {
+  const rows = args[kernel.rows] as number;
+  const work = rows * (args[kernel.cols] as number);
+  const sums = sumsAnything(kernel, args);
+  // Without a workspace sums are taken row by row.
+  if (rows <= 1 || (sums && args[kernel.workspace] === 0)) return undefined;
+  if (!worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
+  const share = Math.min(Math.max(work / (pool.threads * CHUNK.each), CHUNK.least), CHUNK.most);
+  const block = sums ? kernels.sumsChunk(rows) : Math.ceil((share * rows) / work);
+  // Another half of a chunk, or less, is not worth a thread.
+  if (rows <= 1.5 * block) return undefined;
+  return { kernel, args, block, chunks: Math.ceil(rows / block), sums };
+}
+
+/** The kernels as a blocking caller sees them: small calls are done at once, larger ones with all threads. */
+function sharedOut(kernels: Kernels, pool: Pool): Kernels {
+  const workspace = (single: number, rows: number, cols: number) =>
+    single >>> 0 && Math.max(single >>> 0, kernels.sumsWorkspace(rows, cols) >>> 0);
+  const shared = KERNELS.map(({ name }) => [
+    name,
+    (...args: number[]): void => {
+      const kernelCall = RECORD[name](...args);
+      const job = jobOf(kernels, pool, kernelCall, false);
+      if (job) pool.run(job);
+      else {
+        if (pool.busy) pool.settle(); // it may need their results
+        call(kernels, kernelCall);
+      }
+    },
+  ]);
+  return {
+    ...kernels,
+    ...Object.fromEntries(shared),
+    layerNormBackwardWorkspace: (rows, cols) => workspace(kernels.layerNormBackwardWorkspace(rows, cols), rows, cols),
+    rmsNormBackwardWorkspace: (rows, cols) => workspace(kernels.rmsNormBackwardWorkspace(rows, cols), rows, cols),
+  };
+}
