@@ -1,10 +1,9 @@
 // Breaks the kernels on purpose: changes one operator, constant or bound of assembly/ at a time, compiles that, and runs the
 // kernels' tests on it, which ought to fail. First the tests that know what is right; what passes those is shown the golden
-// digest, which sees any change of a bit, as of a row that takes a slower way to the same result. What several threads share out
-// (threads.ts) is not in those tests.
+// digest, which sees any change of a bit, as of a row that takes a slower way to the same result.
 //
 //   npm run mutate                          all of it, about a quarter of an hour on two cores
-//   npm run mutate -- --file moments.ts     one file
+//   npm run mutate -- --file moments.ts     one file, or those of a name
 //   npm run mutate -- --again               those alone that passed the first tests the last time
 //   npm run mutate -- --list                what would be changed
 
@@ -122,13 +121,13 @@ function caught(name, tests) {
   });
 }
 
-const files = readdirSync(join(root, "assembly")).filter(
-  (file) => file.endsWith(".ts") && !["index.ts", "heap.ts", "threads.ts"].includes(file),
+const files = readdirSync(join(root, "assembly"), { recursive: true }).filter(
+  (file) => file.endsWith(".ts") && !["index.ts", "heap.ts"].includes(file),
 );
 const last = options.again ? JSON.parse(readFileSync(memory, "utf8")) : null;
 const id = ({ file, line, from, to, source }) => JSON.stringify([file, line, from, to, source.length, source]);
 const mutants = files
-  .filter((file) => !options.file || file === options.file)
+  .filter((file) => !options.file || `/${file}`.endsWith(`/${options.file}`))
   .flatMap(mutantsOf)
   .filter((mutant) => !last || last.includes(id(mutant)));
 const show = ({ file, line, from, to }) => `assembly/${file}:${line}  ${from.trim()} -> ${to.trim() || "nothing"}`;

@@ -2,7 +2,18 @@
 
 import { defineConfig } from "vitest/config";
 
-const names = ["functional", "layer-norm", "runtime", "tensor", "golden", "memory", "modules"];
+const names = [
+  "blocks",
+  "defects",
+  "functional",
+  "layer-norm",
+  "runtime",
+  "tensor",
+  "golden",
+  "memory",
+  "modules",
+  "residual",
+];
 
 export default defineConfig({
   test: {

@@ -218,10 +218,10 @@ describe("layerNormBackward", () => {
       new RangeError("layerNormBackward: rstd has 5 elements, expected 6, as mean has"),
     );
     call(dy, x, mean.slice(2), rstd.slice(2)).toThrow(
-      new RangeError("layerNormBackward: dy has 210 elements, expected 4 rows, one for each mean, of the same size"),
+      new RangeError("layerNormBackward: dy has 210 elements, expected 4 rows, one for each rstd, of the same size"),
     );
     call(dy, x, mean, rstd, weight.slice(1)).toThrow(
-      new RangeError("layerNormBackward: dy has 210 elements, expected 6 rows, one for each mean, of the same size"),
+      new RangeError("layerNormBackward: dy has 210 elements, expected 6 rows, one for each rstd, of the same size"),
     );
     call(dy, x, mean).toThrow(
       new TypeError("layerNormBackward: rstd is undefined, expected a Float32Array or a Tensor"),

@@ -1,5 +1,7 @@
 // What can only be seen with Node's means: another realm, and the garbage collector.
 
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, test } from "vitest";
@@ -37,4 +39,45 @@ test("Runtime.create takes a module of another realm", () => {
   const runtime = Runtime.create({ module: foreign, heap: compile(readBuild("heap")) });
   const y = new LayerNorm(2, { runtime, eps: 0 }).forward(new Float32Array([3, 5]));
   expect([...y]).toEqual([-1, 1]);
+});
+
+test("Runtime.create takes an unshared memory of another realm, whose ArrayBuffer is another", () => {
+  const memory = runInNewContext("new WebAssembly.Memory({ initial: 1 })") as WebAssembly.Memory;
+  expect(memory.buffer instanceof ArrayBuffer).toBe(false);
+  const runtime = Runtime.create({ memory });
+  const y = new LayerNorm(2, { runtime, eps: 0 }).forward(new Float32Array([3, 5]));
+  expect([...y]).toEqual([-1, 1]);
+});
+
+describe("createThreadedRuntime, in a process whose program is on its command line,", () => {
+  /** What a program prints. It imports the package as it is built. */
+  function print(program: string): string {
+    const args = ["--input-type=module", "--eval", program];
+    return execFileSync(process.execPath, args, {
+      cwd: fileURLToPath(new URL("..", import.meta.url)),
+      encoding: "utf8",
+      timeout: 50_000,
+    });
+  }
+
+  test("starts threads that don't take its options", () => {
+    const printed = print(`
+      import { LayerNorm } from "layernorm-wasm";
+      import { createThreadedRuntime } from "layernorm-wasm/threads";
+      const runtime = await createThreadedRuntime({ threads: 2 });
+      const y = await new LayerNorm(2, { runtime, eps: 0 }).forwardAsync(new Float32Array([3, 5]));
+      console.log(runtime.threads, ...y);
+      await runtime.close();
+    `);
+    expect(printed).toBe("2 -1 1\n");
+  });
+
+  test("says so where there is no WebAssembly", () => {
+    const printed = print(`
+      delete globalThis.WebAssembly;
+      const { createThreadedRuntime } = await import("layernorm-wasm/threads");
+      await createThreadedRuntime({ threads: 2 }).catch(({ message }) => console.log(message));
+    `);
+    expect(printed).toMatch(/^createThreadedRuntime: this engine has no WebAssembly, or it is turned off/);
+  });
 });

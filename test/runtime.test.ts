@@ -104,7 +104,7 @@ describe("Runtime", () => {
     [
       { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }) },
       TypeError,
-      "Runtime.create: memory is shared, expected an unshared WebAssembly.Memory",
+      "Runtime.create: memory is shared, expected an unshared WebAssembly.Memory; createThreadedRuntime takes a shared one",
     ],
   ])("refuses options that don't fit: %#", (options, kind, message) => {
     expect(() => Runtime.create(options)).toThrow(new kind(message));

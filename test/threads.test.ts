@@ -1,6 +1,6 @@
 // Threads, from the package as it is installed: a thread is a file of its own. In engines other than Node, by test/engines.
 
-import { LayerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "layernorm-wasm";
+import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
 import { afterAll, describe, expect, test } from "vitest";
 import { normal, uniform } from "./helpers.js";
@@ -254,6 +254,62 @@ describe("forwardAsync and backwardAsync", () => {
     expect(bits(await last)).toBe(bits(new LayerNorm(cols).forward(x)));
   });
 
+  test("give memory back while one is always under way", async () => {
+    const runtime = await createThreadedRuntime({ threads: 2 });
+    const [rows, cols] = [64, 1031];
+    const ln = new LayerNorm(cols, { runtime }).eval();
+    const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+    const before = runtime.memory.buffer.byteLength;
+    let underWay = ln.forwardAsync(x);
+    for (let i = 0; i < 3000; i++) {
+      const next = ln.forwardAsync(x);
+      (await underWay).dispose();
+      underWay = next;
+    }
+    (await underWay).dispose();
+    // Two results are live at a time, and some wait until the calls queued before them are done.
+    expect(runtime.memory.buffer.byteLength - before).toBeLessThan(16 * x.size * 4);
+    await runtime.close();
+  });
+
+  test("end all, twenty thousand small ones behind a large one", async () => {
+    const runtime = await threaded(2);
+    const cols = 768;
+    const ln = new LayerNorm(cols, { runtime }).eval();
+    const row = new Tensor([1, cols], numbers.subarray(0, cols), { runtime });
+    const large = new Tensor([1024, cols], undefined, { runtime });
+    const outs = Array.from({ length: 7 }, () => new Tensor([1, cols], undefined, { runtime }));
+    const calls = [ln.forwardAsync(large, { out: large })];
+    for (let i = 0; i < 20_000; i++) calls.push(ln.forwardAsync(row, { out: outs[i % 7] }));
+    expect((await Promise.all(calls)).length).toBe(20_001);
+    for (const out of outs) expect(bits(out.data)).toBe(bits(ln.forward(numbers.slice(0, cols))));
+    for (const tensor of [row, large, ...outs]) tensor.dispose();
+  });
+
+  test("are done before a call copies an array that they write to", async () => {
+    const runtime = await threaded(2);
+    const [rows, cols] = [500, 300];
+    const single = new LayerNorm(cols).eval();
+    const ln = new LayerNorm(cols, { runtime }).eval();
+    const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+    const first = single.forward(numbers.slice(0, rows * cols));
+    const second = bits(single.forward(first));
+    const t = new Tensor([rows, cols], undefined, { runtime });
+    const { weight } = ln;
+    for (const call of [
+      () => ln.forward(t.data),
+      () => layerNorm(t.data, cols, weight),
+      () => ln.forwardAsync(t.data),
+    ]) {
+      t.data.fill(0);
+      const underWay = ln.forwardAsync(x, { out: t });
+      const again = await call();
+      expect(bits(again)).toBe(second);
+      expect(bits((await underWay).data)).toBe(bits(first));
+    }
+    for (const tensor of [x, t]) tensor.dispose();
+  });
+
   test("reject with what would have been thrown", async () => {
     const ln = new LayerNorm(4, { runtime: await threaded(2) });
     await expect(ln.forwardAsync(new Float32Array(5))).rejects.toThrow(
@@ -338,6 +394,22 @@ describe("createThreadedRuntime", () => {
       [null, "createThreadedRuntime: options is null, expected an object"],
     ] as const) {
       await expect(createThreadedRuntime(options as never)).rejects.toThrow(message);
+    }
+  });
+
+  test("reads each option once", async () => {
+    for (const [name, value] of [
+      ["threads", 2],
+      ["fallback", "single"],
+      ["memory", undefined],
+      ["allocate", undefined],
+      ["free", undefined],
+    ] as const) {
+      let reads = 0;
+      const get = () => (reads++ === 0 ? value : 0);
+      const options = Object.defineProperty({}, name, { get, enumerable: true });
+      await (await createThreadedRuntime(options)).close();
+      expect(reads, name).toBe(1);
     }
   });
 

@@ -1,0 +1,98 @@
+// Every kernel of the table: it writes to its outputs and nowhere else, and rows move its arguments as the table says.
+
+import { describe, expect, test } from "vitest";
+import { addSums, callRows, KERNELS, type Kernel, sumsRows } from "../src/kernels.js";
+import { BUILDS } from "./builds.js";
+import { Arena, normal } from "./helpers.js";
+
+/** What the table leaves out: how many of the first arguments are outputs, and which may be absent. */
+const OPERANDS: Record<Kernel["name"], { outputs: number; optional: readonly number[] }> = {
+  layerNormForward: { outputs: 4, optional: [1, 2, 3, 5, 6, 7] },
+  layerNormBackward: { outputs: 3, optional: [0, 1, 2, 7, 8] },
+  rmsNormForward: { outputs: 3, optional: [1, 2, 4, 5] },
+  rmsNormBackward: { outputs: 2, optional: [0, 1, 5, 6] },
+};
+const SHAPES = [
+  [0, 6],
+  [1, 1],
+  [2, 769],
+  [3, 23],
+  [5, 64],
+  [67, 17],
+  [130, 5],
+] as const;
+
+/** A call of a kernel in a memory of its own. Without `misalignment` operands are at multiples of 16. */
+function prepare(build: string, kernel: Kernel, rows: number, cols: number, absent?: number, misalignment = 0) {
+  const { outputs } = OPERANDS[kernel.name];
+  const lengths = kernel.moves.map((move) => (move === 2 ? rows * cols : move === 1 ? rows : cols));
+  const arena = new Arena(build, 16 * rows * cols + 16 * cols + 4096 + 64 * rows, misalignment);
+  const { kernels } = arena;
+  const results: [number, number][] = [];
+  const args = lengths.map((length, i) => {
+    if (i === kernel.rows) return rows;
+    if (i === kernel.cols) return cols;
+    if (i === kernel.workspace) return 0;
+    if (i > kernel.cols) return 1e-5;
+    if (i === absent) return 0;
+    if (i >= outputs) return arena.input(normal(length, i).map(Math.abs));
+    const pointer = arena.output(length, true, kernel.sums.includes(i) ? normal(length, 50 + i) : undefined);
+    results.push([pointer, length]);
+    return pointer;
+  });
+  if (kernel.workspace >= 0) {
+    const bytes = kernels[`${kernel.name as "layerNormBackward"}Workspace`](rows, cols);
+    const all = kernels.sumsWorkspace(rows, cols);
+    // Workspace is as all sums need, which is more than one call does.
+    if (bytes > 0) args[kernel.workspace] = arena.output(Math.max(bytes, all) / 4);
+  }
+  arena.seal();
+  return {
+    arena,
+    args,
+    bits: () => results.map(([at, length]) => new Uint32Array(arena.floats(at, length).slice().buffer)),
+  };
+}
+
+test("the table names every kernel that is tested here", () => {
+  expect(KERNELS.map(({ name }) => name).sort()).toEqual(Object.keys(OPERANDS).sort());
+});
+
+describe.each(BUILDS)("%s", (build) => {
+  describe.each(KERNELS.map((kernel) => [kernel.name, kernel] as const))("%s", (name, kernel) => {
+    const run = (kernels: Arena["kernels"], args: readonly number[]) =>
+      (kernels[name] as (...args: readonly number[]) => void)(...args);
+
+    test.each(SHAPES)("of %i rows of %i writes to its outputs alone", (rows, cols) => {
+      for (const absent of [undefined, ...OPERANDS[name].optional]) {
+        for (const misalignment of [0, 4, 8, 12]) {
+          const { arena, args } = prepare(build, kernel, rows, cols, absent, misalignment);
+          run(arena.kernels, args);
+          expect(arena.strayWrite(), `without argument ${absent}, ${misalignment} bytes off`).toBe(-1);
+        }
+      }
+    });
+
+    test.each([
+      [3, 23],
+      [67, 17],
+      [130, 5],
+      [261, 33],
+    ])("of %i rows of %i gives the same bits in parts", (rows, cols) => {
+      const whole = prepare(build, kernel, rows, cols);
+      run(whole.arena.kernels, whole.args);
+      const parts = prepare(build, kernel, rows, cols);
+      const { kernels } = parts.arena;
+      const kernelCall = { kernel, args: parts.args };
+      const sums = sumsRows(kernelCall);
+      // Sums without a workspace are taken in the order of the rows. With one, parts are chunks, here the last one first.
+      const count = sums ? kernels.sumsChunk(rows) : 2;
+      const starts = Array.from({ length: Math.ceil(rows / count) }, (_, i) => i * count);
+      if (sums) starts.reverse();
+      for (const start of starts) callRows(kernels, kernelCall, start, Math.min(count, rows - start), sums);
+      if (sums) addSums(kernels, kernelCall);
+      expect(parts.arena.strayWrite()).toBe(-1);
+      expect(parts.bits()).toEqual(whole.bits());
+    });
+  });
+});
