@@ -4,7 +4,7 @@
 //   npm run test:engines [-- node24 workerd chromium ...]
 
 import { execFileSync, spawn } from "node:child_process";
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { build } from "esbuild";
 import { BROWSERS, ISOLATED, openPage } from "../browsers.mjs";
@@ -82,11 +82,11 @@ function output(command, args, options = {}) {
   });
 }
 
-async function runHost(command, args) {
+async function runHost(command, args, without = []) {
   const suite = await bundle("host", { packageIsExternal: true });
   const exit = join(out, "host/exit.mjs");
   copyFileSync(join(here, "exit.mjs"), exit);
-  const report = JSON.parse((await output(command, [...args, suite])).trim().split("\n").at(-1));
+  const report = JSON.parse((await output(command, [...args, suite, ...without])).trim().split("\n").at(-1));
   const said = (await output(command, [...args, exit])).trim();
   if (said === "3 threads, 300000 elements") report.passed++;
   else report.failures.push(`exit.mjs: ${said}`);
@@ -127,10 +127,28 @@ const node = (major) => ({
   version: says(NUMBER),
   run: (binary) => runHost(binary, []),
 });
+/** Node for ARM64, in QEMU's emulation of a process. */
+const nodeOnArm = (major, without) => {
+  const folder = join(here, `arm64/node_modules/node${major}`);
+  const libraries = "/usr/aarch64-linux-gnu";
+  // QEMU keeps a table of all addresses ever reserved, and V8 reserves gigabytes for each small memory. This way it takes 5 GB.
+  const modest = ["--disable-wasm-trap-handler", "--wasm-max-mem-pages=2048"];
+  return {
+    binary: "/usr/bin/qemu-aarch64",
+    needs: [folder, `${libraries}/lib/libc.so.6`, `${libraries}/lib/libstdc++.so.6`],
+    install:
+      "npm ci --prefix test/engines/arm64 --ignore-scripts --force; " +
+      "apt-get install --no-install-recommends qemu-user libc6-arm64-cross libstdc++6-arm64-cross",
+    version: () => JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).version,
+    without,
+    run: (emulator) => runHost(emulator, ["-L", libraries, join(folder, "bin/node"), ...modest], without),
+  };
+};
 const browser = (name, version = says(NUMBER), without = []) => ({
   binary: BROWSERS[name].binary,
   install: `apt-get install --no-install-recommends ${BROWSERS[name].packages}`,
   version,
+  without,
   run: () => runPage(name, without),
 });
 // It says its version only where there is a display.
@@ -143,6 +161,8 @@ const ENGINES = {
   node22: node(22),
   node24: node(24),
   node26: node(26),
+  // memory and threads take minutes there, the others more memory than it is given.
+  arm64: nodeOnArm(24, ["conformance-pytorch", "gigabytes", "memory", "runtime", "threads"]),
   bun: {
     binary: packaged("@oven/bun-linux-x64/bin/bun"),
     install: npm,
@@ -180,8 +200,8 @@ const print = (row) => {
   );
 };
 print(["engine", "version", "tests", "digest", ""]);
-async function one([name, { binary, install, version, run }]) {
-  if (!existsSync(binary)) {
+async function one([name, { binary, needs = [], install, version, without = [], run }]) {
+  if (![binary, ...needs].every(existsSync)) {
     print([name, "missing", "", "", install]);
     if (process.env.CI || chosen.length > 0) failed++;
     return;
@@ -192,7 +212,9 @@ async function one([name, { binary, install, version, run }]) {
     for (const failure of report.failures) console.error(`  ${name}: ${failure}`);
     failed += report.failures.length;
     const tests = `${report.passed} passed${report.failures.length > 0 ? `, ${report.failures.length} failed` : ""}`;
-    print([name, version(binary), tests, report.digest.slice(0, 8), `${((Date.now() - start) / 1000).toFixed(0)} s`]);
+    const time = `${((Date.now() - start) / 1000).toFixed(0)} s`;
+    const remark = without.length > 0 ? `${time}, without ${without.join(", ")}` : time;
+    print([name, version(binary), tests, report.digest.slice(0, 8), remark]);
   } catch (error) {
     failed++;
     console.error(`  ${name}: ${error.stack}`);

@@ -21,8 +21,10 @@ const FILES: Record<string, () => Promise<unknown>> = {
   memory: () => import("../memory.test.js"),
   properties: () => import("../properties.test.js"),
   runtime: () => import("../runtime.test.js"),
+  reference: () => import("../reference.test.js"),
   tensor: () => import("../tensor.test.js"),
   threads: () => import("../threads.test.js"),
+  worst: () => import("../worst.test.js"),
 };
 
 export interface Report {
