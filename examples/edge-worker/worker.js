@@ -8,7 +8,11 @@
 
 import { layerNorm } from "layernorm-wasm";
 
-const MAX_BYTES = 4 * 1024 * 1024;
+/** Of each type of body. JSON takes many times its size in memory, and an isolate has 128 MB. */
+const MAX_BYTES = { "application/json": 1024 * 1024, "application/octet-stream": 4 * 1024 * 1024 };
+const MAX_ROWS = 65536;
+
+/** @typedef {keyof typeof MAX_BYTES} Type */
 
 class Refusal extends Error {
   /** @param {number} status @param {string} message */
@@ -37,24 +41,25 @@ async function answer(request) {
   const url = new URL(request.url);
   if (url.pathname !== "/layernorm") throw new Refusal(404, "expected POST /layernorm");
   if (request.method !== "POST") throw new Refusal(405, `${request.method}, expected POST`);
-  const type = (request.headers.get("content-type") ?? "none").split(";")[0];
-  if (type !== "application/json" && type !== "application/octet-stream") {
+  const [given = ""] = (request.headers.get("content-type") ?? "none").split(";");
+  const type = /** @type {Type} */ (given.trim().toLowerCase());
+  if (!Object.hasOwn(MAX_BYTES, type)) {
     throw new Refusal(415, `content-type is ${type}, expected application/json or application/octet-stream`);
   }
-  const body = await read(request);
+  const body = await read(request, MAX_BYTES[type]);
   return type === "application/json" ? ofJson(body) : ofBinary(body, url.searchParams);
 }
 
 /**
  * The body, up to the limit: what comes after it is not even read.
- * @param {Request} request
+ * @param {Request} request @param {number} most in bytes
  */
-async function read(request) {
+async function read(request, most) {
   const parts = [];
   let size = 0;
   for await (const part of request.body ?? []) {
     size += part.length;
-    if (size > MAX_BYTES) throw new Refusal(413, `more than ${MAX_BYTES} bytes`);
+    if (size > most) throw new Refusal(413, `more than ${most} bytes`);
     parts.push(part);
   }
   const body = new Uint8Array(size);
@@ -75,12 +80,14 @@ function ofJson(body) {
     throw new Refusal(400, `not JSON: ${/** @type {Error} */ (error).message}`);
   }
   const { x, weight, bias, eps = 1e-5 } = input ?? {};
+  if (Array.isArray(x) && x.length > MAX_ROWS) throw new Refusal(413, `x: more than ${MAX_ROWS} rows`);
   if (!Array.isArray(x) || x.length === 0 || !x.every((row) => Array.isArray(row) && row.length === x[0].length)) {
     throw new Refusal(400, "x: expected a list of rows of the same length");
   }
   const cols = x[0].length;
   const flat = floats("x", x.flat(), x.length * cols);
   const y = layerNorm(flat, cols, optional("weight", weight, cols), optional("bias", bias, cols), eps);
+  if (!y.every(Number.isFinite)) throw new Refusal(400, "y: a result is beyond the range of float32");
   return Response.json({ y: x.map((_, row) => [...y.subarray(row * cols, (row + 1) * cols)]) });
 }
 
@@ -108,5 +115,9 @@ function optional(name, values, cols) {
 function floats(name, values, length) {
   const good = Array.isArray(values) && values.length === length && values.every((value) => typeof value === "number");
   if (!good) throw new Refusal(400, `${name}: expected ${length} numbers`);
-  return new Float32Array(values);
+  const array = new Float32Array(values);
+  // JSON has no infinity: what it can't hold would be answered as null.
+  const beyond = array.findIndex((value) => !Number.isFinite(value));
+  if (beyond >= 0) throw new Refusal(400, `${name}: ${values[beyond]} is beyond the range of float32`);
+  return array;
 }

@@ -75,6 +75,24 @@ async function edgeWorker() {
     await expectRefusal(400, /weight: expected 2 numbers/, "/layernorm", json('{"x": [[1, 2]], "weight": [1]}'));
     await expectRefusal(400, /eps is -1/, "/layernorm", json('{"x": [[1, 2]], "eps": -1}'));
     await expectRefusal(400, /normalizedShape/, "/layernorm", json('{"x": [[]]}'));
+    for (const type of ["Application/JSON", "application/json ; charset=utf-8", "application/json;charset=utf-8"]) {
+      const { status, body } = await send("/layernorm", {
+        headers: { "content-type": type },
+        body: '{"x": [[3, 5]], "eps": 0}',
+      });
+      strictEqual(status, 200, `${type}: ${body}`);
+    }
+    await expectRefusal(400, /x: 1e\+39 is beyond/, "/layernorm", json('{"x": [[1, 1e39]]}'));
+    await expectRefusal(400, /weight: -1e\+39 is beyond/, "/layernorm", json('{"x": [[1, 2]], "weight": [1, -1e39]}'));
+    await expectRefusal(
+      413,
+      /more than 1048576 bytes/,
+      "/layernorm",
+      json(`{"x": [[${"1,".repeat(2 * 1024 * 1024)}1]]}`),
+    );
+    const single = (rows) => json(`{"x": [${"[1],".repeat(rows - 1)}[1]]}`);
+    await expectRefusal(413, /x: more than 65536 rows/, "/layernorm", single(65537));
+    strictEqual((await send("/layernorm", single(65536))).status, 200);
     const binary = (bytes) => ({ headers: BINARY_TYPE, body: Buffer.alloc(bytes) });
     await expectRefusal(400, /shape is null/, "/layernorm", binary(8));
     await expectRefusal(400, /shape is 2,x/, "/layernorm?shape=2,x", binary(8));
