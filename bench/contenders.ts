@@ -9,7 +9,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
-import { createThreadedRuntime } from "../dist/threads.node.js";
+import { createThreadedRuntime } from "../dist/threads.js";
+import { referenceForward } from "../test/reference.js";
 import { compileC, Native } from "./native.js";
 import { layerNormModel } from "./onnx-model.js";
 import { load, loadTf, type Ort, pytorchCommand, type Tf } from "./rivals.js";
@@ -33,6 +34,8 @@ export interface Entry {
   call(calls: number): undefined | number | Promise<undefined | number>;
   /** y or dx, to be verified; null for a limit, which computes nothing. */
   result(): Promise<Float32Array | null> | Float32Array | null;
+  /** dweight and dbias, where backward tells them: of one call from PyTorch, of all calls from C. */
+  gradients?(): Promise<Record<"dweight" | "dbias", Float32Array>>;
   /** The times of all rounds, where they are not those of the calls. */
   times?(): number[];
   /** Tensors whose addresses are used: dropped, they would be freed. */
@@ -47,6 +50,8 @@ export interface Contender {
   version?(): Promise<string> | string;
   /** Larger than this many elements it would take minutes, or more memory than it has. */
   most?: number;
+  /** What it should compute, where that isn't layer normalization of x. */
+  reference?(problem: Problem): Float64Array;
   prepare(problem: Problem): Promise<Entry> | Entry;
 }
 
@@ -83,8 +88,8 @@ function kernel(pass: Pass): Contender {
       const { y, mean, rstd, x, weight, bias, dx, dweight, dbias, dy, workspace, kernels } = t;
       const [yp, mp, rp, xp, wp, bp] = [y, mean, rstd, x, weight, bias].map((tensor) => tensor.pointer) as Six;
       const [dxp, dwp, dbp, dyp, sp] = [dx, dweight, dbias, dy, workspace].map((tensor) => tensor.pointer) as Six;
-      const forward = () => kernels.layerNormForward(yp, mp, rp, xp, wp, bp, rows, cols, eps);
-      const backward = () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, rows, cols, sp);
+      const forward = () => kernels.layerNormForward(yp, 0, mp, rp, xp, 0, wp, bp, rows, cols, eps);
+      const backward = () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp, eps);
       forward();
       const call = repeat(pass === "forward" ? forward : backward);
       return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
@@ -191,32 +196,123 @@ function copyOnThreads(pass: Pass): Contender {
   };
 }
 
-function moduleOnArrays(pass: Pass): Contender {
+/** The module on Float32Arrays, with `out` or without. */
+function moduleOnArrays(pass: Pass, withOut: boolean): Contender {
   return {
-    name: "module, Float32Array",
+    name: `module, Float32Array${withOut ? " with out" : ""}`,
     pass,
     prepare(problem) {
       const ln = make(problem, Runtime.create());
       const { x, dy } = problem;
+      const out = new Float32Array(x.length);
       let last: Float32Array = x;
-      if (pass === "forward") {
-        ln.eval();
-        return {
-          call: repeat(() => {
-            last = ln.forward(x);
-          }),
-          result: () => last,
-        };
-      }
-      ln.forward(x);
+      if (pass === "forward") ln.eval();
+      else ln.forward(x);
+      const forward = withOut ? () => ln.forward(x, { out }) : () => ln.forward(x);
+      const backward = withOut ? () => ln.backward(dy, { out }) : () => ln.backward(dy);
+      const compute = pass === "forward" ? forward : backward;
       return {
         call: repeat(() => {
-          last = ln.backward(dy);
+          last = compute();
         }),
         result: () => last,
       };
     },
   };
+}
+
+/** The module on Tensors, without `out`. */
+function moduleOnNewTensors(pass: Pass): Contender {
+  return {
+    name: "module, Tensor",
+    pass,
+    prepare(problem) {
+      const { runtime, x, dy } = place(problem);
+      const ln = make(problem, runtime);
+      if (pass === "forward") ln.eval();
+      else ln.forward(x).dispose();
+      const compute = pass === "forward" ? () => ln.forward(x) : () => ln.backward(dy);
+      return {
+        call: repeat(() => compute().dispose()),
+        result() {
+          const last = compute();
+          const data = last.data.slice();
+          last.dispose();
+          return data;
+        },
+      };
+    },
+  };
+}
+
+/** RMSNorm's kernel. */
+function rms(pass: Pass): Contender {
+  return {
+    name: "kernel, RMSNorm",
+    pass,
+    reference(problem) {
+      const { y, dx } = referenceRms(problem);
+      return pass === "forward" ? y : dx;
+    },
+    prepare(problem) {
+      const { rows, cols, eps } = problem;
+      const t = place(problem);
+      const { y, rstd, x, weight, dx, dweight, dy, workspace, kernels } = t;
+      const [yp, rp, xp, wp, dxp, dwp] = [y, rstd, x, weight, dx, dweight].map((tensor) => tensor.pointer) as Six;
+      const [dyp, sp] = [dy.pointer, workspace.pointer];
+      const forward = () => kernels.rmsNormForward(yp, 0, rp, xp, 0, wp, rows, cols, eps);
+      const backward = () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp, eps);
+      forward();
+      const call = repeat(pass === "forward" ? forward : backward);
+      return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
+    },
+  };
+}
+
+/** x + dy, normalized: by the fused kernel, or by an addition in SIMD in the same memory and then the kernel. */
+function residual(fused: boolean): Contender {
+  return {
+    name: fused ? "kernel, residual" : "addition, then kernel",
+    pass: "forward",
+    reference: ({ x, dy, ...problem }) => referenceForward({ ...problem, x: x.map((value, i) => value + dy[i]!) }).y,
+    prepare(problem) {
+      const { rows, cols, eps } = problem;
+      const t = place(problem);
+      const { exports } = new WebAssembly.Instance(limits(), { env: { memory: t.memory as WebAssembly.Memory } });
+      const add = exports.add as (...args: number[]) => void;
+      // dx is the sum.
+      const { y, dx, mean, rstd, x, dy, weight, bias, kernels } = t;
+      const [yp, sp, mp, rp, xp, ep] = [y, dx, mean, rstd, x, dy].map((tensor) => tensor.pointer) as Six;
+      const [wp, bp] = [weight.pointer, bias.pointer];
+      const call = fused
+        ? () => kernels.layerNormForward(yp, sp, mp, rp, xp, ep, wp, bp, rows, cols, eps)
+        : () => {
+            add(sp, xp, ep, rows * cols);
+            kernels.layerNormForward(yp, 0, mp, rp, sp, 0, wp, bp, rows, cols, eps);
+          };
+      return { call: repeat(call), result: () => y.data, keep: t };
+    },
+  };
+}
+
+/** RMS normalization in float64. */
+function referenceRms({ rows, cols, x, dy, weight, eps }: Problem) {
+  const y = new Float64Array(rows * cols);
+  const dx = new Float64Array(rows * cols);
+  for (let row = 0; row < rows; row++) {
+    const start = row * cols;
+    let squares = 0;
+    for (let i = start; i < start + cols; i++) squares += x[i]! ** 2;
+    const r = 1 / Math.sqrt(squares / cols + eps);
+    let c = 0;
+    for (let i = 0; i < cols; i++) c += (dy[start + i]! * weight[i]! * x[start + i]! * r) / cols;
+    for (let i = 0; i < cols; i++) {
+      const xhat = x[start + i]! * r;
+      y[start + i] = xhat * weight[i]!;
+      dx[start + i] = r * (dy[start + i]! * weight[i]! - xhat * c);
+    }
+  }
+  return { y, dx };
 }
 
 function make({ cols, weight, bias, eps }: Problem, runtime: Runtime): LayerNorm {
@@ -429,6 +525,7 @@ function native(name: string, start: () => Native, version?: () => string): Cont
           const { y, dx } = await server.results(problem);
           return pass === "forward" ? y : dx;
         },
+        gradients: () => server.results(problem),
       };
     },
   }));
@@ -445,7 +542,11 @@ export const CONTENDERS: Contender[] = [
     kernel(pass),
     moduleOnTensors(pass),
     ...THREADS.map((threads) => moduleOnTensors(pass, threads)),
-    moduleOnArrays(pass),
+    moduleOnNewTensors(pass),
+    moduleOnArrays(pass, true),
+    moduleOnArrays(pass, false),
+    rms(pass),
+    ...(pass === "forward" ? [residual(true), residual(false)] : []),
     limit("copy", pass),
     copyOnThreads(pass),
     limit("read", pass),

@@ -51,15 +51,25 @@ export function goals(results: Result[]): Goal[] {
       if (one && two) found.push({ goal: `${pass}, 2 threads times one, ${shape}`, least, got: one.best / two.best });
     }
     faster("C, AVX2 by hand", pass, 0.5, ["1024x768"]);
-    const bare = find("1x768", pass, "kernel");
-    const call = find("1x768", pass, "module, Tensor with out");
-    if (bare && call) {
-      found.push({
-        goal: `${pass}, a module call on 1x768: bare kernel's speed, halved`,
-        least: 1,
-        got: (2 * bare.best) / call.best,
-      });
+    /** That `name` takes at most so many times the time of `other`. */
+    const atMost = (name: string, other: string, most: number, shape: string) => {
+      const [ours, theirs] = [find(shape, pass, name), find(shape, pass, other)];
+      if (!ours || !theirs) return;
+      const goal = `${pass}, ${shape}, ${name}: at most ${most} times ${other}`;
+      found.push({ goal, least: 1, got: (most * theirs.best) / ours.best });
+    };
+    atMost(tensors, "kernel", 1.4, "1x768");
+    atMost("module, Float32Array with out", "kernel", 2.5, "1x768");
+    atMost("module, Float32Array with out", "plain JavaScript", 1 / 1.5, "1x64");
+    for (const shape of ["16x768", "128x128", "64x256"])
+      atMost("module, Float32Array with out", tensors, 1 / 0.6, shape);
+    atMost("module, Float32Array with out", tensors, 1 / 0.65, "4096x4096");
+    for (const shape of ["128x768", "1024x768"]) {
+      atMost("kernel, RMSNorm", "kernel", 1 / (pass === "forward" ? 1.25 : 1.08), shape);
+      atMost("kernel, residual", "addition, then kernel", 1 / 1.1, shape);
     }
+    atMost("kernel, RMSNorm", "kernel", 1, "8192x768");
+    atMost("kernel, residual", "addition, then kernel", 1 / 1.25, "8192x768");
     const perElement = ({ best, rows, cols }: Result) => best / rows / cols;
     // In a second-level cache, and beyond all caches.
     for (const pair of [

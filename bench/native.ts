@@ -36,13 +36,15 @@ export class Native {
     return Number(await this.#ask(`${pass} ${calls}`));
   }
 
-  /** y and dx. */
-  async results({ rows, cols }: Problem): Promise<{ y: Float32Array; dx: Float32Array }> {
+  /** What forward and backward give. */
+  async results({ rows, cols }: Problem): Promise<Record<"y" | "dx" | "dweight" | "dbias", Float32Array>> {
     await this.#ask(`save ${this.#file}`);
     const { buffer } = new Uint8Array(readFileSync(this.#file));
     rmSync(this.#file);
     const size = rows * cols;
-    return { y: new Float32Array(buffer, 0, size), dx: new Float32Array(buffer, size * 4, size) };
+    const part = (start: number, length: number) => new Float32Array(buffer, start * 4, length);
+    const [dweight, dbias] = [part(2 * size, cols), part(2 * size + cols, cols)];
+    return { y: part(0, size), dx: part(size, size), dweight, dbias };
   }
 
   end(): void {

@@ -3,7 +3,7 @@
 // that is worth it, is in WORTH of src/threads.ts.
 
 import { LayerNorm, Tensor } from "../dist/index.js";
-import { createThreadedRuntime } from "../dist/threads.node.js";
+import { createThreadedRuntime } from "../dist/threads.js";
 
 const COLS = 768;
 const ROWS = [43, 64, 86, 128, 256, 512, 768, 1024, 1536];

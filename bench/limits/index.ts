@@ -5,6 +5,17 @@ export function copy(to: usize, from: usize, bytes: usize): void {
   memory.copy(to, from, bytes);
 }
 
+/** to = a + b, 16 floats per step; `count` is a multiple of that. */
+export function add(to: usize, a: usize, b: usize, count: usize): void {
+  const end = count << 2;
+  for (let i: usize = 0; i < end; i += 64) {
+    v128.store(to + i, f32x4.add(v128.load(a + i), v128.load(b + i)));
+    v128.store(to + i, f32x4.add(v128.load(a + i, 16), v128.load(b + i, 16)), 16);
+    v128.store(to + i, f32x4.add(v128.load(a + i, 32), v128.load(b + i, 32)), 32);
+    v128.store(to + i, f32x4.add(v128.load(a + i, 48), v128.load(b + i, 48)), 48);
+  }
+}
+
 /** The exclusive or of all words, 64 bytes per step; `bytes` is a multiple of that. */
 export function read(from: usize, bytes: usize): i32 {
   let a = i32x4.splat(0);
