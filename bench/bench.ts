@@ -106,7 +106,7 @@ if (met.length > 0) {
     print(`${got >= least ? "✓" : "✗"} ${goal.padEnd(72)} ${got.toFixed(2).padStart(8)}   at least ${least}`);
   }
 }
-if (!options.shape && !wanted) print(`\n${dataLoop()}`);
+print(`\n${dataLoop()}`);
 const report = { date: new Date().toISOString(), node: process.version, cpu: cpus()[0]?.model, results, goals: met };
 if (options.json) console.log(JSON.stringify(report, null, 2));
 if (options.save) {
