@@ -1,6 +1,6 @@
 // Threads, from the package as it is installed: a thread is a file of its own. In engines other than Node, by test/engines.
 
-import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "layernorm-wasm";
+import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, RMSNorm, Runtime, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
 import { afterAll, describe, expect, test } from "vitest";
 import { normal, uniform } from "./helpers.js";
@@ -81,6 +81,45 @@ describe("gives the bits of one thread", () => {
       }
     });
   }
+
+  test("with a residual, a sum, what is added to dx and given weights, in either norm", async () => {
+    const passes = async (runtime: Runtime, name: string, later: boolean, kind: string) => {
+      const got: string[] = [];
+      for (const [rows, cols] of [
+        [129, 768],
+        [2113, 64],
+        [7, 16384],
+      ] as const) {
+        const of = (at: number): Float32Array | Tensor => {
+          const data = numbers.slice(at, at + rows * cols);
+          return kind === "array" ? data : new Tensor([rows, cols], data, { runtime });
+        };
+        const data = (operand: Float32Array | Tensor) => (operand instanceof Tensor ? operand.data : operand);
+        using weight = new Tensor([cols], numbers.subarray(9, 9 + cols), { runtime });
+        const options = { weight, runtime };
+        using norm = name === "RMSNorm" ? new RMSNorm(cols, options) : new LayerNorm(cols, options);
+        const [x, residual, dy, add] = [of(1), of(2), of(3), of(4)];
+        const y = later
+          ? await norm.forwardAsync(x, { residual, sum: residual })
+          : norm.forward(x, { residual, sum: residual });
+        const dx = later ? await norm.backwardAsync(dy, { add, out: dy }) : norm.backward(dy, { add, out: dy });
+        got.push(...[data(y), data(residual), data(dx), norm.weight.grad].map(bits));
+        for (const operand of [x, residual, dy, add, y]) if (operand instanceof Tensor) operand.dispose();
+      }
+      return got;
+    };
+    for (const name of ["LayerNorm", "RMSNorm"]) {
+      const expected = await passes(Runtime.default, name, false, "Tensor");
+      for (const threads of [2, 3]) {
+        for (const later of [false, true]) {
+          for (const kind of ["array", "Tensor"]) {
+            const got = await passes(await threaded(threads), name, later, kind);
+            expect(got, `${name}, ${threads} threads, ${kind}, later: ${later}`).toEqual(expected);
+          }
+        }
+      }
+    }
+  });
 
   test("in ten thousand calls of random shapes on random numbers of threads, two runtimes at a time", async () => {
     const next = uniform(11);
