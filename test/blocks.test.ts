@@ -137,6 +137,18 @@ describe.each(kinds)("%s", (kind) => {
     }
   });
 
+  test("an out over the weight is written when the weight is no longer needed", () => {
+    const [rows, cols] = [67, 1013];
+    const size = rows * cols;
+    const runtime = Runtime.create();
+    const block = new Tensor([size], from(9, size), { runtime });
+    const weight = new Tensor([cols], undefined, { runtime, pointer: block.pointer });
+    const norm = (kind === "RMSNorm" ? new RMSNorm(cols, { weight }) : new LayerNorm(cols, { weight })).eval();
+    const expected = norm.forward(from(3, size));
+    norm.forward(from(3, size), { out: block.data });
+    expect(difference(block.data, expected)).toBe(-1);
+  });
+
   test("backward takes arrays that overlap, too", () => {
     const [rows, cols] = [131, 517];
     const size = rows * cols;
