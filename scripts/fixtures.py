@@ -3,6 +3,7 @@
 block.safetensors   weights, input and output of a pre-norm transformer block (examples/browser), float32
 drift.safetensors   the weights and input of the drift experiment (examples/pytorch-gpt.js), float32
 golden.safetensors  layer_norm forward and backward on float32 inputs, computed by PyTorch in float64
+golden-rms.safetensors  the same of RMS normalization, with and without a residual
 
 The version of PyTorch that made a file stands in its metadata.
 """
@@ -86,6 +87,57 @@ def golden():
     save("golden.safetensors", tensors, {"cases": json.dumps(cases)})
 
 
+# name: (shape of x, normalized_shape, eps, weight?, residual?, offset, scale)
+RMS_CASES = {
+    "one dimension": ((7, 10), (10,), 1e-6, True, False, 0, 1),
+    "one row, a residual": ((33,), (33,), 1e-6, True, True, 0, 1),
+    "two dimensions, a residual": ((3, 4, 6), (4, 6), 1e-3, True, True, 0, 1),
+    "three dimensions": ((2, 3, 5, 7), (3, 5, 7), 2.0**-23, True, False, 0, 1),
+    "no affine, a residual": ((6, 21), (21,), 1e-5, False, True, 0, 1),
+    "small numbers, where eps rules": ((3, 18), (18,), 1e-5, True, False, 0, 1e-3),
+    "an offset, a residual": ((4, 67), (67,), 1e-5, True, True, 1e4, 1),
+    "query and key norms": ((2, 5, 64), (64,), 1e-6, True, False, 0, 2),
+    "Llama": ((3, 1024), (1024,), 1e-5, True, True, 0.5, 2),
+}
+
+
+def rms_norm(x, normalized, weight, eps):
+    """PyTorch 1.13 has none of its own: the definition, in its operations."""
+    dims = tuple(range(-len(normalized), 0))
+    y = x / torch.sqrt(x.square().mean(dims, keepdim=True) + eps)
+    return y if weight is None else y * weight
+
+
+def golden_rms():
+    torch.manual_seed(3)
+    tensors, cases = {}, {}
+    for name, (shape, normalized, eps, with_weight, with_residual, offset, scale) in RMS_CASES.items():
+        inputs = {"x": (torch.randn(shape) * scale + offset).float(), "dy": torch.randn(shape)}
+        if with_weight:
+            inputs["weight"] = torch.rand(normalized) + 0.5
+        if with_residual:
+            inputs["residual"] = torch.randn(shape) * scale
+            # The gradient that the sum gets from elsewhere.
+            inputs["add"] = torch.randn(shape)
+        # The addition is one of float32, which the norm then takes as it is.
+        total = inputs["x"] + inputs["residual"] if with_residual else inputs["x"]
+        exact = total.double().requires_grad_()
+        weight = inputs["weight"].double().requires_grad_() if with_weight else None
+        y = rms_norm(exact, normalized, weight, eps)
+        outputs = [y, exact.clone()] if with_residual else [y]
+        grads = [inputs[key].double() for key in ("dy", "add")[: len(outputs)]]
+        torch.autograd.backward(outputs, grads)
+        results = {"y": y, "dx": exact.grad}
+        if with_weight:
+            results["dweight"] = weight.grad
+        if with_residual:
+            inputs["sum"] = total
+        tensors.update({f"{name}/{key}": value for key, value in {**results, **inputs}.items()})
+        cases[name] = {"normalizedShape": normalized, "eps": eps}
+    tensors = dict(sorted(tensors.items(), key=lambda item: item[1].dtype != torch.float64))
+    save("golden-rms.safetensors", tensors, {"cases": json.dumps(cases)})
+
+
 def block():
     torch.manual_seed(2)
     heads, dim, tokens = 3, 48, 11
@@ -103,3 +155,4 @@ def block():
 block()
 drift()
 golden()
+golden_rms()
