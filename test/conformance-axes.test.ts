@@ -1,8 +1,9 @@
-// ONNX LayerNormalization-17 and WebNN layerNormalization, which say what to normalize by axes: their node cases, against the
-// definition of both in float64, written here on axes of an n-dimensional array and sharing nothing with reference.ts but its unit.
+// ONNX LayerNormalization-17 and RMSNormalization-23 and WebNN layerNormalization, which say what to normalize by axes: their node
+// cases, against the definitions in float64, written here on axes of an n-dimensional array and sharing nothing with
+// reference.ts but its unit.
 
 import { describe, expect, test } from "vitest";
-import { layerNormWithStats, Tensor } from "../src/index.js";
+import { layerNormWithStats, rmsNormWithStats, Tensor } from "../src/index.js";
 import { normal } from "./helpers.js";
 import { unitsOff } from "./reference.js";
 
@@ -107,30 +108,62 @@ function expectConformance({ shape, axes, epsilon, scale = true, bias = true }: 
   expect(unitsOff(rstd.data, invStdDev, invStdDev, 1)).toBeLessThanOrEqual(2);
 }
 
+/** The same for RMSNormalization, whose scale is always there. */
+function expectRmsConformance({ shape, axes, epsilon = 1e-5 }: Case): void {
+  const normalizedShape = axes.map((axis) => shape[axis]!);
+  const leading = shape.slice(0, shape.length - axes.length);
+  const cols = count(normalizedShape);
+  const x = { shape, data: normal(count(shape), 1, 0.5, 2) };
+  const weights = { shape: normalizedShape, data: normal(cols, 2) };
+  const multiply = (a: NdArray, b: NdArray) => elementwise((p, q) => p * q, a, b);
+  const inverse = elementwise((a, b) => 1 / Math.sqrt(a + b), reduceMean(multiply(x, x), axes), scalar(epsilon));
+  const expected = Array.from(multiply(multiply(x, inverse), weights).data);
+
+  using input = new Tensor(shape, x.data);
+  using weight = new Tensor(normalizedShape, weights.data);
+  const results = rmsNormWithStats(input, normalizedShape, weight, epsilon);
+  using y = results.y;
+  using rstd = results.rstd;
+  expect([y.shape, rstd.shape]).toEqual([shape, leading]);
+  const scales = Array.from(inverse.data, (_, row) =>
+    Math.max(...expected.slice(row * cols, (row + 1) * cols).map(Math.abs)),
+  );
+  expect(unitsOff(y.data, expected, scales, cols)).toBeLessThanOrEqual(4);
+  expect(unitsOff(rstd.data, Array.from(inverse.data), Array.from(inverse.data), 1)).toBeLessThanOrEqual(2);
+}
+
 /** ONNX's axis is the first of those normalized over, counted from the end where negative. */
 function axesFrom(axis: number, rank: number): number[] {
   const first = axis < 0 ? axis + rank : axis;
   return Array.from({ length: rank - first }, (_, i) => first + i);
 }
 
+const axisName = (axis: number) => (axis < 0 ? `axis_negative_${-axis}` : `axis${axis}`);
+
+/** The node cases, the same for both norms. */
+const ONNX_CASES: { name: string; shape: number[]; axis: number; epsilon?: number }[] = [
+  ...[0, 1, -1, -2].map((axis) => ({ name: `2d_${axisName(axis)}`, shape: [3, 4], axis })),
+  ...[0, 1, 2, -1, -2, -3].map((axis) => ({
+    name: `3d_${axisName(axis)}_epsilon`,
+    shape: [2, 3, 5],
+    axis,
+    epsilon: 0.1,
+  })),
+  ...[0, 1, 2, 3, -1, -2, -3, -4].map((axis) => ({ name: `4d_${axisName(axis)}`, shape: [2, 3, 4, 5], axis })),
+  { name: "default_axis", shape: [2, 3, 4, 5], axis: -1 },
+];
+
 describe("ONNX LayerNormalization-17 gives Y, Mean and InvStdDev", () => {
-  const axisName = (axis: number) => (axis < 0 ? `axis_negative_${-axis}` : `axis${axis}`);
-  const cases: { name: string; shape: number[]; axis: number; epsilon?: number }[] = [
-    ...[0, 1, -1, -2].map((axis) => ({ name: `2d_${axisName(axis)}`, shape: [3, 4], axis })),
-    ...[0, 1, 2, -1, -2, -3].map((axis) => ({
-      name: `3d_${axisName(axis)}_epsilon`,
-      shape: [2, 3, 5],
-      axis,
-      epsilon: 0.1,
-    })),
-    ...[0, 1, 2, 3, -1, -2, -3, -4].map((axis) => ({ name: `4d_${axisName(axis)}`, shape: [2, 3, 4, 5], axis })),
-    { name: "default_axis", shape: [2, 3, 4, 5], axis: -1 },
-  ];
+  test("in 19 cases", () => expect(new Set(ONNX_CASES.map(({ name }) => name)).size).toBe(19));
 
-  test("in 19 cases", () => expect(new Set(cases.map(({ name }) => name)).size).toBe(19));
-
-  test.each(cases)("layer_normalization_$name", ({ shape, axis, epsilon }) =>
+  test.each(ONNX_CASES)("layer_normalization_$name", ({ shape, axis, epsilon }) =>
     expectConformance({ shape, axes: axesFrom(axis, shape.length), epsilon }),
+  );
+});
+
+describe("ONNX RMSNormalization-23, which has the same 19 cases, gives Y", () => {
+  test.each(ONNX_CASES)("rms_normalization_$name", ({ shape, axis, epsilon }) =>
+    expectRmsConformance({ shape, axes: axesFrom(axis, shape.length), epsilon }),
   );
 });
 
