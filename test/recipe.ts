@@ -7,8 +7,11 @@ import { type Case, errorsOf, type Results, referenceForward } from "./reference
 /** The units that a result may be off: see `errorsOf`. */
 export const LIMITS = { y: 4, rstd: 4, dx: 4, dweight: 8, dbias: 8 };
 
-/** The units that hold on every input found so far: dx misses its limit on rows with a few outliers beside which the rest is flat. */
-export const HELD = { ...LIMITS, dx: 8 };
+/**
+ * Twice the units of the worst input found so far. dx misses its limit on rows with a few outliers beside which the rest is
+ * flat, or of one value but for an element.
+ */
+export const HELD = { ...LIMITS, dx: 32 };
 
 /** Each number of a matrix is v * scale + offset + noise * N(0, 1), with v as `kind` says. */
 export interface Pattern {

@@ -228,10 +228,28 @@ const CASES: Record<string, Given> = {
     dy: { kind: "xhat", noise: 0.000101943681, equal: true },
     weight: { kind: "ramp", offset: 0.801158915 },
   },
+  "one value but for the last of 3072, without eps": {
+    cols: 3072,
+    eps: 0,
+    x: { kind: "runs", values: [-3.7, -3.6999997], lengths: [3071, 1] },
+  },
+  "an outlier before a flat ramp, dy nearly xhat": {
+    cols: 1027,
+    x: { kind: "ramp", scale: 0.00244920451, spikes: [[0, 1, -19.5987984]], values: [0] },
+    dy: { kind: "xhat", offset: -0.0511675083 },
+  },
+  "an outlier before a flat ramp, dy of two values": {
+    cols: 8196,
+    x: { kind: "ramp", scale: 0.00244920451, offset: 0.0767153161, spikes: [[0, 1, -19.5987984]] },
+    dy: { kind: "runs", values: [1.0527451, -1.00000045] },
+  },
 };
 
 /** Inputs on which dx is beyond its limit still. */
 const OPEN = [
+  "one value but for the last of 3072, without eps",
+  "an outlier before a flat ramp, dy nearly xhat",
+  "an outlier before a flat ramp, dy of two values",
   "numbers of forty binades, dy the signs of xhat, eps unknown",
   "numbers of forty binades, dy nearly the sign of xhat",
   "three outliers beside which the rest is flat",

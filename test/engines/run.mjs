@@ -161,8 +161,8 @@ const ENGINES = {
   node22: node(22),
   node24: node(24),
   node26: node(26),
-  // backward-hard, memory and threads take minutes there, the others more memory than it is given.
-  arm64: nodeOnArm(24, ["backward-hard", "blocks", "conformance-pytorch", "gigabytes", "memory", "runtime", "threads"]),
+  // memory and threads take minutes there, the others more memory than it is given.
+  arm64: nodeOnArm(24, ["conformance-pytorch", "gigabytes", "memory", "runtime", "threads"]),
   bun: {
     binary: packaged("@oven/bun-linux-x64/bin/bun"),
     install: npm,
