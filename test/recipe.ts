@@ -11,7 +11,7 @@ export const LIMITS = { y: 4, rstd: 4, dx: 4, dweight: 8, dbias: 8 };
  * Twice the units of the worst input found so far. dx misses its limit on rows with a few outliers beside which the rest is
  * flat, or of one value but for an element.
  */
-export const HELD = { ...LIMITS, dx: 32 };
+export const HELD = { ...LIMITS, dx: 64 };
 
 /** Each number of a matrix is v * scale + offset + noise * N(0, 1), with v as `kind` says. */
 export interface Pattern {

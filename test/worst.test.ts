@@ -228,10 +228,10 @@ const CASES: Record<string, Given> = {
     dy: { kind: "xhat", noise: 0.000101943681, equal: true },
     weight: { kind: "ramp", offset: 0.801158915 },
   },
-  "one value but for the last of 3072, without eps": {
-    cols: 3072,
+  "one value but for the last of 6144, without eps": {
+    cols: 6144,
     eps: 0,
-    x: { kind: "runs", values: [-3.7, -3.6999997], lengths: [3071, 1] },
+    x: { kind: "runs", values: [-3.7, -3.6999997], lengths: [6143, 1] },
   },
   "an outlier before a flat ramp, dy nearly xhat": {
     cols: 1027,
@@ -247,7 +247,7 @@ const CASES: Record<string, Given> = {
 
 /** Inputs on which dx is beyond its limit still. */
 const OPEN = [
-  "one value but for the last of 3072, without eps",
+  "one value but for the last of 6144, without eps",
   "an outlier before a flat ramp, dy nearly xhat",
   "an outlier before a flat ramp, dy of two values",
   "numbers of forty binades, dy the signs of xhat, eps unknown",
