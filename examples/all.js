@@ -2,5 +2,6 @@
 
 import { conclude } from "./report.js";
 
-for (const name of ["pytorch-gpt", "flax-exercise", "max-gpt2", "training"]) await import(`./${name}.js`);
+const names = ["pytorch-gpt", "flax-exercise", "max-gpt2", "llama", "training"];
+for (const name of names) await import(`./${name}.js`);
 conclude();

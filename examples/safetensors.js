@@ -1,9 +1,10 @@
 // Reads the safetensors format: the header's length in 8 bytes, a JSON header of names, types, shapes and offsets, the data.
 
-const TYPES = { F32: Float32Array, F64: Float64Array };
+// JavaScript may have no array of 16-bit floats: of these there are the bits, as loadStateDict takes them.
+const TYPES = { F32: Float32Array, F64: Float64Array, BF16: Uint16Array, F16: Uint16Array };
 
 /**
- * @typedef {{ shape: number[], data: Float32Array | Float64Array }} Entry
+ * @typedef {{ dtype: string, shape: number[], data: Float32Array | Float64Array | Uint16Array }} Entry
  * @param {Uint8Array} file
  * @returns {{ tensors: Map<string, Entry>, metadata: Record<string, string> }}
  */
@@ -14,9 +15,9 @@ export function parseSafetensors(file) {
   const tensors = new Map();
   for (const [name, { dtype, shape, data_offsets }] of Object.entries(entries)) {
     const Type = TYPES[/** @type {keyof typeof TYPES} */ (dtype)];
-    if (!Type) throw new TypeError(`${name} is ${dtype}, expected F32 or F64`);
+    if (!Type) throw new TypeError(`${name} is ${dtype}, expected ${Object.keys(TYPES).join(", ")}`);
     const [from, to] = data_offsets;
-    tensors.set(name, { shape, data: new Type(bytes.slice(start + from, start + to).buffer) });
+    tensors.set(name, { dtype, shape, data: new Type(bytes.slice(start + from, start + to).buffer) });
   }
   return { tensors, metadata };
 }

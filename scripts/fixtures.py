@@ -4,10 +4,14 @@ block.safetensors   weights, input and output of a pre-norm transformer block (e
 drift.safetensors   the weights and input of the drift experiment (examples/pytorch-gpt.js), float32
 golden.safetensors  layer_norm forward and backward on float32 inputs, computed by PyTorch in float64
 golden-rms.safetensors  the same of RMS normalization, with and without a residual
+gpt2-norms.safetensors  the layer norms of a GPT-2 in bfloat16 (examples/gpt2-checkpoint.js), results from float64
+llama.safetensors   a stack of Llama-shaped blocks in bfloat16 (examples/llama.js), results and gradients from float64
 
 The version of PyTorch that made a file stands in its metadata.
 """
 
+import copy
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -17,7 +21,13 @@ from torch.nn.functional import layer_norm
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "test" / "fixtures"
-DTYPES = {torch.float32: "F32", torch.float64: "F64"}
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16"}
+
+
+def bits(tensor):
+    """The bytes of a tensor. NumPy has no bfloat16: of that the bytes of integers."""
+    tensor = tensor.detach().contiguous()
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy().tobytes()
 
 
 def save(name, tensors, metadata, folder=FOLDER):
@@ -25,8 +35,8 @@ def save(name, tensors, metadata, folder=FOLDER):
     header = {"__metadata__": {"torch": torch.__version__, **metadata}}
     data = b""
     for key, tensor in tensors.items():
-        # Doubles first, so that each tensor stays aligned to its own size.
-        raw = tensor.detach().contiguous().numpy().tobytes()
+        # Callers give the widest types first, so that each tensor stays aligned to its own size.
+        raw = bits(tensor)
         header[key] = {
             "dtype": DTYPES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -152,7 +162,113 @@ def block():
     save("block.safetensors", tensors, {"heads": str(heads)}, ROOT / "examples" / "browser")
 
 
+def gpt2_norms():
+    torch.manual_seed(4)
+    names = [f"h.{layer}.{norm}" for layer in range(12) for norm in ("ln_1", "ln_2")] + ["ln_f"]
+    x = torch.randn(768) * 2 + 0.5
+    results, weights = {"x": x}, {}
+    for name in names:
+        weight = weights[f"{name}.weight"] = (torch.rand(768) + 0.5).bfloat16()
+        bias = weights[f"{name}.bias"] = (torch.randn(768) / 4).bfloat16()
+        y = layer_norm(x.double(), (768,), weight.double(), bias.double(), 1e-5)
+        results[f"y.{name}"] = y.float()
+    digest = hashlib.sha256(b"".join(bits(value.float()) for value in weights.values())).hexdigest()
+    # What else stands in a checkpoint, in small.
+    weights["h.0.attn.c_attn.bias"] = torch.randn(3 * 768).bfloat16()
+    weights["wpe.weight"] = torch.randn(2, 768).bfloat16()
+    save("gpt2-norms.safetensors", {**results, **weights}, {"float32": digest})
+
+
+class RMSNorm(torch.nn.Module):
+    def __init__(self, cols):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.rand(cols) + 0.5)
+
+    def forward(self, x):
+        return rms_norm(x, self.weight.shape, self.weight, 1e-6)
+
+
+class Attention(torch.nn.Module):
+    """Causal attention of several queries to one key and value, both with norms over the head's dimension."""
+
+    def __init__(self, dim, heads, head_dim):
+        super().__init__()
+        self.heads, self.head_dim = heads, head_dim
+        self.q_proj = torch.nn.Linear(dim, heads * head_dim, bias=False)
+        self.k_proj = torch.nn.Linear(dim, head_dim, bias=False)
+        self.v_proj = torch.nn.Linear(dim, head_dim, bias=False)
+        self.o_proj = torch.nn.Linear(heads * head_dim, dim, bias=False)
+        self.q_norm, self.k_norm = RMSNorm(head_dim), RMSNorm(head_dim)
+
+    def forward(self, x):
+        tokens = len(x)
+        q = self.q_norm(self.q_proj(x).view(tokens, self.heads, self.head_dim)).transpose(0, 1)
+        k = self.k_norm(self.k_proj(x))
+        scores = q @ k.T / self.head_dim**0.5
+        future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+        weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+        return self.o_proj((weights @ self.v_proj(x)).transpose(0, 1).reshape(tokens, -1))
+
+
+class GatedMLP(torch.nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.gate_proj = torch.nn.Linear(dim, hidden, bias=False)
+        self.up_proj = torch.nn.Linear(dim, hidden, bias=False)
+        self.down_proj = torch.nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(torch.nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LlamaBlock(torch.nn.Module):
+    def __init__(self, dim, heads, head_dim, hidden):
+        super().__init__()
+        self.input_layernorm, self.self_attn = RMSNorm(dim), Attention(dim, heads, head_dim)
+        self.post_attention_layernorm, self.mlp = RMSNorm(dim), GatedMLP(dim, hidden)
+
+    def forward(self, x):
+        x = x + self.self_attn(self.input_layernorm(x))
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def llama():
+    torch.manual_seed(5)
+    sizes = {"dim": 48, "heads": 2, "head_dim": 64, "hidden": 80}
+    blocks, tokens = 4, 7
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList(LlamaBlock(*sizes.values()) for _ in range(blocks))
+    model.norm = RMSNorm(sizes["dim"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    inputs = {"x": torch.randn(tokens, sizes["dim"]), "dy": torch.randn(tokens, sizes["dim"])}
+
+    def run(dtype):
+        """The results and gradients in a type, all as float64."""
+        own = copy.deepcopy(model).to(dtype)
+        x = inputs["x"].to(dtype).requires_grad_()
+        y = x
+        for layer in own.layers:
+            y = layer(y)
+        y = own.norm(y)
+        y.backward(inputs["dy"].to(dtype))
+        gradients = {f"grad.{name}": value.grad for name, value in own.named_parameters()}
+        return {name: value.detach().double() for name, value in {"y": y, "grad.x": x.grad, **gradients}.items()}
+
+    exact, single = run(torch.float64), run(torch.float32)
+    # How far PyTorch itself is off in float32, in units of 2^-23 of the largest element.
+    off = {name: float((single[name] - exact[name]).abs().max() / exact[name].abs().max()) * 2**23 for name in exact}
+    weights = {name: value.bfloat16() for name, value in model.named_parameters()}
+    results = {name: value.float() for name, value in exact.items()}
+    metadata = {**sizes, "blocks": blocks, "off": {name: round(units, 2) for name, units in off.items()}}
+    metadata = {name: json.dumps(value) for name, value in metadata.items()}
+    save("llama.safetensors", {**inputs, **results, **weights}, metadata)
+
+
 block()
 drift()
 golden()
 golden_rms()
+gpt2_norms()
+llama()

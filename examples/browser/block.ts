@@ -7,7 +7,7 @@
 import { LayerNorm } from "layernorm-wasm";
 
 export interface Weights {
-  [name: string]: { shape: number[]; data: Float32Array | Float64Array };
+  [name: string]: { shape: number[]; data: Float32Array | Float64Array | Uint16Array };
 }
 
 export class Block {
@@ -36,6 +36,7 @@ export class Block {
   #get(name: string): Float32Array | Float64Array {
     const entry = this.#weights[name];
     if (!entry) throw new Error(`${name} is missing`);
+    if (entry.data instanceof Uint16Array) throw new Error(`${name} has 16-bit floats, expected 32 bits`);
     return entry.data;
   }
 
