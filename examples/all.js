@@ -2,6 +2,6 @@
 
 import { conclude } from "./report.js";
 
-const names = ["pytorch-gpt", "flax-exercise", "max-gpt2", "gpt2-checkpoint", "llama", "training"];
+const names = ["pytorch-gpt", "flax-exercise", "max-gpt2", "gpt2-checkpoint", "llama", "training", "characters"];
 for (const name of names) await import(`./${name}.js`);
 conclude();

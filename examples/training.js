@@ -1,6 +1,7 @@
 // Training: a student layer norm learns a teacher's weight and bias from what the teacher makes of random data.
 
 import { LayerNorm, Tensor } from "layernorm-wasm";
+import { normal } from "./random.js";
 import { claim, heading } from "./report.js";
 
 heading("Training: a student of 768 channels learns a teacher's weight and bias");
@@ -49,15 +50,4 @@ for (const [name, parameter] of student.namedParameters()) {
   const truth = teacher.stateDict()[name] ?? [];
   const error = parameter.data.reduce((worst, value, i) => Math.max(worst, Math.abs(value - truth[i])), 0);
   claim(`${name}: largest error`, error, "below 1e-3", error < 1e-3);
-}
-
-/** Standard normal numbers from a seed: mulberry32 through the Box-Muller transform. @param {number} seed */
-function normal(seed) {
-  const uniform = () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 2 ** 32;
-  };
-  return () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
 }
