@@ -158,13 +158,7 @@ export function checkApart(where: string, name: string, place: Place, otherName:
 }
 
 /** The same, but the two may also be one. */
-export function checkApartOrSame(
-  where: string,
-  name: string,
-  place: Place,
-  otherName: string,
-  other: Place | null,
-): void {
+function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
   if (place.array === null && place.pointer !== other?.pointer) checkApart(where, name, place, otherName, other);
 }
 

@@ -140,6 +140,15 @@ export function checkBoolean(where: string, value: unknown): boolean {
   return value;
 }
 
+/** A list of numbers, as a copy; undefined for what is no list. */
+export function checkList(where: string, value: unknown): number[] | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const numbers = Array.from(value as number[]);
+  const odd = numbers.findIndex((element) => typeof element !== "number");
+  if (odd < 0) return numbers;
+  throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
+}
+
 /** A list of numbers, as a copy, or a typed array of them, as it is. */
 export function checkNumbers(where: string, value: unknown): ArrayLike<number> {
   const tag = tagOf(value);
@@ -147,11 +156,5 @@ export function checkNumbers(where: string, value: unknown): ArrayLike<number> {
     checkAttached(where, value as Float32Array);
     return value as Float32Array;
   }
-  if (Array.isArray(value)) {
-    const numbers = Array.from(value as number[]);
-    const odd = numbers.findIndex((element) => typeof element !== "number");
-    if (odd < 0) return numbers;
-    throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
-  }
-  wrongType(where, value, "a Float32Array or a list of numbers");
+  return checkList(where, value) ?? wrongType(where, value, "a Float32Array or a list of numbers");
 }

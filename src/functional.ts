@@ -265,30 +265,29 @@ function backward(
   call.weight = weightPlace;
   call.takeBackward(source, out, add);
   const given = { dweight, dbias };
-  const sums = (["dweight", "dbias"] as const).slice(0, family.hasMean ? 2 : 1).map((name) => {
+  const names = family.hasMean ? (["dweight", "dbias"] as const) : (["dweight"] as const);
+  for (const name of names) {
     const place = takeAffine(call, name, given[name], trailing);
-    if (place) {
-      call.checkBackward(name, place);
-      checkApart(where, name, place, "dy", source);
-      checkApart(where, name, place, "add", call.add);
-      checkApart(where, name, place, "out", call.dx);
-      checkApart(where, name, place, "dweight", call.dweight);
-    }
+    if (place === null) continue;
+    call.checkBackward(name, place);
+    checkApart(where, name, place, "dy", source);
+    checkApart(where, name, place, "add", call.add);
+    checkApart(where, name, place, "out", call.dx);
+    checkApart(where, name, place, "dweight", call.dweight);
     call[name] = place;
-    return name;
-  });
-  const results = sums.map((name): [typeof name, Result] => {
+  }
+  const sums: Partial<Record<"dweight" | "dbias", Result>> = {};
+  for (const name of names) {
     const place = call[name];
-    if (place) return [name, place.array === null ? (given[name] as Tensor) : place];
-    const made = call.makeLike(source, trailing);
-    const own = placeFor(made);
-    if (own.array === null) own.data.fill(0);
-    call[name] = own;
-    return [name, made];
-  });
+    const sum =
+      place === null ? call.makeLike(source, trailing) : place.array === null ? (given[name] as Tensor) : place;
+    sums[name] = sum;
+    if (place !== null) continue;
+    call[name] = placeFor(sum);
+    if (call[name].array === null) call[name].data.fill(0);
+  }
   const dx = call.placeBackward().run();
-  const [[, first], second] = results as [[string, Result], [string, Result]?];
-  return { dx, dweight: handOut(first), ...(second && { dbias: handOut(second[1]) }) };
+  return { dx, dweight: handOut(sums.dweight as Result), ...(sums.dbias && { dbias: handOut(sums.dbias) }) };
 }
 
 /** A parameter or its gradient, null where it is absent. */

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { checkAttached, checkBoolean, checkOptions, describe, tagOf, wrongType } from "./check.js";
+import { checkAttached, checkBoolean, checkList, checkOptions, describe, tagOf, wrongType } from "./check.js";
 import { type Parameter, type Storage, storageOf, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
@@ -116,12 +116,8 @@ function floatsOf(where: string, value: unknown): Float32Array {
       'floats; the bits of 16-bit floats are passed as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)',
     );
   }
-  if (Array.isArray(value)) {
-    const numbers = Array.from(value as unknown[]);
-    const odd = numbers.findIndex((element) => typeof element !== "number");
-    if (odd < 0) return Float32Array.from(numbers as number[]);
-    throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
-  }
+  const list = checkList(where, value);
+  if (list) return Float32Array.from(list);
   if (typeof value === "object" && value !== null) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);

@@ -33,7 +33,7 @@ export const JOBS = 1;
 /** Chunks of this job that are done. The caller sleeps on it, and is woken by the last. */
 export const DONE = 2;
 /** All chunks of this job. */
-export const CHUNKS = 3;
+const CHUNKS = 3;
 /** Chunks that ended in an error. */
 export const FAILED = 4;
 /** Idle threads that sleep. */

@@ -8,7 +8,7 @@ import { CLOSED, Control, DONE, FAILED, JOBS, type Job, publish, SLEEPERS, type 
 import { spawn, type Thread } from "./spawn.js";
 
 /** What is done in its turn: a job for the threads, or a small one that the calling thread does alone. */
-export type Turn = Job | (() => void);
+type Turn = Job | (() => void);
 
 /** One that somebody waits for without blocking. */
 interface Queued {
