@@ -101,12 +101,13 @@ export abstract class Norm<O = unknown> {
     this.#eps = checkEps(`${name}: eps`, eps);
     checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
-    if (!storageOf(bias)) checkBoolean(`${name}: bias`, bias);
+    const givenBias = storageOf(bias) ? (bias as Tensor) : undefined;
+    if (!givenBias) checkBoolean(`${name}: bias`, bias);
     for (const [key, tensor] of [
       ["weight", weight],
-      ["bias", bias],
+      ["bias", givenBias],
     ] as const) {
-      if (tensor === undefined || typeof tensor === "boolean") continue;
+      if (tensor === undefined) continue;
       if (!elementwiseAffine) {
         wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
       }
@@ -118,7 +119,7 @@ export abstract class Norm<O = unknown> {
       this.#weight = this.#parameter(weight, 1);
       this.#weightPlace = storageOf(this.#weight);
       if (!bias) return;
-      this.#bias = this.#parameter(bias === true ? undefined : bias, 0);
+      this.#bias = this.#parameter(givenBias, 0);
       this.#biasPlace = storageOf(this.#bias);
     } catch (error) {
       this.dispose();

@@ -270,6 +270,9 @@ describe("a weight and bias that are Tensors", () => {
     expect(() => new LayerNorm(cols, { weight: weight as never })).toThrow(
       /weight is a Float32Array, expected a Tensor/,
     );
+    for (const odd of [true, false, null, 1]) {
+      expect(() => new LayerNorm(cols, { weight: odd as never })).toThrow(`weight is ${odd}, expected a Tensor`);
+    }
     const none = { weight: new Tensor([cols]), elementwiseAffine: false };
     expect(() => new LayerNorm(cols, none)).toThrow(/elementwiseAffine/);
   });
