@@ -1,9 +1,9 @@
-// The allocator's module: AssemblyScript's TLSF heap over the imported memory. It stands apart from the kernels because it
-// keeps state (a root structure at the bottom of the memory), and they must not.
+// The allocator's module: AssemblyScript's TLSF heap over the imported memory. It stands apart from the kernels
+// because it keeps state (a root structure at the bottom of the memory), and they must not.
 //
-// Large blocks don't all start at the same place in 4 KiB, as blocks of whole pages would, but each STEP behind the last. A processor
-// first tells addresses apart by their last 12 bits: loads from x would wait for stores to y. And where rows are wide and out of the
-// caches, forward was found a fifth faster with y 768 to 2048 bytes behind x, in this sense, than anywhere else.
+// Each large block starts STEP bytes behind the last, modulo 4 KiB. A processor first tells addresses apart by their
+// last 12 bits, so that with blocks of whole pages loads from x would wait for stores to y. Where rows are wide and
+// out of the caches, forward was a fifth faster with y 768 to 2048 bytes behind x, in this sense, than anywhere else.
 
 // What turns out to be worth the room: from here on it is a sixteenth at most.
 const LARGE: usize = 1 << 16;

@@ -1,9 +1,9 @@
 /**
- * One call of a norm: its checked operands, the scratch memory that it borrows, its results. Modules and functions, arrays and
- * Tensors, blocking and not: all go through here.
+ * One call of a norm: its checked operands, the scratch memory that it borrows, its results. Modules and functions,
+ * arrays and Tensors, blocking and not: all go through here.
  *
- * A Tensor is used where it lies. An array is copied to scratch memory and back. A blocking call does that in blocks of rows
- * that stay in the second-level cache. A call has three steps, and only the last one writes to operands:
+ * A Tensor is used where it lies. An array is copied to scratch memory and back. A blocking call does that in blocks
+ * of rows that stay in the second-level cache. A call has three steps, and only the last one writes to operands:
  *
  * 1. take the operands: each is read and checked once;
  * 2. reserve: find memory for results, copies and sums;
@@ -163,9 +163,9 @@ function checkApartOrSame(where: string, name: string, place: Place, otherName: 
 }
 
 /**
- * A forward pass: sum = x + residual; y, mean, rstd = norm(sum), or norm(x) without a residual. Or, where there is a dy, a
- * backward pass: dx = gradient + add, and what is added to dweight and dbias. One class: to make an object of a derived class
- * takes twice the time, which is that of a short row.
+ * A forward pass: sum = x + residual; y, mean, rstd = norm(sum), or norm(x) without a residual. Or, where there is a
+ * dy, a backward pass: dx = gradient + add, and what is added to dweight and dbias. One class: to make an object of a
+ * derived class takes twice the time, which is that of a short row.
  */
 export class Call {
   readonly where: string;

@@ -21,8 +21,8 @@ export type ModuleSource = object;
 export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
 
 /**
- * The bytes of an inlined binary, which is in hexadecimal: brotli and gzip find in that what they would in the bytes. A module
- * that was imported in its place is what it is. @internal
+ * The bytes of an inlined binary, which is in hexadecimal: brotli and gzip find in that what they would in the bytes.
+ * A module that was imported in its place is what it is. @internal
  */
 export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   if (typeof binary !== "string") return binary;

@@ -1,14 +1,15 @@
 /**
  * The norms as functions.
  *
- * Operands are Tensors, which are used where they lie, or Float32Arrays, which are copied to the memory for the call. A result is
- * of the kind of the first operand. With statistics over the trailing dimensions `normalizedShape` of each row,
+ * Operands are Tensors, which are used where they lie, or Float32Arrays, which are copied to the memory for the call.
+ * A result is of the kind of the first operand. With statistics over the trailing dimensions `normalizedShape` of
+ * each row,
  *
  *     layerNorm   y = (x - mean) * rstd * weight + bias        rstd = 1 / sqrt(var + eps)
  *     rmsNorm     y = x * rstd * weight                        rstd = 1 / sqrt(mean(x²) + eps)
  *
- * The variance is that of the population (Ba, Kiros and Hinton, "Layer Normalization", 2016; Zhang and Sennrich, "Root Mean
- * Square Layer Normalization", 2019).
+ * The variance is that of the population (Ba, Kiros and Hinton, "Layer Normalization", 2016; Zhang and Sennrich,
+ * "Root Mean Square Layer Normalization", 2019).
  * @module
  */
 
@@ -75,8 +76,8 @@ export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBack
  * @param x a Tensor whose trailing dimensions are `normalizedShape`, or an array of any number of rows of its size
  * @param normalizedShape a positive integer or a list of them
  * @param weight, bias of the shape `normalizedShape`; absent: ones, zeros
- * @param options `out`: what to write to and return; `residual`: added to x before it is normalized; `sum`: what to write x +
- * residual to. Each of the kind and shape of x. `out` and `sum` may be x or residual
+ * @param options `out`: what to write to and return; `residual`: added to x before it is normalized; `sum`: what to
+ * write x + residual to. Each of the kind and shape of x. `out` and `sum` may be x or residual
  * @returns a new Tensor or Float32Array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
@@ -151,8 +152,8 @@ export function rmsNormWithStats<T extends Operand>(
  * @param dy, x of the same shape: rows of normalized dimensions
  * @param mean, rstd one per row, as `layerNormWithStats` gives them
  * @param weight as in the forward pass; absent: ones
- * @param options `out`: what to write dx to; `add`: added to dx. Both of the kind and shape of dy; `out` may be dy or add.
- * `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
+ * @param options `out`: what to write dx to; `add`: added to dx. Both of the kind and shape of dy; `out` may be dy or
+ * add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
  * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */

@@ -1,8 +1,8 @@
 /**
  * The kernels' ABI: what each kernel takes, and how its arguments move with the rows.
  *
- * Arguments are outputs, then inputs, then sizes, eps and workspace. A pointer is a byte address in the memory, a multiple of 4,
- * and 0 where an operand is absent. A kernel writes to its outputs and nowhere else.
+ * Arguments are outputs, then inputs, then sizes, eps and workspace. A pointer is a byte address in the memory, a
+ * multiple of 4, and 0 where an operand is absent. A kernel writes to its outputs and nowhere else.
  * @module
  */
 
@@ -11,25 +11,26 @@ type Ptr = number;
 
 export interface Kernels {
   /**
-   * sum = x + residual; y, mean, rstd = layer normalization of it. `y`, `sum`, `x` and `residual` are [rows, cols], `mean` and
-   * `rstd` [rows], `weight` and `bias` [cols]. Only `y` and `x` must be there. `y` and `sum` may each be `x` or `residual`.
+   * sum = x + residual; y, mean, rstd = layer normalization of it. `y`, `sum`, `x` and `residual` are [rows, cols],
+   * `mean` and `rstd` [rows], `weight` and `bias` [cols]. Only `y` and `x` must be there. `y` and `sum` may each be
+   * `x` or `residual`.
    */
   // biome-ignore format: the table below has the same arguments
   layerNormForward(y: Ptr, sum: Ptr, mean: Ptr, rstd: Ptr, x: Ptr, residual: Ptr, weight: Ptr, bias: Ptr, rows: number, cols: number, eps: number): void;
   /**
-   * dx = the gradient of x, + add. `dweight` and `dbias`, [cols], are added to. `dx`, `dweight`, `dbias`, `weight` and `add` may
-   * be 0. `mean`, `rstd` and `eps` are those of the forward pass; eps may be NaN where it isn't known. `workspace`: as many
-   * bytes as `layerNormBackwardWorkspace` says, to sum many rows in double; with 0 they are summed in float32. `dx` may be
-   * `dy` or `add`.
+   * dx = the gradient of x, + add. `dweight` and `dbias`, [cols], are added to. `dx`, `dweight`, `dbias`, `weight`
+   * and `add` may be 0. `mean`, `rstd` and `eps` are those of the forward pass; eps may be NaN where it isn't known.
+   * `workspace`: as many bytes as `layerNormBackwardWorkspace` says, to sum many rows in double; with 0 they are
+   * summed in float32. `dx` may be `dy` or `add`.
    */
   // biome-ignore format: the table below has the same arguments
   layerNormBackward(dx: Ptr, dweight: Ptr, dbias: Ptr, dy: Ptr, x: Ptr, mean: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
   /** The bytes of workspace for `layerNormBackward`; 0 for few rows. */
   layerNormBackwardWorkspace(rows: number, cols: number): number;
   /**
-   * `layerNormBackward` of some rows of a call. Pointers are those of its first row, which is row `start` of `total`. The sums
-   * stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows may come in any order, the rows
-   * of a chunk in ascending order.
+   * `layerNormBackward` of some rows of a call. Pointers are those of its first row, which is row `start` of `total`.
+   * The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows may come in
+   * any order, the rows of a chunk in ascending order.
    */
   layerNormBackwardRows(...args: [...Parameters<Kernels["layerNormBackward"]>, start: number, total: number]): void;
   /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */

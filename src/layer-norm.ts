@@ -64,8 +64,8 @@ export const LAYER_NORM: Family = {
  *
  *     y = (x - mean) / sqrt(var + eps) * weight + bias
  *
- * with the mean and the population variance of each row (Ba, Kiros and Hinton, "Layer Normalization", 2016). It starts in
- * training mode with weight 1 and bias 0, as PyTorch's does.
+ * with the mean and the population variance of each row (Ba, Kiros and Hinton, "Layer Normalization", 2016). It
+ * starts in training mode with weight 1 and bias 0, as PyTorch's does.
  */
 export class LayerNorm<const O extends LayerNormOptions = object> extends Norm<O> {
   /**

@@ -12,8 +12,8 @@ export interface LinearMemory {
 }
 
 /**
- * An allocator of a memory: `allocate` returns the address of a block, a multiple of 4 inside the memory, which it grows
- * where it has to, or 0 when there is no room.
+ * An allocator of a memory: `allocate` returns the address of a block, a multiple of 4 inside the memory, which it
+ * grows where it has to, or 0 when there is no room.
  */
 export interface Allocator {
   allocate(bytes: number): number;

@@ -168,8 +168,9 @@ export abstract class Norm<O = unknown> {
   }
 
   /**
-   * `forward` without blocking: with a runtime of several threads it is left to the others; any other computes it at once. What it is
-   * given, and the parameters, must stay as they are until the promise settles. Calls made meanwhile are done after it.
+   * `forward` without blocking: with a runtime of several threads it is left to the others; any other computes it at
+   * once. What it is given, and the parameters, must stay as they are until the promise settles. Calls made meanwhile
+   * are done after it.
    */
   forwardAsync(x: Tensor, options?: ForwardOptions<Tensor>): Promise<Tensor>;
   forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
@@ -231,11 +232,12 @@ export abstract class Norm<O = unknown> {
   }
 
   /**
-   * The gradient with respect to the x of the last `forward` in training mode, given that with respect to its result. Adds
-   * to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds again.
+   * The gradient with respect to the x of the last `forward` in training mode, given that with respect to its result.
+   * Adds to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds
+   * again.
    * @param dy of as many elements, and where both are Tensors of the same shape, as that x
-   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Both of the kind and shape of dy;
-   * `out` may be dy or add
+   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Both of the kind and shape
+   * of dy; `out` may be dy or add
    * @returns dx, of the kind and shape of dy
    * @throws TypeError without such a forward pass; TypeError, RangeError for an operand that doesn't fit, or when the
    * memory is full
@@ -355,7 +357,8 @@ export abstract class Norm<O = unknown> {
   }
 
   /**
-   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, or `gamma` and `beta`, or `scale` and `bias`.
+   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, or `gamma` and `beta`, or `scale`
+   * and `bias`.
    * @param dict Float32Arrays, other lists of numbers, or Tensors, each of the size of its parameter; 16-bit floats as
    * `{ dtype, data }`
    * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported.

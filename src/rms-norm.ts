@@ -55,8 +55,8 @@ export const RMS_EPS = 2 ** -23;
  *
  *     y = x / sqrt(mean(x²) + eps) * weight
  *
- * (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019). It starts in training mode with weight 1, as PyTorch's
- * does.
+ * (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019). It starts in training mode with weight 1, as
+ * PyTorch's does.
  */
 export class RMSNorm<const O extends RMSNormOptions = object> extends Norm<O> {
   /**

@@ -21,13 +21,13 @@ export interface RuntimeOptions {
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
   /**
-   * The memory to compute in; by default a new one. Given alone, the runtime manages the whole of it, and it must be unused
-   * (all zeros); a memory that belongs to another module comes with that module's `allocate` and `free`.
+   * The memory to compute in; by default a new one. Given alone, the runtime manages the whole of it, and it must be
+   * unused (all zeros); a memory that belongs to another module comes with that module's `allocate` and `free`.
    */
   memory?: LinearMemory | undefined;
   /**
-   * The kernels' module, the package's `layernorm.wasm`, where the one inlined in the package may not be compiled or is to be
-   * fetched: a `WebAssembly.Module` or its bytes; a `Response` or a promise makes `create` return a promise.
+   * The kernels' module, the package's `layernorm.wasm`, where the one inlined in the package may not be compiled or
+   * is to be fetched: a `WebAssembly.Module` or its bytes; a `Response` or a promise makes `create` return a promise.
    */
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
@@ -87,8 +87,8 @@ export class Runtime {
   }
 
   /**
-   * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in which they were
-   * started. @internal
+   * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in
+   * which they were started. @internal
    */
   start(kernelCall: KernelCall): Promise<void> {
     call(this.kernels, kernelCall);
@@ -109,7 +109,8 @@ export class Runtime {
   }
 
   /**
-   * How many bytes of arrays a blocking call copies to the memory at a time, so that they stay in the second-level cache.
+   * How many bytes of arrays a blocking call copies to the memory at a time, so that they stay in the second-level
+   * cache.
    * @param sums whether it sums over its rows @internal
    */
   blockBytes(_sums: boolean): number {
@@ -139,8 +140,8 @@ export class Runtime {
 
   /**
    * A runtime over a memory of its own, or over `memory`; a promise of one where `module` or `heap` is yet to come.
-   * @throws TypeError for a memory or module of the wrong kind, a memory in use, or when only one of `allocate` and `free` is
-   * given. Error when the engine can't, or must not, compile the modules: its message says what to do.
+   * @throws TypeError for a memory or module of the wrong kind, a memory in use, or when only one of `allocate` and
+   * `free` is given. Error when the engine can't, or must not, compile the modules: its message says what to do.
    */
   static create(
     options: RuntimeOptions & ({ module: LaterModuleSource } | { heap: LaterModuleSource }),
@@ -185,10 +186,10 @@ export class Runtime {
   }
 
   /**
-   * The address of a new block of `bytes` bytes, a multiple of 4. May grow the memory, which detaches all views of it but
-   * those of `Tensor.data` and `Parameter.grad`, which are made anew.
-   * @throws RangeError when the memory has no room for it, or when it is over 1 GiB, which is as far as the heap goes; nothing
-   * is changed then. TypeError when the allocator given to `create` returns what is no address.
+   * The address of a new block of `bytes` bytes, a multiple of 4. May grow the memory, which detaches all views of it
+   * but those of `Tensor.data` and `Parameter.grad`, which are made anew.
+   * @throws RangeError when the memory has no room for it, or when it is over 1 GiB, which is as far as the heap
+   * goes; nothing is changed then. TypeError when the allocator given to `create` returns what is no address.
    */
   allocate(bytes: number): number {
     if (!Number.isInteger(bytes) || bytes < 0) {

@@ -23,8 +23,8 @@ export interface TensorOptions {
   /** Where the tensor lives; by default `Runtime.default`. */
   runtime?: Runtime | undefined;
   /**
-   * The address of memory that is somebody else's, to be seen as a tensor: it is neither allocated nor cleared nor freed.
-   * A multiple of 4.
+   * The address of memory that is somebody else's, to be seen as a tensor: it is neither allocated nor cleared nor
+   * freed. A multiple of 4.
    */
   pointer?: number | undefined;
 }
@@ -62,7 +62,8 @@ export class Storage {
 
   /** The elements. */
   get data(): Float32Array {
-    // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far longer.
+    // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far
+    // longer.
     if (this.view !== undefined && this.view.length > 0) return this.view;
     if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
     this.view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
@@ -135,8 +136,8 @@ export class Tensor {
   }
 
   /**
-   * The tensor that a handle stands for, in this thread: the same elements, to be read and written. The one it was taken from
-   * must not be disposed or dropped meanwhile.
+   * The tensor that a handle stands for, in this thread: the same elements, to be read and written. The one it was
+   * taken from must not be disposed or dropped meanwhile.
    * @throws TypeError, RangeError for what is no handle
    */
   static from(handle: TensorHandle): Tensor {
@@ -178,8 +179,8 @@ export class Tensor {
   }
 
   /**
-   * The elements, live: writing to them writes to the tensor. The view is made anew after the memory has grown, so take it
-   * from here each time rather than keeping it.
+   * The elements, live: writing to them writes to the tensor. The view is made anew after the memory has grown, so
+   * take it from here each time rather than keeping it.
    */
   get data(): Float32Array {
     return this.#storage.data;

@@ -32,8 +32,8 @@ export function layerNormBackward(
 }
 
 /**
- * Some rows of a call. The sums stay in the workspace until `addSums` adds them. Chunks may come in any order, the rows of a
- * chunk in theirs.
+ * Some rows of a call. The sums stay in the workspace until `addSums` adds them. Chunks may come in any order, the
+ * rows of a chunk in theirs.
  */
 export function layerNormBackwardRows(
   dx: usize, // [rows, cols], or 0: not wanted

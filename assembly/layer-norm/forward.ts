@@ -3,8 +3,9 @@
 //   mean = sum(x) / cols     var = sum((x - mean)^2) / cols     rstd = 1 / sqrt(var + eps)
 //   y = (x - mean) * rstd * weight + bias
 //
-// With a residual, x + residual takes the place of x, rounded to float32 as an addition of its own would be.
-// y, sum, mean and rstd are assigned (=). y may be x or residual, and so may sum; no other overlap is allowed.
+// With a residual, x + residual takes the place of x. It is rounded to float32, as a separate addition would round it.
+//
+// y, sum, mean and rstd are assigned (=). y and sum may each be x or residual. No other overlap is allowed.
 
 import { forward } from "../lib/forward";
 import { Present } from "../lib/lanes";

@@ -11,13 +11,13 @@ import { ordinary, ordinaryRow } from "./ordinary";
 import { addPart, addTotals, GROUP, PART, SLOT, sumsChunk } from "./sums";
 import { twoRows } from "./wide";
 
-// Columns from which two rows at a time win: their weight, dweight and dbias alone fill a first-level cache. Fewer, and two rows
-// lie so close that the hardware no longer sees one stream to follow: then it takes longer.
+// Columns from which two rows at a time win: their weight, dweight and dbias alone fill a first-level cache. Fewer,
+// and two rows lie so close that the hardware no longer sees one stream to follow: then it takes longer.
 const WIDE: usize = 2560;
 
 /**
- * Some rows of a call: dx, and the sums, which stay in the workspace. Each chunk of rows has a slot there. With `share`, all
- * chunks but the first use one slot in turn, and their totals are added to those of the first.
+ * Some rows of a call: dx, and the sums, which stay in the workspace. Each chunk of rows has a slot there. With
+ * `share`, all chunks but the first use one slot in turn, and their totals are added to those of the first.
  */
 export function backwardRows<Mean>(
   dx: usize, // [rows, cols] or 0

@@ -1,10 +1,11 @@
 // Forward of both norms: rows one by one, or four at a time where they are short.
 //
-// A row is read twice, for its moments and to be normalized, the second time from the first-level cache where it fits there.
-// The first pass adds the residual, if there is one, and stores the sum; the second reads it.
+// A row is read twice, for its moments and to be normalized, the second time from the first-level cache where it fits
+// there. The first pass adds the residual, if there is one, and stores the sum; the second reads it.
 //
-// One pass gives both moments, but only where the mean is small beside the standard deviation: the variance is otherwise a small
-// difference of large numbers, and one float does not hold the mean. So there are three kinds of row, from fast to slow:
+// One pass gives both moments, but only where the mean is small beside the standard deviation: the variance is
+// otherwise a small difference of large numbers, and one float does not hold the mean. So there are three kinds of
+// row, from fast to slow:
 //
 //   near   moments about zero; y from x - mean
 //   far    moments about k, the mean of the pass before; y from (x - k) - delta, where k + delta is the mean. A constant row too

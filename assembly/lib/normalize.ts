@@ -1,5 +1,5 @@
-// The second pass of forward: a row normalized. Once for any row and operands, and once, faster, for rows near zero with the usual
-// operands. A mean far from zero comes as k + delta and is never rounded to one float.
+// The second pass of forward: a row normalized. Once for any row and operands, and once, faster, for rows near zero
+// with the usual operands. A mean far from zero comes as k + delta and is never rounded to one float.
 
 /** (x - delta) * rstd * weight + bias; without a mean, x * rstd * weight. 4 lanes. */
 function affine<Mean>(x: v128, weight: v128, bias: v128, delta: v128, rstd: v128): v128 {

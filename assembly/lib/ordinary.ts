@@ -1,7 +1,7 @@
 // Backward of one row in float32, where floats hold its results.
 //
-// A row is read twice: for its two sums and for dweight and dbias, then for dx. Before and after the first pass a few numbers
-// of the row tell whether it is ordinary. It is not where one of these holds:
+// A row is read twice: for its two sums and for dweight and dbias, then for dx. Before and after the first pass a few
+// numbers of the row tell whether it is ordinary. It is not where one of these holds:
 //
 // - The mean is large beside the spread of the row: a float doesn't hold it well enough.
 // - Numbers are so large or small that products leave the range of floats.
@@ -93,8 +93,9 @@ export function ordinaryRow<Mean>(
 }
 
 /**
- * The first pass over a block of a row: [sum of g, sum of g * xhat], and what it adds to dweight and dbias. With `All`, the
- * code for operands that are absent is left out. It is a function of its own because engines keep more in registers then.
+ * The first pass over a block of a row: [sum of g, sum of g * xhat], and what it adds to dweight and dbias. With
+ * `All`, the code for operands that are absent is left out. It is a function of its own because engines keep more in
+ * registers then.
  */
 function first<Mean, All>(
   sums: usize, // [count] or 0

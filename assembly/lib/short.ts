@@ -1,5 +1,5 @@
-// Forward, four short rows at a time, to the same bits as one by one: what a row costs beside its elements, the moments' last
-// steps and above all the wait for a root and a division, is then paid for all four at once.
+// Forward, four short rows at a time, with the same bits as one by one. Beside its elements a row costs the last
+// steps of the moments, and above all the wait for a root and a division. Four rows pay for these once.
 
 import { Absent } from "./lanes";
 import { accuratePair, largestRatio, rowSums } from "./moments";

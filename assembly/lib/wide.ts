@@ -1,5 +1,5 @@
-// Backward of two wide rows at a time, to the same bits as one after the other: weight, dweight and dbias, which no longer stay in
-// the first-level cache from row to row, are then read, and the latter two written, half as often.
+// Backward of two wide rows at a time, with the same bits as one after the other. weight, dweight and dbias no longer
+// stay in the first-level cache from row to row. Here they are read, and the latter two written, half as often.
 
 import { sumPair } from "./lanes";
 import { BLOCK, centered, finish } from "./ordinary";

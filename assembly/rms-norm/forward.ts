@@ -2,8 +2,9 @@
 //
 //   rstd = 1 / sqrt(sum(x^2) / cols + eps)     y = x * rstd * weight
 //
-// With a residual, x + residual takes the place of x, rounded to float32 as an addition of its own would be.
-// y, sum and rstd are assigned (=). y may be x or residual, and so may sum; no other overlap is allowed.
+// With a residual, x + residual takes the place of x. It is rounded to float32, as a separate addition would round it.
+//
+// y, sum and rstd are assigned (=). y and sum may each be x or residual. No other overlap is allowed.
 
 import { forward } from "../lib/forward";
 import { Absent } from "../lib/lanes";

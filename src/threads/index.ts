@@ -32,8 +32,8 @@ const WHERE = "createThreadedRuntime";
 const MOST_THREADS = 256;
 const PAGES = [65536, 16384, 4096]; // 4 GiB of addresses, or what the engine has
 /**
- * From how many elements on a call is shared out, each element of backward as one and a half. The first limit holds while
- * threads are awake, as they are for 0.1 ms after a job, the second where they must be woken.
+ * From how many elements on a call is shared out, each element of backward as one and a half. The first limit holds
+ * while threads are awake, as they are for 0.1 ms after a job, the second where they must be woken.
  */
 const WORTH = { awake: 49152, asleep: 700_000, backward: 1.5 };
 /** Milliseconds between two calls that wake the threads for less, as more are to be expected. */
@@ -123,8 +123,8 @@ export class ThreadedRuntime extends Runtime {
   }
 
   /**
-   * Ends the threads, after the calls under way. From now on any use of the runtime is an error, but its tensors can still be read.
-   * A second time is harmless. A runtime that is dropped without it keeps its threads and memory.
+   * Ends the threads, after the calls under way. From now on any use of the runtime is an error, but its tensors can
+   * still be read. A second time is harmless. A runtime that is dropped without it keeps its threads and memory.
    */
   async close(): Promise<void> {
     this.#closed = true;
@@ -144,7 +144,8 @@ export class ThreadedRuntime extends Runtime {
 
 /**
  * A runtime that computes on several threads.
- * @throws TypeError, RangeError for an option that doesn't fit. Error where there is no shared memory or a thread doesn't start.
+ * @throws TypeError, RangeError for an option that doesn't fit. Error where there is no shared memory or a thread
+ * doesn't start.
  */
 export async function createThreadedRuntime(options: ThreadsOptions = {}): Promise<ThreadedRuntime> {
   checkOptions(WHERE, options, ["threads", "fallback", "memory", "allocate", "free"]);

@@ -1,9 +1,9 @@
 /**
  * A job that threads share: its words in shared memory, and how a thread takes its part of it.
  *
- * A job is a call of a kernel whose rows are computed in chunks. The thread that calls sets the words, `TICKETS` last. From then
- * on each thread draws tickets, one for a chunk, until there are none. A thread that comes late draws none, because the tickets
- * of a job are at 0 or below before the next job is set.
+ * A job is a call of a kernel whose rows are computed in chunks. The thread that calls sets the words, `TICKETS`
+ * last. From then on each thread draws tickets, one for a chunk, until there are none. A thread that comes late draws
+ * none, because the tickets of a job are at 0 or below before the next job is set.
  * @module
  */
 

@@ -19,7 +19,8 @@ interface Queued {
 
 // How often the caller looks whether the others are done before it sleeps: for some 50 microseconds.
 const LOOKS = 2000;
-// How long it sleeps, and how often in a row without a chunk done before it gives the threads up. A chunk takes milliseconds.
+// How long it sleeps, and how often in a row without a chunk done before it gives the threads up. A chunk takes
+// milliseconds.
 const SLEEP_MS = 100;
 const SLEEPS = 50;
 const START_MS = 30_000;
@@ -151,8 +152,8 @@ export class Pool {
   }
 
   /**
-   * Does what is queued, until nothing is left. One loop for all of them: if each started the next, thousands of small ones would
-   * exhaust the stack.
+   * Does what is queued, until nothing is left. One loop for all of them: if each started the next, thousands of
+   * small ones would exhaust the stack.
    */
   async #drive(): Promise<void> {
     this.#driven = true;
