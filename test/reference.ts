@@ -125,7 +125,8 @@ export interface Results {
  *   dbias    the sum over rows of |dy|
  *
  * where none of these, nor xhat and dy, count as smaller than the least normal float. To `dweight` and `dbias` one
- * call has added its sums; what they were `before` counts as another row.
+ * call has added its sums; what they were `before` counts as another row. Nothing is asked of a `dweight` or `dbias`
+ * whose scale is beyond float32: its sum may overflow on the way, even where its terms cancel in the end.
  */
 export function errorsOf(
   got: Partial<Results>,
@@ -164,12 +165,13 @@ export function errorsOf(
     for (let at = row * cols; at < (row + 1) * cols; at++)
       ofDx[at] = Math.max(ofDx[at]!, atLeastNormal(rstd[row]! * atLeastNormal(g)));
   }
-  const after = (sum: Float64Array, was: ArrayLike<number> = []) => sum.map((value, i) => (was[i] ?? 0) + value);
+  const after = (sum: Float64Array, scales: Float64Array, was: ArrayLike<number> = []) =>
+    sum.map((value, i) => (scales[i]! < BEYOND ? (was[i] ?? 0) + value : NaN));
   return {
     ...errors,
     ...(got.dx && { dx: unitsOff(got.dx, dx, ofDx, 1) }),
-    ...(got.dweight && { dweight: unitsOff(got.dweight, after(dweight, before.dweight), ofDweight, 1) }),
-    ...(got.dbias && { dbias: unitsOff(got.dbias, after(dbias, before.dbias), ofDbias, 1) }),
+    ...(got.dweight && { dweight: unitsOff(got.dweight, after(dweight, ofDweight, before.dweight), ofDweight, 1) }),
+    ...(got.dbias && { dbias: unitsOff(got.dbias, after(dbias, ofDbias, before.dbias), ofDbias, 1) }),
   };
 }
 
