@@ -36,7 +36,7 @@ export type Table<R> = Record<Kernel["name"], (...args: number[]) => R>;
 
 const FORWARD_OPTIONS = ["out", "residual", "sum"];
 
-type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
+export type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
 
 /** A norm: how its kernels are called. */
 export interface Family {
@@ -58,6 +58,8 @@ const WRITTEN = 2;
 /** An array, and its copy in the memory. */
 export class Staged {
   array: Float32Array;
+  /** The array that the call took before it. */
+  readonly next: Staged | null;
   readonly size: number;
   /** How many of its floats belong to a row; 0 where all rows share them. */
   rowSize = 0;
@@ -69,8 +71,9 @@ export class Staged {
   /** Where the array itself lies in the memory, if it does. */
   byteOffset = -1;
 
-  constructor(array: Float32Array) {
+  constructor(array: Float32Array, next: Staged | null) {
     this.array = array;
+    this.next = next;
     this.size = lengthOf(array);
   }
 }
@@ -104,6 +107,8 @@ export function runtimeOf(...values: readonly unknown[]): Runtime {
   return Runtime.default;
 }
 
+// The checks of a call that is right stay short: engines then compile them into one piece with what calls them.
+
 /** The number of rows of x: the trailing dimensions of a Tensor, or the length of an array, must fit. */
 export function checkRows(
   where: string,
@@ -112,28 +117,32 @@ export function checkRows(
   normalizedShape: readonly number[],
   cols: number,
 ): number {
-  if (x.array !== null) {
-    if (x.size % cols !== 0) {
-      throw new RangeError(`${where}: ${name} has ${x.size} elements, expected a multiple of ${cols}`);
-    }
-  } else if (!endsWith(x.shape, normalizedShape)) {
-    throw new RangeError(
-      `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`,
-    );
-  }
+  const fits = x.array === null ? endsWith(x.shape, normalizedShape) : x.size % cols === 0;
+  if (!fits) wrongRows(where, name, x, normalizedShape, cols);
   return x.size / cols;
+}
+
+function wrongRows(where: string, name: string, x: Place, normalizedShape: readonly number[], cols: number): never {
+  throw new RangeError(
+    x.array === null
+      ? `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`
+      : `${where}: ${name} has ${x.size} elements, expected a multiple of ${cols}`,
+  );
 }
 
 /** As many elements as another operand and, where both are Tensors, its shape. */
 export function checkSame(where: string, name: string, place: Place, otherName: string, other: Place): void {
-  if (place.array === null && other.array === null && !sameShape(place.shape, other.shape)) {
-    throw new RangeError(
-      `${where}: ${name} has the shape ${describe(place.shape)}, expected that of ${otherName}, ${describe(other.shape)}`,
-    );
-  }
-  if (place.size !== other.size) {
-    throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${other.size}, as ${otherName} has`);
-  }
+  const shaped = place.array === null && other.array === null;
+  const same = shaped ? sameShape(place.shape, other.shape) : place.size === other.size;
+  if (!same) differs(where, name, place, otherName, other);
+}
+
+function differs(where: string, name: string, place: Place, otherName: string, other: Place): never {
+  throw new RangeError(
+    place.array === null && other.array === null
+      ? `${where}: ${name} has the shape ${describe(place.shape)}, expected that of ${otherName}, ${describe(other.shape)}`
+      : `${where}: ${name} has ${place.size} elements, expected ${other.size}, as ${otherName} has`,
+  );
 }
 
 /** A parameter or its gradient: of the normalized shape. */
@@ -147,19 +156,29 @@ export function checkAffine(where: string, name: string, place: Place, normalize
   if (place.size !== size) throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${size}`);
 }
 
-/** Two operands, of which one is written to, share no byte. Arrays are copied: only the same array given twice overlaps. */
+/** Whether two operands share a byte. Arrays are copied: only the same array given twice does. */
+function overlap(a: Place, b: Place): boolean {
+  if (a.array !== null || b.array !== null) return a.array === b.array;
+  return a.pointer < b.pointer + b.size * 4 && b.pointer < a.pointer + a.size * 4;
+}
+
+/** Whether they share some bytes, but not all. */
+function overlapPartly(a: Place, b: Place): boolean {
+  return a.array === null && a.pointer !== b.pointer && overlap(a, b);
+}
+
+function overlaps(where: string, name: string, otherName: string): never {
+  throw new RangeError(`${where}: ${name} overlaps ${otherName}`);
+}
+
+/** Two operands, of which one is written to, share no byte. */
 export function checkApart(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
-  if (other === null) return;
-  const overlap =
-    place.array !== null || other.array !== null
-      ? place.array === other.array
-      : place.pointer < other.pointer + other.size * 4 && other.pointer < place.pointer + place.size * 4;
-  if (overlap) throw new RangeError(`${where}: ${name} overlaps ${otherName}`);
+  if (other !== null && overlap(place, other)) overlaps(where, name, otherName);
 }
 
 /** The same, but the two may also be one. */
-function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
-  if (place.array === null && place.pointer !== other?.pointer) checkApart(where, name, place, otherName, other);
+function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place): void {
+  if (overlapPartly(place, other)) overlaps(where, name, otherName);
 }
 
 /**
@@ -168,7 +187,8 @@ function checkApartOrSame(where: string, name: string, place: Place, otherName: 
  * derived class takes twice the time, which is that of a short row.
  */
 export class Call {
-  readonly where: string;
+  /** The method or function, in errors. */
+  where: string;
   readonly runtime: Runtime;
   readonly family: Family;
   cols: number;
@@ -196,7 +216,8 @@ export class Call {
   #result: Result | undefined;
   /** Whether the caller goes on before it is done. */
   readonly #concurrent: boolean;
-  #staged: Staged[] | undefined;
+  /** The last array that was taken; the others hang on it. */
+  #staged: Staged | null = null;
   #made: Tensor[] | undefined;
   #scratch: Scratch | undefined;
   #blockRows = 0;
@@ -209,6 +230,22 @@ export class Call {
     this.#concurrent = concurrent && runtime.concurrent;
   }
 
+  /** Forgets the operands of a forward pass that was run, so that it can be used for another. */
+  clear(): this {
+    this.x = null;
+    this.mean = null;
+    this.rstd = null;
+    this.residual = null;
+    this.sum = null;
+    this.y = null;
+    this.given = undefined;
+    this.#out = undefined;
+    this.#result = undefined;
+    this.#staged = null;
+    this.#made = undefined;
+    return this;
+  }
+
   /** Calls the kernel with the operands. */
   #invoke<R>(kernels: Table<R>): R {
     return this.dy === null ? this.family.forward(kernels, this) : this.family.backward(kernels, this);
@@ -216,23 +253,34 @@ export class Call {
 
   /** A Float32Array, or a Tensor of the runtime that is not disposed. */
   take(name: string, value: unknown): Place {
-    if (ArrayBuffer.isView(value) && tagOf(value) === "Float32Array") {
+    if (tagOf(value) === "Float32Array") {
       const staged = this.#stage(value as Float32Array);
       if (staged.size === 0) checkAttached(`${this.where}: ${name}`, staged.array);
       return staged;
     }
     const storage = storageOf(value);
-    if (storage === undefined) wrongType(`${this.where}: ${name}`, value, "a Float32Array or a Tensor");
-    if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
-    if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
+    if (storage === undefined || storage.pointer === 0 || storage.runtime !== this.runtime) {
+      this.#refuse(name, value, storage);
+    }
     return storage;
   }
 
+  #refuse(name: string, value: unknown, storage: Storage | undefined): never {
+    const what = `${this.where}: ${name}`;
+    if (storage === undefined) wrongType(what, value, "a Float32Array or a Tensor");
+    throw new TypeError(storage.pointer === 0 ? `${what} was disposed` : `${what} belongs to another runtime`);
+  }
+
   #stage(array: Float32Array): Staged {
-    const staged = new Staged(array);
-    if (this.#staged === undefined) this.#staged = [staged];
-    else this.#staged.push(staged);
+    const staged = new Staged(array, this.#staged);
+    this.#staged = staged;
     return staged;
+  }
+
+  #allStaged(): Staged[] {
+    const all: Staged[] = [];
+    for (let staged = this.#staged; staged !== null; staged = staged.next) all.push(staged);
+    return all;
   }
 
   /** Takes an operand of the kind, size and shape of another. */
@@ -299,11 +347,11 @@ export class Call {
   }
 
   #checkForward(name: string, place: Place): void {
-    const { where } = this;
-    checkApart(where, name, place, "weight", this.weight);
-    checkApart(where, name, place, "bias", this.bias);
-    checkApartOrSame(where, name, place, "x", this.x);
-    if (this.residual !== null) checkApartOrSame(where, name, place, "residual", this.residual);
+    const { where, weight, bias, x, residual } = this;
+    if (weight !== null && overlap(place, weight)) overlaps(where, name, "weight");
+    if (bias !== null && overlap(place, bias)) overlaps(where, name, "bias");
+    if (overlapPartly(place, x as Place)) overlaps(where, name, "x");
+    if (residual !== null && overlapPartly(place, residual)) overlaps(where, name, "residual");
   }
 
   /**
@@ -314,7 +362,7 @@ export class Call {
     const { cols, residual } = this;
     const x = this.x as Place;
     this.y = this.#resultFor(this.#out, this.y, x);
-    if (this.#staged !== undefined) {
+    if (this.#staged !== null) {
       copied(x, cols, READ, copy);
       copied(residual, cols, READ);
       copied(this.sum, cols, WRITTEN, copy ?? residual);
@@ -356,7 +404,7 @@ export class Call {
     const { runtime, rows, cols } = this;
     const dy = this.dy as Place;
     this.dx = this.#resultFor(this.#out, this.dx, dy);
-    if (this.#staged !== undefined) {
+    if (this.#staged !== null) {
       copied(dy, cols, READ);
       copied(this.add, cols, READ);
       copied(this.x, cols, READ);
@@ -374,9 +422,9 @@ export class Call {
 
   /** Remembers which arrays lie in the memory, before that grows and detaches them. */
   #locate(): void {
-    if (this.#staged === undefined) return;
+    if (this.#staged === null) return;
     const { memory } = this.runtime;
-    for (const staged of this.#staged) {
+    for (let staged: Staged | null = this.#staged; staged !== null; staged = staged.next) {
       const { buffer, byteOffset } = placeOf(staged.array);
       if (buffer === memory.buffer) staged.byteOffset = byteOffset;
     }
@@ -389,7 +437,7 @@ export class Call {
    */
   #reserve(workspace?: number): number {
     try {
-      if (this.#staged !== undefined) return this.#reserveStaged(this.#staged, workspace);
+      if (this.#staged !== null) return this.#reserveStaged(this.#staged, workspace);
       if (!workspace) return 0;
       this.#scratch = this.runtime.borrow(workspace);
       return this.#scratch.pointer;
@@ -399,31 +447,34 @@ export class Call {
     }
   }
 
-  #reserveStaged(staged: readonly Staged[], workspace?: number): number {
+  #reserveStaged(staged: Staged, workspace?: number): number {
     const { runtime, rows } = this;
     let rowBytes = 0;
     let bytes = 0;
-    for (const { rowSize, size, at } of staged) {
-      if (at !== null) continue;
-      if (rowSize > 0) rowBytes += rowSize * 4;
-      else bytes += aligned(size * 4);
+    for (let each: Staged | null = staged; each !== null; each = each.next) {
+      bytes += ALIGNMENT;
+      if (each.at !== null) continue;
+      if (each.rowSize > 0) rowBytes += each.rowSize * 4;
+      else bytes += each.size * 4;
     }
     const most = runtime.blockBytes(workspace !== undefined);
-    const split = rows * rowBytes > most && !this.#concurrent && !this.#entangled(staged);
+    const split = rows * rowBytes > most && !this.#concurrent && !this.#entangled();
     const blockRows = split ? Math.max(1, Math.floor(most / rowBytes)) : rows;
     this.#blockRows = blockRows;
     const room = (split && workspace ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace) ?? 0;
-    bytes += room + blockRows * rowBytes + staged.length * ALIGNMENT;
+    bytes += room + blockRows * rowBytes;
     if (runtime.lacks(bytes)) this.#locate();
     this.#scratch = runtime.borrow(bytes);
     let { pointer } = this.#scratch;
-    for (const each of staged) {
-      if (each.at !== null) each.pointer = each.at.pointer;
-      else {
+    for (let each: Staged | null = staged; each !== null; each = each.next) {
+      if (each.at === null) {
         each.pointer = pointer;
         pointer += aligned((each.rowSize > 0 ? blockRows * each.rowSize : each.size) * 4);
       }
       if (lengthOf(each.array) !== each.size) this.#findAgain(each);
+    }
+    for (let each: Staged | null = staged; each !== null; each = each.next) {
+      if (each.at !== null) each.pointer = each.at.pointer;
     }
     return room > 0 ? pointer : 0;
   }
@@ -435,9 +486,9 @@ export class Call {
   }
 
   /** Whether writing some rows of an array may change later rows of another, or a parameter. */
-  #entangled(staged: readonly Staged[]): boolean {
+  #entangled(): boolean {
     const { memory } = this.runtime;
-    const places = staged.map(({ array, size, mode }) => ({ ...placeOf(array), size, mode }));
+    const places = this.#allStaged().map(({ array, size, mode }) => ({ ...placeOf(array), size, mode }));
     return places.some(({ buffer, byteOffset, size, mode }, i) => {
       if (buffer === memory.buffer) return true;
       return places.slice(0, i).some((other) => {
@@ -452,13 +503,9 @@ export class Call {
   /** Computes. */
   run(): Operand {
     const { runtime, rows } = this;
-    if (this.#staged === undefined) {
-      this.#invoke(runtime.kernels as never);
-      this.#end();
-      return this.#result as Tensor;
-    }
-    runtime.settle(); // an array may lie in the memory, where a call under way writes to it
-    if (this.#blockRows < rows) this.#runBlocks(this.#staged);
+    const arrays = this.#staged !== null;
+    if (arrays) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
+    if (arrays && this.#blockRows < rows) this.#runBlocks();
     else {
       this.#copyIn(0, rows);
       this.#invoke(runtime.kernels as never);
@@ -468,11 +515,11 @@ export class Call {
     return handOut(this.#result as Result);
   }
 
-  #runBlocks(staged: readonly Staged[]): void {
+  #runBlocks(): void {
     const { runtime, rows } = this;
     const kernelCall = this.#invoke(RECORD);
     const sums = sumsRows(kernelCall);
-    const fixed = staged.filter(({ at }) => !(at instanceof Storage)).map(({ pointer }) => pointer);
+    const fixed = this.#allStaged().flatMap(({ at, pointer }) => (at?.array === null ? [] : [pointer]));
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
       this.#copyIn(start, count);
@@ -487,7 +534,7 @@ export class Call {
     if (!this.#concurrent) return this.run();
     const { runtime, rows } = this;
     try {
-      if (this.#staged?.some(({ array }) => isShared(placeOf(array).buffer))) runtime.settle();
+      if (this.#allStaged().some(({ array }) => isShared(placeOf(array).buffer))) runtime.settle();
       this.#copyIn(0, rows);
       await runtime.start(this.#invoke(RECORD));
       this.#copyOut(0, rows);
@@ -499,16 +546,14 @@ export class Call {
 
   /** Copies some rows of arrays to the memory, and with the first row what all rows share. */
   #copyIn(start: number, count: number): void {
-    if (this.#staged === undefined) return;
-    for (const staged of this.#staged) {
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
       if (staged.mode & READ && (staged.rowSize > 0 || start === 0)) this.#copy(staged, start, count, true);
     }
   }
 
   /** Copies them back, what all rows share with the last row. */
   #copyOut(start: number, count: number): void {
-    if (this.#staged === undefined) return;
-    for (const staged of this.#staged) {
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
       if (staged.mode & WRITTEN && (staged.rowSize > 0 || start + count === this.rows)) {
         this.#copy(staged, start, count, false);
       }
@@ -519,7 +564,7 @@ export class Call {
     const length = rowSize === 0 ? size : count * rowSize;
     if (length === 0) return;
     const rows = length === size ? array : viewOf(array, start * rowSize, length);
-    const copy = this.runtime.view(at instanceof Storage ? pointer + start * rowSize * 4 : pointer, length);
+    const copy = this.runtime.view(at?.array === null ? pointer + start * rowSize * 4 : pointer, length);
     if (inwards) copy.set(rows);
     else set.call(rows, copy);
   }

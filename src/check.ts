@@ -97,7 +97,7 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
   return true;
 }
 
-/** `value` as a frozen list of integers, each at least `least`. */
+/** `value` as a list of integers, each at least `least`; a copy. */
 export function checkShape(where: string, value: unknown, least: number): readonly number[] {
   if (!Array.isArray(value)) {
     wrongType(where, value, "a list of integers");
@@ -114,7 +114,7 @@ export function checkShape(where: string, value: unknown, least: number): readon
   if (!Number.isSafeInteger(sizeOf(shape))) {
     throw new RangeError(`${where} is ${describe(shape)}, which is more elements than can be counted`);
   }
-  return Object.freeze(shape);
+  return shape;
 }
 
 /** `value`, a positive integer or a non-empty list of them, as a list. */

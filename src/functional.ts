@@ -218,7 +218,7 @@ function forward(
   call.eps = checkEps(`${where}: eps`, eps);
   const source = call.takeForward(x, trailing, options);
   if (!stats) return { y: call.placeForward(null).run() };
-  const shape = source.array === null ? Object.freeze(source.shape.slice(0, -trailing.length)) : [call.rows];
+  const shape = source.array === null ? source.shape.slice(0, -trailing.length) : [call.rows];
   const mean = family.hasMean ? call.makeLike(source, shape) : null;
   const rstd = call.makeLike(source, shape);
   call.mean = mean && placeFor(mean);
@@ -310,10 +310,10 @@ function normalizedShapeOf(dy: Place, rstd: Place, weight: Place | null): readon
   if (dy.array === null && rstd.array === null) {
     const leading = rstd.shape.length;
     if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), rstd.shape)) {
-      return Object.freeze(dy.shape.slice(leading));
+      return dy.shape.slice(leading);
     }
   }
   if (weight) return [weight.size];
-  if (rstd.size === 0) return dy.array === null ? Object.freeze(dy.shape.slice(-1)) : [dy.size];
+  if (rstd.size === 0) return dy.array === null ? dy.shape.slice(-1) : [dy.size];
   return [Math.floor(dy.size / rstd.size)];
 }

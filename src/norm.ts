@@ -13,6 +13,7 @@ import {
   checkRows,
   type Family,
   type ForwardOptions,
+  type Method,
   type Operand,
   runtimeOf,
 } from "./call.js";
@@ -69,6 +70,8 @@ export abstract class Norm<O = unknown> {
   readonly #family: Family;
   readonly #runtime: Runtime;
   readonly #normalizedShape: readonly number[];
+  /** The same, to be given away. */
+  readonly #frozenShape: readonly number[];
   readonly #cols: number;
   readonly #eps: number;
   readonly #weight: Parameter | null = null;
@@ -80,6 +83,8 @@ export abstract class Norm<O = unknown> {
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
+  /** The call of the last forward, to be used again: to make one takes as long as a short row. */
+  #spare: Call | null = null;
 
   static {
     biasOf = (norm) => norm.#bias;
@@ -97,6 +102,7 @@ export abstract class Norm<O = unknown> {
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
     this.#family = family;
     this.#normalizedShape = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
+    this.#frozenShape = Object.freeze(this.#normalizedShape.slice());
     this.#cols = sizeOf(this.#normalizedShape);
     this.#eps = checkEps(`${name}: eps`, eps);
     checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
@@ -139,7 +145,7 @@ export abstract class Norm<O = unknown> {
 
   /** The dimensions that are normalized, the last ones of x. */
   get normalizedShape(): readonly number[] {
-    return this.#normalizedShape;
+    return this.#frozenShape;
   }
 
   /** What is added inside the root. */
@@ -164,7 +170,11 @@ export abstract class Norm<O = unknown> {
   forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
   forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
   forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    return this.#forward("forward", x, options).run();
+    const call = this.#spare ?? new Call("", this.#runtime, this.#family, this.#cols, false);
+    this.#spare = null;
+    const result = this.#forward(call, "forward", x, options).run();
+    this.#spare = call.clear();
+    return result;
   }
 
   /**
@@ -179,14 +189,14 @@ export abstract class Norm<O = unknown> {
   ): Promise<T>;
   forwardAsync<T extends Operand>(x: T, options?: ForwardOptions<T>): Promise<T>;
   async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
-    return this.#forward("forwardAsync", x, options).start();
+    const call = new Call("", this.#runtime, this.#family, this.#cols, true);
+    return this.#forward(call, "forwardAsync", x, options).start();
   }
 
   /** A forward pass that is only to be run. */
-  #forward(method: "forward" | "forwardAsync", x: Operand, options: ForwardOptions<Operand>): Call {
+  #forward(call: Call, method: Method, x: Operand, options: ForwardOptions<Operand>): Call {
     this.#checkUsable();
-    const where = this.#family.methods[method];
-    const call = new Call(where, this.#runtime, this.#family, this.#cols, method === "forwardAsync");
+    call.where = this.#family.methods[method];
     call.weight = this.#weightPlace;
     call.bias = this.#biasPlace;
     call.eps = this.#eps;

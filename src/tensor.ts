@@ -45,6 +45,7 @@ export class Storage {
   /** The address of the first element; 0 once disposed. */
   pointer: number;
   readonly size: number;
+  /** Not frozen, because engines take far longer to read a frozen list, and never given away. */
   readonly shape: readonly number[];
   /** Whether the memory is given back when the tensor is disposed or dropped. */
   readonly owned: boolean;
@@ -91,6 +92,7 @@ export let gradientOf: (parameter: Parameter) => Tensor;
 /** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
 export class Tensor {
   readonly #storage: Storage;
+  #shape: readonly number[] | undefined;
 
   static {
     storageOf = ((value: unknown) =>
@@ -149,7 +151,8 @@ export class Tensor {
   }
 
   get shape(): readonly number[] {
-    return this.#storage.shape;
+    this.#shape ??= Object.freeze(this.#storage.shape.slice());
+    return this.#shape;
   }
 
   /** The number of elements. */

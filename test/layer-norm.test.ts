@@ -184,6 +184,34 @@ describe("forward", () => {
     expect(ln.stateDict()).toEqual({ weight, bias });
   });
 
+  test("may be called by a getter among its own options", () => {
+    for (const ln of [new LayerNorm(cols), new LayerNorm(cols).eval()]) {
+      const inner = ln.forward(x.map((value) => -value));
+      let again: Float32Array | undefined;
+      const y = ln.forward(x, {
+        get out() {
+          again = ln.forward(x.map((value) => -value));
+          return new Float32Array(x.length);
+        },
+      });
+      expect(again).toEqual(inner);
+      expect(y).toEqual(new LayerNorm(cols).forward(x));
+    }
+  });
+
+  test("after a call that failed is as before", () => {
+    for (const ln of [new LayerNorm(cols), new LayerNorm(cols).eval()]) {
+      const t = new Tensor([rows, cols], x);
+      const y = ln.forward(t);
+      const expected = y.data.slice();
+      expect(() => ln.forward(x, { residual: x, sum: x.subarray(1), out: x })).toThrow(RangeError);
+      expect(() => ln.forward(t, { residual: t, out: new Tensor([1]) })).toThrow(RangeError);
+      expect(y.data).toEqual(expected); // the result of the call before is not freed
+      expect(ln.forward(t).data).toEqual(expected);
+      expect(ln.forward(x)).toEqual(expected);
+    }
+  });
+
   test("refuses an out that overlaps what it must not", () => {
     const runtime = Runtime.create();
     const ln = make({ runtime });

@@ -192,6 +192,23 @@ describe("the blocks of a runtime", () => {
       blocks.room = Infinity;
     }
   });
+
+  test("what a call has given stays when the next one finds no room", () => {
+    const blocks = new Blocks();
+    const { runtime, held } = blocks;
+    const ln = new LayerNorm(cols, { runtime });
+    const t = new Tensor([rows, cols], x, { runtime });
+    for (const module of [ln, ln.eval()]) {
+      const y = module.forward(t);
+      blocks.flush();
+      const before = [...held];
+      blocks.room = 0;
+      expect(() => module.forward(t)).toThrow(/out of memory/);
+      blocks.room = Infinity;
+      expect([...held]).toEqual(before);
+      expect(y.data).toEqual(module.forward(x));
+    }
+  });
 });
 
 test("a state dict goes from one instance to another, and to another runtime", () => {
