@@ -39,6 +39,8 @@ export interface TensorHandle {
 /** `Symbol.dispose`, or where the engine has none yet (WebKit), the one that compiled `using` looks for. */
 export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
+const NONE = new Float32Array(0);
+
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
   readonly runtime: Runtime;
@@ -51,7 +53,7 @@ export class Storage {
   readonly owned: boolean;
   /** Not a copy of an array: see `Staged`. */
   readonly array = null;
-  view: Float32Array | undefined;
+  #view: Float32Array = NONE;
 
   constructor(runtime: Runtime, shape: readonly number[], size: number, pointer?: number) {
     this.runtime = runtime;
@@ -65,17 +67,20 @@ export class Storage {
   get data(): Float32Array {
     // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far
     // longer.
-    if (this.view !== undefined && this.view.length > 0) return this.view;
+    return this.#view.length > 0 ? this.#view : this.#newView();
+  }
+
+  #newView(): Float32Array {
     if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
-    this.view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
-    return this.view;
+    this.#view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
+    return this.#view;
   }
 
   free(): void {
     const { pointer } = this;
     if (pointer === 0) return;
     this.pointer = 0;
-    this.view = undefined;
+    this.#view = NONE;
     if (this.owned) this.runtime.free(pointer);
   }
 }
