@@ -57,8 +57,9 @@ interface Saved {
   rstd: Tensor;
 }
 
-/** The options for arrays: only `out` decides the type of the result. */
+/** The options of `forward` for arrays: only `out` decides the type of the result. @inline */
 type ArrayForwardOptions<T extends Float32Array> = Omit<ForwardOptions<Float32Array>, "out"> & { out?: T | undefined };
+/** The same of `backward`. @inline */
 type ArrayBackwardOptions<T extends Float32Array> = Omit<BackwardOptions<Float32Array>, "out"> & {
   out?: T | undefined;
 };

@@ -235,7 +235,11 @@ export class Parameter extends Tensor {
     gradientOf = (parameter) => parameter.#gradient;
   }
 
-  /** @param shape, data, options as for `Tensor` */
+  /**
+   * @param shape as for `Tensor`
+   * @param data as for `Tensor`
+   * @param options as for `Tensor`
+   */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     super(shape, data, options);
     try {

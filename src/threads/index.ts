@@ -1,6 +1,6 @@
 /**
  * The norms on all cores: a runtime whose kernels are several threads over one shared memory.
- * @module
+ * @module layernorm-wasm/threads
  */
 
 /// <reference lib="esnext.disposable" preserve="true" />
