@@ -91,7 +91,7 @@ test.each(excerpts)("is in $mark: $title", ({ mark, code }) => {
 const folder = join(root, "build/documents");
 const snippets = DOCUMENTS.flatMap((name) =>
   snippetsOf(root, name)
-    .filter(({ language, mark }) => /^[jt]s$/.test(language) && !mark.includes("/") && mark !== "tfjs")
+    .filter(({ language, mark }) => /^[jt]s$/.test(language as string) && !mark.includes("/") && mark !== "tfjs")
     .map((snippet, i) => ({
       ...snippet,
       file: `${name.replace(/.*\//, "").replace(".md", "").toLowerCase()}-${i + 1}`,

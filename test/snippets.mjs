@@ -16,7 +16,10 @@ import { join } from "node:path";
 
 const GUIDES = "docs/guides";
 
-/** All documents, from the root of the repository. */
+/**
+ * All documents, from the root of the repository.
+ * @param {string} root
+ */
 export function documentsOf(root) {
   const guides = readdirSync(join(root, GUIDES)).filter((name) => name.endsWith(".md"));
   return ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "bench/README.md", "docs/index.md"].concat(
@@ -24,7 +27,11 @@ export function documentsOf(root) {
   );
 }
 
-/** The blocks of a document. */
+/**
+ * The blocks of a document.
+ * @param {string} root
+ * @param {string} name
+ */
 export function snippetsOf(root, name) {
   const text = readFileSync(join(root, name), "utf8");
   const blocks = [...text.matchAll(/^```(\w+)([^\n]*)\n(.*?)^```$/gms)].map(([, language, mark, code]) => ({
@@ -34,7 +41,7 @@ export function snippetsOf(root, name) {
   }));
   const before = blocks.find(({ mark }) => mark === "prelude")?.code ?? "";
   return blocks.map((block) => {
-    const prelude = block.mark === "" ? before : "";
+    const prelude = block.mark === "" && /^[jt]s$/.test(block.language) ? before : "";
     return { ...block, title: block.code.split("\n")[0], code: prelude + block.code };
   });
 }
