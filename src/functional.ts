@@ -34,12 +34,12 @@ import { LAYER_NORM } from "./layer-norm.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 import type { Tensor } from "./tensor.js";
 
-/** What results are, for a first operand of type `T`. */
+/** The type of a result, which is of the kind of the first operand. */
 export type ResultOf<T extends Operand> = T extends Float32Array ? Float32Array<ArrayBuffer> : Tensor;
 
 export interface RMSNormWithStats<T extends Operand> {
   y: T;
-  /** One for each row: of the leading dimensions of x, or a number of rows for an array. */
+  /** One number for each row. A Tensor of it has the leading dimensions of x. */
   rstd: T;
 }
 
@@ -50,7 +50,7 @@ export interface WithStats<T extends Operand> extends RMSNormWithStats<T> {
 
 export interface RMSNormGradients<T extends Operand> {
   dx: T;
-  /** The sum over the rows of dy * xhat: the gradient of a weight, also where there is none. */
+  /** The gradient of the weight, the sum over the rows of dy * xhat. It is there even if no weight was given. */
   dweight: T;
 }
 
