@@ -1,9 +1,10 @@
 // npm run bench:share: what share of a transformer block its two layer norms take, beside its four matrix products.
 //
 // A block of width d multiplies each row by matrices of d x 3d, d x d, d x 4d and 4d x d. Attention itself and the
-// activation are left out, so true shares are smaller. Products and norms take turns; the fastest round counts.
+// activation are left out, so true shares are smaller. All are verified. Then they take turns; the fastest round counts.
 
 import { normal } from "../test/helpers.js";
+import { referenceForward } from "../test/reference.js";
 import { CONTENDERS } from "./contenders.js";
 import { loadTf } from "./rivals.js";
 
@@ -11,6 +12,9 @@ const ROWS = 128;
 const WIDTHS = [64, 256, 768];
 const ROUNDS = 9;
 const ROUND_MS = 5;
+const EPS = 1e-5;
+/** How far results may be off, of the largest: what float32 sums of 3072 products may be off by. */
+const TOLERANCE = 1e-4;
 
 interface Matrix {
   data(): Promise<Float32Array>;
@@ -22,40 +26,52 @@ const tf = (await loadTf("wasm")) as unknown as {
   matMul(a: Matrix, b: Matrix): Matrix;
 };
 
-/** The matrices of a block, as [inputs, outputs]. */
-const sizes = (d: number): [number, number][] => [
-  [d, 3 * d],
-  [d, d],
-  [d, 4 * d],
-  [4 * d, d],
-];
-
-/** Products in TensorFlow.js, results read back. */
-function productsInTf(d: number): () => Promise<void> {
-  const operands = sizes(d).map(([inputs, outputs]) => [
-    tf.tensor2d(normal(ROWS * inputs, 1), [ROWS, inputs]),
-    tf.tensor2d(normal(inputs * outputs, 2), [inputs, outputs]),
-  ]) as [Matrix, Matrix][];
-  return async () => {
-    for (const [a, b] of operands) {
-      const c = tf.matMul(a, b);
-      await c.data();
-      c.dispose();
-    }
-  };
+interface Product {
+  inputs: number;
+  outputs: number;
+  a: Float32Array;
+  b: Float32Array;
 }
 
-/** Products as loops whose inner one goes along the rows of both matrices. */
-function productsInLoops(d: number): () => Promise<void> {
-  const operands = sizes(d).map(([inputs, outputs]) => ({
+/** The products of a block: a [rows, inputs] times b [inputs, outputs]. */
+function productsOf(d: number): Product[] {
+  const sizes = [
+    [d, 3 * d],
+    [d, d],
+    [d, 4 * d],
+    [4 * d, d],
+  ] as const;
+  return sizes.map(([inputs, outputs]) => ({
     inputs,
     outputs,
     a: normal(ROWS * inputs, 1),
     b: normal(inputs * outputs, 2),
-    c: new Float32Array(ROWS * outputs),
+  }));
+}
+
+/** Products in TensorFlow.js, results read back. */
+function inTf(products: Product[]): () => Promise<Float32Array[]> {
+  const operands = products.map(({ inputs, outputs, a, b }) => ({
+    a: tf.tensor2d(a, [ROWS, inputs]),
+    b: tf.tensor2d(b, [inputs, outputs]),
   }));
   return async () => {
-    for (const { inputs, outputs, a, b, c } of operands) {
+    const results = [];
+    for (const { a, b } of operands) {
+      const c = tf.matMul(a, b);
+      results.push(await c.data());
+      c.dispose();
+    }
+    return results;
+  };
+}
+
+/** Products as loops, the inner one along rows of b and of the result. */
+function inLoops(products: Product[]): () => Float32Array[] {
+  const results = products.map(({ outputs }) => new Float32Array(ROWS * outputs));
+  return () => {
+    for (const [at, { inputs, outputs, a, b }] of products.entries()) {
+      const c = results[at]!;
       c.fill(0);
       for (let row = 0; row < ROWS; row++) {
         const to = row * outputs;
@@ -66,17 +82,18 @@ function productsInLoops(d: number): () => Promise<void> {
         }
       }
     }
+    return results;
   };
 }
 
-/** Two norms by one of the contenders of the bench. */
-async function norms(name: string, cols: number): Promise<(calls: number) => unknown> {
-  const contender = CONTENDERS.find((each) => each.name === name && each.pass === "forward");
-  const x = normal(ROWS * cols, 3);
-  const weight = normal(cols, 4, 1, 0.5);
-  const bias = normal(cols, 5);
-  const entry = await contender!.prepare({ rows: ROWS, cols, x, dy: x, weight, bias, eps: 1e-5 });
-  return (calls) => entry.call(2 * calls);
+function verify(name: string, got: Float32Array, expected: ArrayLike<number>): void {
+  let largest = 0;
+  let error = 0;
+  for (let i = 0; i < expected.length; i++) {
+    largest = Math.max(largest, Math.abs(expected[i]!));
+    error = Math.max(error, Math.abs(got[i]! - expected[i]!));
+  }
+  if (!(error <= TOLERANCE * largest)) throw new Error(`${name}: off by ${error} of ${largest}`);
 }
 
 console.log(
@@ -84,26 +101,35 @@ console.log(
 );
 for (const d of WIDTHS) {
   const tasks: Record<string, (calls: number) => unknown> = {};
-  for (const [name, products] of Object.entries({
-    "products, TensorFlow.js": productsInTf(d),
-    "products, plain JavaScript": productsInLoops(d),
-  })) {
-    tasks[name] = async (calls) => {
-      for (let i = 0; i < calls; i++) await products();
-    };
-  }
+  const products = productsOf(d);
+  const [tfjs, loops] = [inTf(products), inLoops(products)];
+  for (const [i, result] of (await tfjs()).entries()) verify("products", result, loops()[i]!);
+  tasks["products, TensorFlow.js"] = async (calls) => {
+    for (let i = 0; i < calls; i++) await tfjs();
+  };
+  tasks["products, plain JavaScript"] = (calls) => {
+    for (let i = 0; i < calls; i++) loops();
+  };
+
+  const x = normal(ROWS * d, 3);
+  const problem = { rows: ROWS, cols: d, x, dy: x, weight: normal(d, 4, 1, 0.5), bias: normal(d, 5), eps: EPS };
+  const { y } = referenceForward(problem);
   for (const name of ["module, Tensor with out", "plain JavaScript", "tfjs, wasm"]) {
-    tasks[`norms, ${name}`] = await norms(name, d);
+    const contender = CONTENDERS.find((each) => each.name === name && each.pass === "forward")!;
+    const entry = await contender.prepare(problem);
+    await entry.call(1);
+    verify(name, (await entry.result())!, y);
+    tasks[`norms, ${name}`] = (calls) => entry.call(2 * calls);
   }
+
   const times = new Map<string, number>();
   for (let round = 0; round < ROUNDS; round++) {
     for (const [name, task] of Object.entries(tasks)) {
-      const calls = round === 0 ? 1 : Math.max(1, Math.ceil(ROUND_MS / (times.get(name) ?? 1)));
+      const calls = Math.max(1, Math.ceil(ROUND_MS / (times.get(name) ?? ROUND_MS)));
       const start = performance.now();
       await task(calls);
       const time = (performance.now() - start) / calls;
-      // The first round only warms up, and says how many calls make a round.
-      times.set(name, round < 2 ? time : Math.min(time, times.get(name) ?? time));
+      times.set(name, Math.min(time, times.get(name) ?? time));
     }
   }
   console.log(`width ${d}`);
@@ -114,4 +140,4 @@ for (const d of WIDTHS) {
     console.log(`  ${name.padEnd(32)} ${time.toPrecision(3).padStart(9)} ms   ${shares.join(", ")}`);
   }
 }
-process.exit(0);
+process.exit();
