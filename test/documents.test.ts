@@ -107,6 +107,7 @@ describe("code in the documents", () => {
   });
 
   test("has the right types", () => {
+    // As strict as a program in JavaScript can be checked.
     const compilerOptions = {
       noEmit: true,
       strict: true,
@@ -114,6 +115,7 @@ describe("code in the documents", () => {
       module: "nodenext",
       types: ["node"],
       noImplicitAny: false,
+      useUnknownInCatchVariables: false,
     };
     const lib = ["es2022", "dom", "esnext.disposable"];
     writeFileSync(
