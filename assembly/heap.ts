@@ -5,15 +5,15 @@
 // last 12 bits, so that with blocks of whole pages loads from x would wait for stores to y. Where rows are wide and
 // out of the caches, forward was a fifth faster with y 768 to 2048 bytes behind x, in this sense, than anywhere else.
 
-// What turns out to be worth the room: from here on it is a sixteenth at most.
+// Only blocks of this size or more are moved: the room that it takes is then at most a sixteenth of the block.
 const LARGE: usize = 1 << 16;
-// The most that the heap has in one block, with what is added here.
+// The largest block of the heap, less the room that moving takes.
 const LARGEST: usize = (1 << 30) - (1 << 13);
 const PAGE: usize = 1 << 12;
-// Of the word before a block, whose first bit the heap itself never sets while the block is in use.
+// A bit of the word before a block. The heap never sets it while the block is in use.
 const MOVED: usize = 1;
 
-// Right for blocks made one or two after each other.
+// Good for blocks that are made one after the other, or with one between them.
 const STEP: usize = 768;
 
 let place: usize = 0;

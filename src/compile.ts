@@ -1,11 +1,11 @@
 /**
- * From what a WebAssembly module may come in, to the module.
+ * WebAssembly modules from all that one may be given as.
  * @module
  */
 
 import { wrongType } from "./check.js";
 
-/** What a response of `fetch` has that is used here. */
+/** The part of a `Response` of `fetch` that is used here. */
 export interface ResponseLike {
   readonly ok: boolean;
   readonly status: number;
@@ -14,15 +14,15 @@ export interface ResponseLike {
   arrayBuffer(): Promise<ArrayBuffer>;
 }
 
-/** A compiled `WebAssembly.Module`, or the bytes of one. In words that need no library of the browser's. */
+/** A compiled `WebAssembly.Module`, or the bytes of one. Declared so that the types need no library of the DOM's. */
 export type ModuleSource = object;
 
-/** One that takes a while: a `Response`, or a promise of one, of bytes or of a module. */
+/** A module that is yet to arrive: a `Response`, or a promise of one, of bytes or of a `WebAssembly.Module`. */
 export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
 
 /**
- * The bytes of an inlined binary, which is in hexadecimal: brotli and gzip find in that what they would in the bytes.
- * A module that was imported in its place is what it is. @internal
+ * The bytes of an inlined binary. It is in hexadecimal, which brotli and gzip compress as well as the bytes themselves.
+ * A module that was imported in its place is returned as it is. @internal
  */
 export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   if (typeof binary !== "string") return binary;
@@ -60,7 +60,7 @@ export function isLater(source: unknown): source is LaterModuleSource {
   return typeof then === "function" || typeof arrayBuffer === "function";
 }
 
-/** What `compile` takes, from what is yet to come; a Response of the right type is compiled while it arrives. @internal */
+/** Waits for a module. A Response of the right type is compiled while it arrives. Returns what `compile` takes. @internal */
 export async function arrived(where: string, name: string, source: unknown): Promise<unknown> {
   const value = await source;
   if (!isLater(value)) return value;

@@ -34,12 +34,12 @@ import { LAYER_NORM } from "./layer-norm.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 import type { Tensor } from "./tensor.js";
 
-/** What results are, for a first operand of type `T`. */
+/** The type of a result, which is of the kind of the first operand. */
 export type ResultOf<T extends Operand> = T extends Float32Array ? Float32Array<ArrayBuffer> : Tensor;
 
 export interface RMSNormWithStats<T extends Operand> {
   y: T;
-  /** One for each row: of the leading dimensions of x, or a number of rows for an array. */
+  /** One number for each row. A Tensor of it has the leading dimensions of x. */
   rstd: T;
 }
 
@@ -50,7 +50,7 @@ export interface WithStats<T extends Operand> extends RMSNormWithStats<T> {
 
 export interface RMSNormGradients<T extends Operand> {
   dx: T;
-  /** The sum over the rows of dy * xhat: the gradient of a weight, also where there is none. */
+  /** The gradient of the weight, the sum over the rows of dy * xhat. It is there even if no weight was given. */
   dweight: T;
 }
 
@@ -75,9 +75,11 @@ export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBack
  * Layer normalization of x.
  * @param x a Tensor whose trailing dimensions are `normalizedShape`, or an array of any number of rows of its size
  * @param normalizedShape a positive integer or a list of them
- * @param weight, bias of the shape `normalizedShape`; absent: ones, zeros
- * @param options `out`: what to write to and return; `residual`: added to x before it is normalized; `sum`: what to
- * write x + residual to. Each of the kind and shape of x. `out` and `sum` may be x or residual
+ * @param weight of the shape `normalizedShape`; ones where it is absent
+ * @param bias the same; zeros where it is absent
+ * @param eps added inside the root
+ * @param options `out`: what to write to and return; `residual`: what is added to x before it is normalized; `sum`:
+ * what to write x + residual to. Each is of the kind and shape of x. `out` and `sum` may be x or residual
  * @returns a new Tensor or Float32Array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
@@ -111,8 +113,11 @@ export function layerNormWithStats<T extends Operand>(
 
 /**
  * RMS normalization of x.
- * @param x, normalizedShape, weight, options as for `layerNorm`
- * @param eps 2⁻²³ by default, as in PyTorch
+ * @param x a Tensor whose trailing dimensions are `normalizedShape`, or an array of any number of rows of its size
+ * @param normalizedShape a positive integer or a list of them
+ * @param weight of the shape `normalizedShape`; ones where it is absent
+ * @param eps added inside the root; 2⁻²³ by default, as in PyTorch
+ * @param options as for `layerNorm`
  * @returns a new Tensor or Float32Array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
@@ -149,11 +154,13 @@ export function rmsNormWithStats<T extends Operand>(
  *
  *     dx = rstd * (g - mean(g) - xhat * mean(g * xhat))        g = dy * weight, xhat = (x - mean) * rstd
  *
- * @param dy, x of the same shape: rows of normalized dimensions
- * @param mean, rstd one per row, as `layerNormWithStats` gives them
- * @param weight as in the forward pass; absent: ones
- * @param options `out`: what to write dx to; `add`: added to dx. Both of the kind and shape of dy; `out` may be dy or
- * add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
+ * @param dy the gradient with respect to y: rows of normalized dimensions
+ * @param x what was normalized, of the shape of dy
+ * @param mean one number for each row, as `layerNormWithStats` gives them
+ * @param rstd the same
+ * @param weight as in the forward pass; ones where it is absent
+ * @param options `out`: what to write dx to; `add`: what is added to dx. Both are of the kind and shape of dy, and `out`
+ * may be dy or add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
  * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
@@ -176,7 +183,11 @@ export function layerNormBackward<T extends Operand>(
  *
  *     dx = rstd * (g - xhat * mean(g * xhat))        g = dy * weight, xhat = x * rstd
  *
- * @param dy, x, rstd, weight, options as for `layerNormBackward`
+ * @param dy the gradient with respect to y: rows of normalized dimensions
+ * @param x what was normalized, of the shape of dy
+ * @param rstd one number for each row, as `rmsNormWithStats` gives them
+ * @param weight as in the forward pass; ones where it is absent
+ * @param options as for `layerNormBackward`, without `dbias`
  * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight is of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */

@@ -1,6 +1,6 @@
 /**
  * Layer normalization and RMS normalization, forward and backward, as WebAssembly SIMD kernels.
- * @module
+ * @module layernorm-wasm
  */
 
 export type { BackwardOptions, ForwardOptions, Operand } from "./call.js";

@@ -18,19 +18,19 @@ export interface Kernels {
   // biome-ignore format: the table below has the same arguments
   layerNormForward(y: Ptr, sum: Ptr, mean: Ptr, rstd: Ptr, x: Ptr, residual: Ptr, weight: Ptr, bias: Ptr, rows: number, cols: number, eps: number): void;
   /**
-   * dx = the gradient of x, + add. `dweight` and `dbias`, [cols], are added to. `dx`, `dweight`, `dbias`, `weight`
+   * dx = the gradient of x, plus add. `dweight` and `dbias`, [cols], are added to. `dx`, `dweight`, `dbias`, `weight`
    * and `add` may be 0. `mean`, `rstd` and `eps` are those of the forward pass; eps may be NaN where it isn't known.
-   * `workspace`: as many bytes as `layerNormBackwardWorkspace` says, to sum many rows in double; with 0 they are
-   * summed in float32. `dx` may be `dy` or `add`.
+   * `workspace` has as many bytes as `layerNormBackwardWorkspace` says. It may be 0 only where `dweight` and `dbias`
+   * are. `dx` may be `dy` or `add`.
    */
   // biome-ignore format: the table below has the same arguments
   layerNormBackward(dx: Ptr, dweight: Ptr, dbias: Ptr, dy: Ptr, x: Ptr, mean: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
-  /** The bytes of workspace for `layerNormBackward`; 0 for few rows. */
+  /** The bytes of workspace for `layerNormBackward`. Of 2 GiB or more it is a negative number. */
   layerNormBackwardWorkspace(rows: number, cols: number): number;
   /**
-   * `layerNormBackward` of some rows of a call. Pointers are those of its first row, which is row `start` of `total`.
-   * The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows may come in
-   * any order, the rows of a chunk in ascending order.
+   * `layerNormBackward` of some rows of a call. Pointers are those of the first of these rows, which is row `start` of
+   * `total`. The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows may come
+   * in any order, but the rows of a chunk in theirs.
    */
   layerNormBackwardRows(...args: [...Parameters<Kernels["layerNormBackward"]>, start: number, total: number]): void;
   /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */
@@ -39,11 +39,11 @@ export interface Kernels {
   /** As `layerNormBackward`, without mean and bias. */
   // biome-ignore format: the table below has the same arguments
   rmsNormBackward(dx: Ptr, dweight: Ptr, dy: Ptr, x: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
-  /** The bytes of workspace for `rmsNormBackward`; 0 for few rows. */
+  /** The bytes of workspace for `rmsNormBackward`. */
   rmsNormBackwardWorkspace(rows: number, cols: number): number;
   /** `rmsNormBackward` of some rows of a call, as `layerNormBackwardRows` is. */
   rmsNormBackwardRows(...args: [...Parameters<Kernels["rmsNormBackward"]>, start: number, total: number]): void;
-  /** The rows of a chunk. Sums over the rows are those of its chunks, whoever computes them. */
+  /** The rows of a chunk. A sum over all rows is that of the sums of the chunks, whoever computes these. */
   sumsChunk(total: number): number;
   /** The bytes of workspace that all chunks need together. */
   sumsWorkspace(total: number, cols: number): number;

@@ -5,15 +5,15 @@
 
 import { isShared, wrongType } from "./check.js";
 
-/** What of a `WebAssembly.Memory` is used here; in words of its own, so that its types need no library of the browser's. */
+/** The part of a `WebAssembly.Memory` that is used here. Declared so that the types need no library of the DOM's. */
 export interface LinearMemory {
   readonly buffer: ArrayBufferLike;
   grow(pages: number): number;
 }
 
 /**
- * An allocator of a memory: `allocate` returns the address of a block, a multiple of 4 inside the memory, which it
- * grows where it has to, or 0 when there is no room.
+ * An allocator of a memory. `allocate` returns the address of a block, a multiple of 4, or 0 when there is no room. It
+ * grows the memory where it has to.
  */
 export interface Allocator {
   allocate(bytes: number): number;

@@ -57,8 +57,9 @@ interface Saved {
   rstd: Tensor;
 }
 
-/** The options for arrays: only `out` decides the type of the result. */
+/** The options of `forward` for arrays: only `out` decides the type of the result. @inline */
 type ArrayForwardOptions<T extends Float32Array> = Omit<ForwardOptions<Float32Array>, "out"> & { out?: T | undefined };
+/** The same of `backward`. @inline */
 type ArrayBackwardOptions<T extends Float32Array> = Omit<BackwardOptions<Float32Array>, "out"> & {
   out?: T | undefined;
 };
@@ -159,8 +160,8 @@ export abstract class Norm<O = unknown> {
   }
 
   /**
-   * Normalizes each row of x. In training mode what backward needs is kept: an array is copied, a Tensor is held by
-   * reference and must stay as it is until then.
+   * Normalizes each row of x. In training mode it keeps what `backward` needs: a copy of an array, but a reference to a
+   * Tensor, whose elements must stay as they are until then.
    * @param x a Float32Array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
    * @param options `out`: what to write to and return, of the kind and shape of x; it may be x itself in eval mode
    * @returns the result, of the kind and shape of x
@@ -178,9 +179,9 @@ export abstract class Norm<O = unknown> {
   }
 
   /**
-   * `forward` without blocking: with a runtime of several threads it is left to the others; any other computes it at
-   * once. What it is given, and the parameters, must stay as they are until the promise settles. Calls made meanwhile
-   * are done after it.
+   * `forward` without blocking. In a runtime of several threads the other threads compute it; in any other runtime it is
+   * computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls made
+   * meanwhile are computed after it.
    */
   forwardAsync(x: Tensor, options?: ForwardOptions<Tensor>): Promise<Tensor>;
   forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
@@ -318,7 +319,7 @@ export abstract class Norm<O = unknown> {
     return this.#training;
   }
 
-  /** Sets training mode, or with `false` eval mode, which gives back what the last forward kept. */
+  /** Sets training mode. With `false` it sets eval mode, which frees what the last forward kept. */
   train(mode = true): this {
     this.#checkUsable();
     this.#training = checkBoolean(`${this.#family.name}.train: mode`, mode);
@@ -331,7 +332,7 @@ export abstract class Norm<O = unknown> {
     return this.train(false);
   }
 
-  /** The parameters there are: weight, then bias. As all that reads or writes them at once, it waits for calls under way. */
+  /** The parameters there are: weight, then bias. It waits for calls under way, as they may use them. */
   parameters(): Parameter[] {
     return this.namedParameters().map(([, parameter]) => parameter);
   }
@@ -379,7 +380,7 @@ export abstract class Norm<O = unknown> {
     return loadParameters(`${this.#family.name}.loadStateDict`, this.namedParameters(), dict, options);
   }
 
-  /** Gives all memory back but that of given parameters. A second time is harmless; any other use afterwards is an error. */
+  /** Gives the memory back, except that of given parameters. A second call is harmless; any other use is an error. */
   dispose(): void {
     this.#disposed = true;
     this.#save(null);

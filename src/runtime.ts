@@ -21,13 +21,13 @@ export interface RuntimeOptions {
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
   /**
-   * The memory to compute in; by default a new one. Given alone, the runtime manages the whole of it, and it must be
-   * unused (all zeros); a memory that belongs to another module comes with that module's `allocate` and `free`.
+   * The memory to compute in; by default a new one. Without `allocate` and `free` it must be unused (all zeros), and
+   * the runtime manages the whole of it. For the memory of another module, give that module's `allocate` and `free`.
    */
   memory?: LinearMemory | undefined;
   /**
-   * The kernels' module, the package's `layernorm.wasm`, where the one inlined in the package may not be compiled or
-   * is to be fetched: a `WebAssembly.Module` or its bytes; a `Response` or a promise makes `create` return a promise.
+   * The module of the kernels, which is `layernorm.wasm` of the package; by default the one that is inlined. It may be a
+   * `WebAssembly.Module` or its bytes. With a `Response` or a promise, `create` returns a promise.
    */
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
@@ -76,7 +76,7 @@ export class Runtime {
     owners.set(memory, this);
   }
 
-  /** What everything of this runtime lies in. */
+  /** The memory that holds all tensors of this runtime. */
   get memory(): LinearMemory {
     return this.#memory;
   }
@@ -127,7 +127,7 @@ export class Runtime {
     return owners.get(memory) ?? new Runtime(memory, {} as Kernels, { allocate: elsewhere, free: elsewhere });
   }
 
-  /** The runtime of everything that is not given another, made at its first use. */
+  /** The runtime of all that isn't given another. It is made at its first use. */
   static get default(): Runtime {
     Runtime.#default ??= Runtime.create();
     return Runtime.#default;
@@ -141,7 +141,7 @@ export class Runtime {
   /**
    * A runtime over a memory of its own, or over `memory`; a promise of one where `module` or `heap` is yet to come.
    * @throws TypeError for a memory or module of the wrong kind, a memory in use, or when only one of `allocate` and
-   * `free` is given. Error when the engine can't, or must not, compile the modules: its message says what to do.
+   * `free` is given. Error when the engine can't or may not compile the modules; its message says what to do.
    */
   static create(
     options: RuntimeOptions & ({ module: LaterModuleSource } | { heap: LaterModuleSource }),
@@ -186,10 +186,10 @@ export class Runtime {
   }
 
   /**
-   * The address of a new block of `bytes` bytes, a multiple of 4. May grow the memory, which detaches all views of it
-   * but those of `Tensor.data` and `Parameter.grad`, which are made anew.
-   * @throws RangeError when the memory has no room for it, or when it is over 1 GiB, which is as far as the heap
-   * goes; nothing is changed then. TypeError when the allocator given to `create` returns what is no address.
+   * The address of a new block of `bytes` bytes, a multiple of 4. If the memory grows, all views of it are detached.
+   * `Tensor.data` and `Parameter.grad` then give new ones.
+   * @throws RangeError when the memory has no room for it, or when it is over 1 GiB, the limit of the heap; nothing is
+   * changed then. TypeError when the allocator given to `create` returns what is no address.
    */
   allocate(bytes: number): number {
     if (!Number.isInteger(bytes) || bytes < 0) {

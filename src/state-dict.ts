@@ -32,7 +32,7 @@ export interface LoadOptions {
   prefix?: string | undefined;
 }
 
-/** What loading found otherwise than expected. Both lists are empty when it is strict. */
+/** What was missing or unknown. Both lists are empty when loading is strict. */
 export interface LoadResult {
   missingKeys: string[];
   unexpectedKeys: string[];

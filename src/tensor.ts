@@ -23,13 +23,13 @@ export interface TensorOptions {
   /** Where the tensor lives; by default `Runtime.default`. */
   runtime?: Runtime | undefined;
   /**
-   * The address of memory that is somebody else's, to be seen as a tensor: it is neither allocated nor cleared nor
-   * freed. A multiple of 4.
+   * The address of memory that belongs to somebody else, a multiple of 4. The tensor is then a view of it: the memory
+   * is not allocated, cleared or freed.
    */
   pointer?: number | undefined;
 }
 
-/** What a tensor in shared memory is to another thread: it can be posted to a worker. */
+/** A tensor in shared memory, as it is posted to a worker. */
 export interface TensorHandle {
   readonly memory: LinearMemory;
   readonly pointer: number;
@@ -143,8 +143,8 @@ export class Tensor {
   }
 
   /**
-   * The tensor that a handle stands for, in this thread: the same elements, to be read and written. The one it was
-   * taken from must not be disposed or dropped meanwhile.
+   * The tensor of a handle, in this thread: the same elements, to be read and written. Keep the tensor that the handle
+   * was taken from until this one is no longer used.
    * @throws TypeError, RangeError for what is no handle
    */
   static from(handle: TensorHandle): Tensor {
@@ -166,8 +166,8 @@ export class Tensor {
   }
 
   /**
-   * What to post to a worker, for `Tensor.from` to make the tensor of there.
-   * @throws TypeError where the memory isn't shared: it is that of a runtime of several threads
+   * To be posted to a worker, where `Tensor.from` makes a tensor of it.
+   * @throws TypeError where the memory isn't shared. That of a runtime of several threads is
    */
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
@@ -187,8 +187,8 @@ export class Tensor {
   }
 
   /**
-   * The elements, live: writing to them writes to the tensor. The view is made anew after the memory has grown, so
-   * take it from here each time rather than keeping it.
+   * The elements, live: writing to them writes to the tensor. After the memory has grown this is a new view, and the
+   * old one is empty. So take it from here each time rather than keeping it.
    */
   get data(): Float32Array {
     return this.#storage.data;
@@ -235,7 +235,11 @@ export class Parameter extends Tensor {
     gradientOf = (parameter) => parameter.#gradient;
   }
 
-  /** @param shape, data, options as for `Tensor` */
+  /**
+   * @param shape as for `Tensor`
+   * @param data as for `Tensor`
+   * @param options as for `Tensor`
+   */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     super(shape, data, options);
     try {

@@ -1,6 +1,6 @@
 /**
  * The norms on all cores: a runtime whose kernels are several threads over one shared memory.
- * @module
+ * @module layernorm-wasm/threads
  */
 
 /// <reference lib="esnext.disposable" preserve="true" />
@@ -16,11 +16,11 @@ import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, obstacle } from "./spawn.js";
 
 export interface ThreadsOptions {
-  /** How many threads compute, the calling one among them, 256 at most; by default as many as the machine runs at a time. */
+  /** How many threads compute, the calling one among them: at most 256, by default as many as the machine runs at a time. */
   threads?: number | undefined;
-  /** "single": where threads are impossible, an ordinary runtime instead of an error. Its `threads` is 1. */
+  /** "single": where threads are impossible, a runtime of one thread instead of an error. */
   fallback?: "single" | undefined;
-  /** The memory to compute in, by default a new one: a shared one that belongs to another module, with its `allocate` and `free`. */
+  /** A shared memory to compute in; by default a new one. For that of another module, give its `allocate` and `free`. */
   memory?: LinearMemory | undefined;
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
@@ -123,8 +123,8 @@ export class ThreadedRuntime extends Runtime {
   }
 
   /**
-   * Ends the threads, after the calls under way. From now on any use of the runtime is an error, but its tensors can
-   * still be read. A second time is harmless. A runtime that is dropped without it keeps its threads and memory.
+   * Ends the threads, after the calls under way. From then on any use of the runtime is an error, but its tensors can
+   * still be read. A second call is harmless. A runtime that is dropped without `close` keeps its threads and memory.
    */
   async close(): Promise<void> {
     this.#closed = true;

@@ -14,6 +14,7 @@ import webpack from "webpack";
 import { ISOLATED, openPage } from "../browsers.mjs";
 import { runCases } from "../cases.mjs";
 import { install, root } from "../packed.mjs";
+import { snippetsOf } from "../snippets.mjs";
 import { serveWorker } from "../workerd.mjs";
 
 const here = join(root, "test/bundlers");
@@ -292,6 +293,15 @@ export default { fetch: async () => Response.json(await compute()) };
   async "a page without a bundler"() {
     const path = folder("page");
     await inPage(path, { page: "/page.html", html: pageOf(path)('<script type="module" src="/app.js"></script>') });
+  },
+  async "the page without a bundler of the README, from its CDN"() {
+    const [page] = snippetsOf(root, "README.md").filter(({ language }) => language === "html");
+    const html = `${page.code.replace(/https:\/\/[\w.]+\/npm\/layernorm-wasm@[\d.]+/, "/node_modules/layernorm-wasm")}
+<script type="module">
+  const address = new URL(location.href).searchParams.get("report");
+  fetch(address, { method: "POST", mode: "no-cors", body: JSON.stringify(document.body.textContent.trim()) });
+</script>`;
+    match(await openPage("chromium", out, { page: "/readme.html", html }), /-0\.99999\d+,0\.99999\d+$/);
   },
   async "a page under a strict CSP"() {
     const path = folder("csp");
