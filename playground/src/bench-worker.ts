@@ -40,7 +40,7 @@ export interface Problem {
 }
 
 const ROUNDS = 10;
-const ROUND_MS = 25; // the clocks of browsers are coarse
+const ROUND_MS = 12; // at least: the clocks of browsers are coarse
 const SLOW_MS = 100; // a call from which a contender takes three rounds
 const LIMIT = 2000; // what contenders are verified to, in units of 2^-23 of the largest |y|: some sum in float32
 
@@ -91,7 +91,7 @@ async function contenders(problem: Problem, tensorflow: boolean): Promise<Conten
   }
   all.push(onArrays(problem), javaScript(problem));
   if (tensorflow) {
-    post({ done: 0, doing: "loading TensorFlow.js" });
+    post({ done: 0, doing: "Loading TensorFlow.js …" });
     const { tensorFlow } = await import("./bench-tensorflow.js");
     all.push(...(await tensorFlow(problem)));
   }
@@ -104,11 +104,14 @@ function verify({ name, call, result }: Contender, expected: Float64Array, large
   if (!(units <= LIMIT)) throw new Error(`${name} is ${units.toFixed(0)} units off`);
 }
 
-/** The milliseconds of a call, over many of them. */
-function time(call: () => void, calls: number): number {
-  const start = performance.now();
-  for (let i = 0; i < calls; i++) call();
-  return (performance.now() - start) / calls;
+/** The milliseconds of a call, over so many that they last a round; `entry.calls` is how many that were the last time. */
+function time(entry: { call(): void; calls: number }): number {
+  for (; ; entry.calls *= 2) {
+    const start = performance.now();
+    for (let i = 0; i < entry.calls; i++) entry.call();
+    const ms = performance.now() - start;
+    if (ms >= ROUND_MS) return ms / entry.calls;
+  }
 }
 
 async function run({ rows, cols, tensorflow }: Task): Promise<Result> {
@@ -120,28 +123,26 @@ async function run({ rows, cols, tensorflow }: Task): Promise<Result> {
     bias: normal(cols, 3),
     eps: 1e-5,
   };
-  post({ done: 0, doing: "starting" });
+  post({ done: 0, doing: "Starting …" });
   const all = await contenders(problem, tensorflow);
   const { y } = referenceForward(problem);
   const largest = y.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
   const entries = all.map((contender, i) => {
-    post({ done: 0.05 + (0.15 * i) / all.length, doing: `verifying ${contender.name}` });
+    post({ done: 0.05 + (0.15 * i) / all.length, doing: "Verifying …" });
     verify(contender, y, largest);
-    // Engines compile again while a loop runs, so that the first calls are slower.
-    let calls = 1;
-    let once = time(contender.call, calls);
-    for (; once * calls < ROUND_MS; calls *= 2) once = time(contender.call, calls);
-    return { ...contender, calls, rounds: once > SLOW_MS ? 3 : ROUNDS, best: Infinity };
+    const entry = { ...contender, calls: 1, rounds: ROUNDS, best: Infinity };
+    if (time(entry) > SLOW_MS) entry.rounds = 3;
+    return entry;
   });
   for (let round = 0; round < ROUNDS; round++) {
     for (const [i, entry] of entries.entries()) {
       if (round >= entry.rounds) continue;
-      post({ done: 0.2 + (0.6 * (round + i / entries.length)) / ROUNDS, doing: `timing ${entry.name}` });
-      entry.best = Math.min(entry.best, time(entry.call, entry.calls));
+      post({ done: 0.2 + (0.6 * (round + i / entries.length)) / ROUNDS, doing: "Timing …" });
+      entry.best = Math.min(entry.best, time(entry));
     }
   }
-  post({ done: 0.8, doing: "computing the golden digest" });
+  post({ done: 0.8, doing: "Computing the golden digest …" });
   return { times: entries.map(({ name, best }) => ({ name, ms: best })), digest: await digest(Runtime.create()) };
 }
 

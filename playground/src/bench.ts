@@ -37,7 +37,7 @@ function start(task: Task) {
   button.textContent = "Cancel";
   progress.hidden = false;
   progress.value = 0;
-  status.value = "loading …";
+  status.value = "Loading …";
   results.hidden = true;
   worker = new Worker(entry, { type: "module", name: JSON.stringify(task) });
   worker.addEventListener("message", ({ data }: MessageEvent<Message>) => {
@@ -47,7 +47,8 @@ function start(task: Task) {
       return end("Done.");
     }
     progress.value = data.done;
-    status.value = `${data.doing} …`;
+    // Each of these is read out once.
+    if (status.value !== data.doing) status.value = data.doing;
   });
   worker.addEventListener("error", (event) => end(`It failed: ${event.message || "the worker did not load"}`));
 }
@@ -62,7 +63,7 @@ function show({ rows, cols }: Task, { times, digest }: Result) {
   element("bench-rows").replaceChildren(
     ...times.map(({ name, ms }) => {
       const row = document.createElement("tr");
-      const cells = [name, duration(ms), words(ms / own, 3)].map((text, i) => {
+      const cells = [name, duration(ms), `${words(ms / own, 3)}×`].map((text, i) => {
         const cell = document.createElement(i === 0 ? "th" : "td");
         if (i === 0) cell.setAttribute("scope", "row");
         cell.textContent = text;
@@ -78,8 +79,8 @@ function show({ rows, cols }: Task, { times, digest }: Result) {
   );
   const agrees = digest === GOLDEN;
   element<HTMLOutputElement>("bench-digest").value = agrees
-    ? `${digest.slice(0, 16)}… agrees with the golden digest: the kernels give the same bits here as everywhere.`
-    : `${digest} differs from the golden digest ${GOLDEN}. Please open an issue with the line below.`;
+    ? `✓ The golden digest, ${digest.slice(0, 16)}…, agrees: the kernels give the same bits here as everywhere.`
+    : `✗ The digest is ${digest}, which differs from the golden ${GOLDEN}. Please open an issue with the line below.`;
   const measured = times.map(({ name, ms }) => `${name} ${duration(ms)}`).join("; ");
   const host = `${navigator.hardwareConcurrency} threads, ${crossOriginIsolated ? "" : "not "}isolated; ${navigator.userAgent}`;
   line.value = `layernorm-wasm ${version}, forward ${rows}×${cols}: ${measured}; digest ${digest.slice(0, 16)} ${agrees ? "agrees" : "DIFFERS"}; ${host}`;

@@ -9,15 +9,16 @@ export interface Axis {
   scale?: "log" | "asinh";
   /** The ends of the axis; by default they fit the data. */
   ends?: (least: number, most: number) => [number, number];
+  /** Only whole numbers are written on it. */
+  whole?: boolean;
 }
 
 export interface Series {
   label: string;
   /** A custom property of style.css. */
   color: `--${string}`;
-  dash?: number[];
-  /** Bars from zero, each from its x to the next one, in place of a line. */
-  bars?: boolean;
+  /** In place of a thin line; bars go from zero up, and from their x to the next one. */
+  style?: "dashed" | "wide" | "bars";
 }
 
 export interface Chart {
@@ -50,10 +51,13 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
 
   const key = document.createElement("ul");
   key.className = "key";
-  const readings = series.map(({ label, color, dash, bars }) => {
+  const title = document.createElement("li");
+  title.textContent = `${yAxis.label}:`;
+  key.append(title);
+  const readings = series.map(({ label, color, style = "" }) => {
     const item = document.createElement("li");
     const swatch = document.createElement("span");
-    swatch.className = bars ? "swatch bars" : dash ? "swatch dashed" : "swatch";
+    swatch.className = `swatch ${style}`;
     swatch.style.color = `var(${color})`;
     const reading = document.createElement("span");
     reading.className = "reading";
@@ -74,16 +78,16 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
 
   let data: [x: number[], ...ys: number[][]] = [[]];
   let mark: number | undefined;
-  const axis = ({ label, scale }: Axis, size: number): uPlot.Axis => ({
-    label,
-    labelSize: 22,
-    labelFont: FONT,
+  const axis = ({ scale, whole }: Axis, size: number): uPlot.Axis => ({
     font: FONT,
     size,
+    gap: 6,
     stroke: () => colorOf("--muted"),
     grid: { stroke: () => colorOf("--grid"), width: 1 },
     ticks: { show: false },
+    ...(whole && { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000] }),
     ...(scale && {
+      filter: (_: uPlot, splits: number[]) => splits,
       splits: (_: uPlot, __: number, least: number, most: number) => decades(least, most, scale),
       values: (_: uPlot, splits: number[]) => splits.map(powerOfTen),
     }),
@@ -93,24 +97,33 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
     distr: DISTRIBUTIONS[scale ?? "linear"],
     ...(ends && { range: (_: uPlot, least: number, most: number) => ends(least, most) }),
   });
+  const bars = series[0]?.style === "bars";
+  /** With room for the last bar. */
+  const endsOfBars = (least: number, most: number): [number, number] => [
+    least,
+    most + (most - least) / (data[0].length - 1 || 1),
+  ];
   const size = () => ({ width: plot.clientWidth, height: plot.clientHeight });
   const view = new uPlot(
     {
       ...size(),
-      scales: { x: scaleOf(xAxis), y: scaleOf(yAxis) },
-      axes: [axis(xAxis, 34), axis(yAxis, 52)],
+      scales: { x: scaleOf(bars ? { ...xAxis, ends: endsOfBars } : xAxis), y: scaleOf(yAxis) },
+      axes: [{ ...axis(xAxis, 30), label: xAxis.label, labelSize: 20, labelGap: 0, labelFont: FONT }, axis(yAxis, 44)],
       legend: { show: false },
-      cursor: { drag: { x: false, y: false }, y: false, points: { show: !series[0]?.bars } },
+      cursor: { drag: { x: false, y: false }, y: false, points: { show: !bars } },
       series: [
         {},
         ...series.map(
-          ({ label, color, dash, bars }): uPlot.Series => ({
+          ({ label, color, style }): uPlot.Series => ({
             label,
             stroke: () => colorOf(color),
-            width: bars ? 0 : 2,
+            width: style === "bars" ? 0 : style === "wide" ? 8 : 2,
             points: { show: false },
-            ...(dash && { dash }),
-            ...(bars && { fill: () => colorOf(color), paths: uPlot.paths.bars?.({ size: [0.92, 100], align: 1 }) }),
+            ...(style === "dashed" && { dash: [6, 4] }),
+            ...(style === "bars" && {
+              fill: () => colorOf(color),
+              paths: uPlot.paths.bars?.({ size: [0.9, 100], align: 1 }),
+            }),
           }),
         ),
       ],
@@ -130,6 +143,7 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
             ctx.save();
             ctx.strokeStyle = colorOf("--text");
             ctx.lineWidth = devicePixelRatio;
+            ctx.setLineDash([]);
             ctx.beginPath();
             ctx.moveTo(at, bbox.top);
             ctx.lineTo(at, bbox.top + bbox.height);

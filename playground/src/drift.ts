@@ -12,12 +12,12 @@ const depth = slider("drift-depth");
 const width = slider("drift-width", (position) => 2 ** position);
 const view = chart(
   element("drift-chart"),
-  { label: "layer" },
+  { label: "layer", whole: true },
   { label: "standard deviation", ends: (least, most) => [Math.min(0, least), most * 1.05] },
   [
     { label: "no norm", color: "--rival" },
     { label: "pre-norm", color: "--ours" },
-    { label: "post-norm", color: "--third", dash: [6, 4] },
+    { label: "post-norm", color: "--third", style: "dashed" },
   ],
 );
 

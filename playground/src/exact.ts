@@ -43,13 +43,13 @@ const view = chart(
   { label: "error in units", scale: "log" },
   [
     { label: "ours", color: "--ours" },
-    { label: "the usual formula in float32", color: "--rival", dash: [6, 4] },
+    { label: "the usual formula in float32", color: "--rival", style: "dashed" },
   ],
 );
 const offsets = Array.from({ length: STEPS + 1 }, (_, position) => offsetAt(position));
 const errors = offsets.map(errorsAt);
 const lines = [errors.map(({ ours }) => ours), errors.map(({ usual }) => usual)];
-const most = words(Math.max(...(lines[0] as number[])), 2);
+const most = words(Math.max(...(lines[0] as number[])), 3);
 
 const offset = slider("exact-offset", offsetAt);
 const update = () => {
@@ -59,7 +59,7 @@ const update = () => {
   view.draw(
     offsets,
     lines,
-    `At an offset of ${words(offset.value, 3)} ours is ${words(ours, 2)} units off and the usual formula ${words(usual, 2)}. Over all offsets up to 10 million ours is ${most} off at most.`,
+    `At an offset of ${words(offset.value, 3)} ours is ${words(ours, 3)} units off, the usual formula ${words(usual, 3)}. Over all offsets up to 10 million ours is off by ${most} at most.`,
     offset.value,
   );
 };

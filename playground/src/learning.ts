@@ -23,18 +23,19 @@ const [x, target, y, dy] = Array.from({ length: 4 }, () => new Tensor([ROWS, COL
 ];
 
 const rate = slider("learning-rate");
+const status = element<HTMLOutputElement>("learning-status");
 const button = element<HTMLButtonElement>("learning-run");
 const lossView = chart(
   element("learning-loss"),
-  { label: "step", ends: () => [0, STEPS] },
+  { label: "step", whole: true, ends: () => [0, STEPS] },
   { label: "loss", scale: "log" },
-  [{ label: "loss", color: "--ours" }],
+  [{ label: "of the student", color: "--ours" }],
 );
-const weightView = chart(element("learning-parameters"), { label: "column" }, { label: "value" }, [
-  { label: "weight, student", color: "--ours" },
-  { label: "weight, teacher", color: "--ours", dash: [3, 5] },
-  { label: "bias, student", color: "--rival" },
-  { label: "bias, teacher", color: "--rival", dash: [3, 5] },
+const weightView = chart(element("learning-parameters"), { label: "column", whole: true }, { label: "value" }, [
+  { label: "teacher's weight", color: "--ours-soft", style: "wide" },
+  { label: "student's weight", color: "--ours" },
+  { label: "teacher's bias", color: "--rival-soft", style: "wide" },
+  { label: "student's bias", color: "--rival" },
 ]);
 
 let losses: number[] = [];
@@ -61,7 +62,7 @@ function step() {
 }
 
 function draw() {
-  const all = [student.weight, teacher.weight, student.bias, teacher.bias].map(({ data }) => [...data]) as [
+  const all = [teacher.weight, student.weight, teacher.bias, student.bias].map(({ data }) => [...data]) as [
     number[],
     number[],
     number[],
@@ -86,7 +87,9 @@ function draw() {
 function stop() {
   cancelAnimationFrame(frame);
   frame = 0;
-  button.textContent = losses.length === STEPS ? "Start again" : losses.length === 0 ? "Start" : "Go on";
+  const done = losses.length === STEPS;
+  button.textContent = done ? "Start again" : losses.length === 0 ? "Start" : "Go on";
+  status.value = done ? "Done." : losses.length === 0 ? "" : "Paused.";
 }
 
 function animate() {
@@ -112,6 +115,7 @@ button.addEventListener("click", () => {
   }
   if (losses.length === STEPS) reset();
   button.textContent = "Pause";
+  status.value = "Learning …";
   frame = requestAnimationFrame(animate);
 });
 element("learning-reset").addEventListener("click", reset);

@@ -7,7 +7,15 @@ if (typeof document === "object") {
     // uPlot would ask for that and fail: WebKitGTK's language is "C" where no locale is set.
     Object.defineProperty(navigator, "language", { value: "en" });
   }
-  import("./page.js").then(({ runWorkerFrom }) => runWorkerFrom(import.meta.url));
+  import("./page.js").then(
+    ({ runWorkerFrom }) => runWorkerFrom(import.meta.url),
+    (error: Error) => {
+      const failure = document.querySelector("#failure") as HTMLElement;
+      failure.append(` ${error.message}`);
+      failure.hidden = false;
+      throw error;
+    },
+  );
 } else {
   import("./bench-worker.js");
 }

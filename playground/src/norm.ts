@@ -10,8 +10,8 @@ const BINS = 40;
 const NUMBERS = normal(MOST_COLS, 1);
 
 const FORMULAS = {
-  layerNorm: "y = (x − mean) · rstd · weight + bias,   rstd = 1 / √(variance + eps)",
-  rmsNorm: "y = x · rstd · weight,   rstd = 1 / √(mean square + eps)",
+  layerNorm: "y = (x − mean) · rstd · weight + bias\nrstd = 1 / √(variance + eps)",
+  rmsNorm: "y = x · rstd · weight\nrstd = 1 / √(mean square + eps)",
 };
 
 const form = element<HTMLFormElement>("norm-form");
@@ -24,7 +24,9 @@ const weight = slider("norm-weight");
 const bias = slider("norm-bias");
 
 const histogramOf = (when: string, color: `--${string}`) =>
-  chart(element(`norm-${when}`), { label: "value" }, { label: "how many" }, [{ label: when, color, bars: true }]);
+  chart(element(`norm-${when}`), { label: "value" }, { label: "count", whole: true }, [
+    { label: when, color, style: "bars" },
+  ]);
 const before = histogramOf("before", "--rival");
 const after = histogramOf("after", "--ours");
 
@@ -69,12 +71,17 @@ function update() {
     for (const name of ["mean", "variance", "square"] as const) {
       element<HTMLOutputElement>(`norm-${name}-${when}`).value = words(stats[name]);
     }
+    const title = when === "before" ? "Before" : "After";
+    if (Number.isNaN(stats.mean)) {
+      view.draw([], [[]], `${title}: no numbers, since 0 / 0 is none. That is what eps is for.`);
+      continue;
+    }
     const { edges, counts } = histogram(values, stats.least, stats.most);
     const deviation = Math.sqrt(stats.variance);
     view.draw(
       edges,
       [counts],
-      `${when === "before" ? "Before" : "After"}: ${size} numbers from ${words(stats.least, 3)} to ${words(stats.most, 3)}, mean ${words(stats.mean, 3)}, standard deviation ${words(deviation, 3)}.`,
+      `${title}: ${size} numbers from ${words(stats.least, 3)} to ${words(stats.most, 3)}, mean ${words(stats.mean, 3)}, standard deviation ${words(deviation, 3)}.`,
     );
   }
   element<HTMLOutputElement>("norm-rstd").value = words(rstd[0] as number);

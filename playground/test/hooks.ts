@@ -10,7 +10,9 @@ export interface Drawn {
 export const problems: string[] = [];
 /** What each canvas shows: all since it was last cleared. */
 export const drawings = new WeakMap<HTMLCanvasElement, Drawn[]>();
-Object.assign(window, { hooks: { problems, drawings } });
+/** What the page asked of its media, the last time. */
+export const queries = new Map<string, MediaQueryList>();
+Object.assign(window, { hooks: { problems, drawings, queries } });
 
 addEventListener(
   "error",
@@ -54,11 +56,11 @@ for (const name of ["stroke", "fill"] as const) {
 }
 
 // Who asks for it gets no motion.
-if (new URL(location.href).searchParams.has("still")) {
-  const { matchMedia } = window;
-  window.matchMedia = (query) => {
-    const media = matchMedia.call(window, query);
-    if (!query.includes("prefers-reduced-motion")) return media;
-    return Object.defineProperty(media, "matches", { value: query.includes("reduce)") });
-  };
-}
+const still = new URL(location.href).searchParams.has("still");
+const { matchMedia } = window;
+window.matchMedia = (query) => {
+  const media = matchMedia.call(window, query);
+  queries.set(query, media);
+  const reduced = still && query === "(prefers-reduced-motion: reduce)";
+  return reduced ? Object.defineProperty(media, "matches", { value: true }) : media;
+};

@@ -4,13 +4,11 @@ import axe from "axe-core";
 import { layerNorm } from "layernorm-wasm";
 import { GOLDEN } from "../../test/digest.js";
 import { normal, uniform } from "../../test/random.js";
-import type { Drawn } from "./hooks.js";
 
-declare const hooks: { problems: string[]; drawings: WeakMap<HTMLCanvasElement, Drawn[]> };
+declare const hooks: typeof import("./hooks.js");
 
 const parameters = new URL(location.href).searchParams;
 const isolated = parameters.has("isolated");
-const still = parameters.has("still");
 
 const passed: string[] = [];
 const failures: string[] = [];
@@ -128,20 +126,23 @@ async function drawn(figure: string, xs: number[], lines: Line[], x = (v: number
   }
 }
 
-/** That bars are as high as the counts. */
+/** That bars are as high as the counts, and stand side by side within the canvas. */
 async function drawnBars(figure: string, color: string, counts: number[]) {
   await sleep(0);
-  const bars = hooks.drawings
-    .get($<HTMLCanvasElement>(`#${figure} canvas`))
-    ?.find((one) => one.color === colorOf(color));
+  const canvas = $<HTMLCanvasElement>(`#${figure} canvas`);
+  const bars = hooks.drawings.get(canvas)?.find((one) => one.color === colorOf(color))?.points ?? [];
   const most = Math.max(...counts);
-  const heights = bars?.points.map(([, , , height]) => height as number) ?? [];
+  const heights = bars.map(([, , , height]) => height as number);
   const full = Math.max(...heights);
   // uPlot leaves bars of no height out.
   const some = heights.length === counts.length ? counts : counts.filter((count) => count > 0);
   ok(full > 50 && heights.length === some.length, `${figure} has ${heights.length} bars, up to ${full} pixels high`);
   some.forEach((count, i) => {
     near(heights[i] as number, (full * count) / most, `${figure}: bar ${i}`, 0, 2);
+  });
+  bars.forEach(([left, , width], i) => {
+    const next = bars[i + 1]?.[0] ?? canvas.width;
+    ok((width as number) >= 1 && left + (width as number) <= next + 1, `${figure}: bar ${i} reaches beyond ${next}`);
   });
 }
 
@@ -310,10 +311,8 @@ async function runBench(tensorflow: boolean) {
   await until(() => /^(Done|It failed)/.test($<HTMLOutputElement>("#bench-status").value), "the bench", 60_000);
 }
 
-async function run() {
-  await until(() => document.querySelector("#learning-loss canvas") !== null, "the charts");
-
-  await test("nothing but sliders stands still: each has a label, and its value in words", () => {
+async function sections() {
+  await test("each slider has a label, and its value in words", () => {
     for (const input of document.querySelectorAll<HTMLInputElement>("input[type=range]")) {
       ok((input.labels?.length ?? 0) === 1, `${input.id} has no label`);
       ok(
@@ -356,6 +355,11 @@ async function run() {
         for (const position of positions) await normShows(rms, { [slider]: position });
       }
       await normShows(rms, { cols: 3, mean: -2, spread: 7, outlier: 60, eps: -1, weight: 2, bias: 1 });
+      // A row of equal numbers, and no eps: 0 / 0.
+      for (const [slider, position] of Object.entries({ mean: 0, spread: 0, outlier: 0, eps: -13 })) {
+        move(`norm-${slider}`, position);
+      }
+      ok($("#norm-after figcaption").textContent?.startsWith("After: no numbers") ?? false, "the sentence of 0 / 0");
       for (const [slider, position] of Object.entries(START)) move(`norm-${slider}`, position);
     });
   }
@@ -365,7 +369,7 @@ async function run() {
     for (const [depth, width] of [
       [1, 3],
       [60, 5],
-      [7, 7],
+      [7, 6],
       [30, 4],
     ] as const) {
       move("drift-depth", depth);
@@ -415,9 +419,11 @@ async function run() {
     ];
     await drawn("exact-chart", offsets, lines, Math.asinh, Math.log);
   });
+}
 
+async function learningAndBench() {
   await test("learning: the loss falls as in float64, and the student becomes the teacher", async () => {
-    if (!still) {
+    if (isolated) {
       click("#learning-run");
       await until(() => !$("#learning-loss figcaption").textContent?.startsWith("No step"), "the first step");
       click("#learning-run"); // pauses
@@ -445,17 +451,17 @@ async function run() {
       await drawn("learning-loss", some, [{ color: "--ours", ys }], undefined, Math.log);
     }
     const columns = (await table("learning-parameters")) as number[][];
-    const [at, weight, , bias] = columns as [number[], number[], number[], number[]];
+    const [at, , weight, , bias] = columns as [number[], number[], number[], number[], number[]];
     const truth = [at.map((i) => 1 + 0.5 * Math.sin(i / 5)), at.map((i) => 0.5 * Math.cos(i / 3))] as const;
     at.forEach((i) => {
       near(weight[i] as number, truth[0][i] as number, `weight ${i}`);
       near(bias[i] as number, truth[1][i] as number, `bias ${i}`);
     });
     await drawn("learning-parameters", at, [
+      { color: "--ours-soft", ys: truth[0] },
       { color: "--ours", ys: truth[0] },
-      { color: "--ours", dashed: true, ys: truth[0] },
+      { color: "--rival-soft", ys: truth[1] },
       { color: "--rival", ys: truth[1] },
-      { color: "--rival", dashed: true, ys: truth[1] },
     ]);
   });
 
@@ -494,7 +500,7 @@ async function run() {
     rows.forEach((row, i) => {
       const time = times[i] as number;
       near(
-        numberOf(row.querySelectorAll("td")[1]?.textContent ?? ""),
+        Number.parseFloat(row.querySelectorAll("td")[1]?.textContent ?? ""),
         time / (times[0] as number),
         `the ratio of ${names[i]}`,
         0.01,
@@ -506,7 +512,7 @@ async function run() {
         0.01,
       );
     });
-    ok($<HTMLOutputElement>("#bench-digest").value.startsWith(`${GOLDEN.slice(0, 16)}… agrees`), "the digest");
+    ok($<HTMLOutputElement>("#bench-digest").value.includes(`${GOLDEN.slice(0, 16)}…, agrees`), "the digest");
     const line = $<HTMLTextAreaElement>("#bench-line").value;
     for (const part of [...names, `digest ${GOLDEN.slice(0, 16)} agrees`, navigator.userAgent]) {
       ok(line.includes(part as string), `the line lacks ${part}: ${line}`);
@@ -514,16 +520,18 @@ async function run() {
     click("#bench-copy");
     await until(() => $<HTMLOutputElement>("#bench-copied").value !== "", "the copy");
   });
+}
 
-  if (!isolated) {
-    await test("TensorFlow.js is loaded only when asked for: where it is missing, only that says so", async () => {
-      await runBench(true);
-      const status = $<HTMLOutputElement>("#bench-status").value;
-      ok(status.startsWith("It failed: "), status);
-      hooks.problems.length = 0; // its absence
-    });
-  }
+async function withoutTensorFlow() {
+  await test("TensorFlow.js is loaded only when asked for: where it is missing, only that says so", async () => {
+    await runBench(true);
+    const status = $<HTMLOutputElement>("#bench-status").value;
+    ok(status.startsWith("It failed: "), status);
+    hooks.problems.length = 0; // its absence
+  });
+}
 
+async function whole() {
   await test("every control was used", () => {
     const all = [...document.querySelectorAll("main :is(a, button, input, select)")];
     const unused = all.filter((control) => !used.has(control));
@@ -531,6 +539,7 @@ async function run() {
   });
 
   await test("axe finds nothing, light and dark", async () => {
+    for (const details of document.querySelectorAll("details")) details.open = details.closest("#drift") !== null;
     await axeFinds("light");
     await axeFinds("dark");
   });
@@ -557,6 +566,24 @@ async function run() {
     frame.remove();
   });
 
+  await test("charts are drawn anew in the colors of the other scheme", async () => {
+    const canvas = $<HTMLCanvasElement>("#drift-chart canvas");
+    for (const scheme of ["light", "dark", "light"]) {
+      document.documentElement.style.colorScheme = scheme;
+      hooks.queries.get("(prefers-color-scheme: dark)")?.dispatchEvent(new Event("change"));
+      await sleep(0);
+      const colors = hooks.drawings.get(canvas)?.map(({ color }) => color);
+      ok(colors?.includes(colorOf("--rival")) ?? false, `${scheme}: ${colors}`);
+    }
+  });
+}
+
+async function run() {
+  await until(() => document.querySelector("#learning-loss canvas") !== null, "the charts");
+
+  if (isolated) await sections();
+  await learningAndBench();
+  await (isolated ? whole() : withoutTensorFlow());
   await test("the console stayed empty", () => {
     ok(hooks.problems.length === 0, hooks.problems.join("; "));
   });

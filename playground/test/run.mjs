@@ -1,5 +1,6 @@
 // npm run test:playground: the playground as it is built, in a folder of a server, tried by a script in the page (page.ts) in
-// Chromium, Firefox and WebKit: cross-origin isolated with all there is, and not isolated, without TensorFlow.js.
+// Chromium, Firefox and WebKit: all of it cross-origin isolated, then what differs where it isn't, without TensorFlow.js' files,
+// for who wants no motion.
 
 import { deepStrictEqual, ok } from "node:assert";
 import { cpSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
