@@ -551,7 +551,8 @@ async function whole() {
     document.body.append(frame);
     const inside = (selector: string) => frame.contentDocument?.querySelector<HTMLElement>(selector);
     await until(() => (inside("#learning-parameters canvas")?.clientWidth ?? 0) > 0, "the page at 320 pixels");
-    await sleep(100);
+    const copy = frame.contentDocument?.importNode($("#bench-results"), true) as HTMLElement;
+    inside("#bench-results")?.replaceWith(copy);
     for (const width of [320, 600, 320]) {
       frame.style.width = `${width}px`;
       await sleep(200);
@@ -560,6 +561,12 @@ async function whole() {
         page.clientWidth <= width && page.scrollWidth <= page.clientWidth,
         `${page.scrollWidth} of ${page.clientWidth}`,
       );
+      for (const section of page.querySelectorAll("section")) {
+        ok(
+          section.scrollWidth <= section.clientWidth,
+          `${section.id} is ${section.scrollWidth} of ${section.clientWidth} wide`,
+        );
+      }
       const [canvas, plot] = [inside("#drift-chart canvas"), inside("#drift-chart .plot")];
       near(canvas?.clientWidth ?? 0, plot?.clientWidth ?? 1, `the chart at ${width}`, 0, 1);
     }
