@@ -44,6 +44,7 @@ export const ISOLATED = {
 };
 
 const TYPES = {
+  ".css": "text/css",
   ".html": "text/html",
   ".js": "text/javascript",
   ".mjs": "text/javascript",

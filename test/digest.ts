@@ -3,7 +3,7 @@
 // since Math.log and Math.cos differ between engines in the last bit.
 
 import type { Kernels } from "../src/index.js";
-import { bell, uniform } from "./helpers.js";
+import { bell, uniform } from "./random.js";
 
 /** Changes when a kernel's arithmetic does, and only then: `npm test` shows the new one. */
 export const GOLDEN = "b8b17e0cfee6f73a10ec1a082eb6a594407351eb2afc1f7e0f297c5ac9cfc43a";

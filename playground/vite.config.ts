@@ -1,0 +1,17 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vite";
+import { ISOLATED } from "../test/browsers.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+export default defineConfig({
+  root: fileURLToPath(new URL(".", import.meta.url)),
+  base: "./", // any folder of any host
+  resolve: {
+    alias: { "layernorm-wasm/threads": `${root}dist/threads.js`, "layernorm-wasm": `${root}dist/index.js` },
+  },
+  worker: { format: "es" },
+  build: { target: "es2022", modulePreload: false, chunkSizeWarningLimit: 1000, license: { fileName: "licenses.md" } },
+  server: { headers: ISOLATED, fs: { allow: [root] } },
+  preview: { headers: ISOLATED },
+});
