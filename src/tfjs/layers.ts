@@ -45,7 +45,6 @@ interface OwnLayer {
 interface LayerClass {
   new (args?: object): OwnLayer;
   readonly className: string;
-  fromConfig: typeof serialization.Serializable.fromConfig;
 }
 
 /** A class of tfjs' layers. They are not imported, so that the ops work without them. */
@@ -132,17 +131,13 @@ function classes() {
   return made;
 }
 
-/** What is registered for saved models, until they or somebody else asks for the class itself. */
-class RMSNormalizationLoader extends serialization.Serializable {
-  static className = "RMSNormalization";
-  static override fromConfig(_: unknown, config: serialization.ConfigDict): never {
-    return rmsNormalization(config as never) as never;
-  }
-  getConfig(): serialization.ConfigDict {
-    return {};
-  }
+/** Has saved models that name a class load what `create` makes of its config. */
+function register(className: string, create: (config: object) => layers.Layer): void {
+  const loader = { className, fromConfig: (_: unknown, config: object) => create(config) };
+  serialization.SerializationMap.register(loader as never);
 }
-serialization.registerClass(RMSNormalizationLoader);
+
+register("RMSNormalization", (config) => rmsNormalization(config));
 
 /**
  * Layer normalization as a layer: `tf.layers.layerNormalization` on the kernels of this package.
@@ -165,35 +160,47 @@ export function rmsNormalization(args?: RMSNormalizationArgs): layers.Layer {
 
 /** The patches in force, the last one last. */
 const patches: FallbackOptions[] = [];
-/** What tfjs' own layer had before the first of them. */
-let ownBuild: OwnLayer["build"];
+/** Takes back what the first of them has changed. */
+let restore = () => {};
 
 /**
  * Makes `tf.layers.layerNormalization`, and each model that is loaded from now on, use the kernels of this package. A
- * layer is taken over when it is built: in a model, as soon as the shape of its input is known. Layers that were built
- * before stay as they are.
+ * layer of `tf.layers.layerNormalization` is taken over when it is built, which in a model is as soon as the shape of
+ * its input is known. Layers that were built before stay as they are.
  * @param options `fallback`, for the layers that are taken over
  * @returns a function that undoes it. Layers that were taken over stay so.
  */
 export function patchLayerNormalization(options: FallbackOptions = {}): () => void {
   checkOptions("patchLayerNormalization", options, ["fallback"]);
-  const { Own, LayerNormalization } = classes();
   const patch = { fallback: options.fallback };
-  if (patches.push(patch) === 1) {
-    ownBuild = Own.prototype.build;
-    Own.prototype.build = function (this: OwnLayer, inputShape: unknown) {
-      // Our own layers come here too, by way of their super.build.
-      if (Object.getPrototypeOf(this) === Own.prototype) {
-        Object.setPrototypeOf(this, LayerNormalization.prototype);
-        Object.assign(this, patches.at(-1));
-      }
-      ownBuild.call(this, inputShape);
-    };
-  }
+  if (patches.length === 0) restore = takeOver();
+  patches.push(patch);
   return () => {
     const index = patches.indexOf(patch);
     if (index < 0) return;
     patches.splice(index, 1);
-    if (patches.length === 0) Own.prototype.build = ownBuild;
+    if (patches.length === 0) restore();
+  };
+}
+
+function takeOver(): () => void {
+  const { Own, LayerNormalization } = classes();
+  const { className, prototype } = Own;
+  const { build } = prototype;
+  const { classNameMap } = serialization.SerializationMap.getMap();
+  const entry = classNameMap[className];
+  register(className, (config) => layerNormalization({ ...patches.at(-1), ...config }));
+  // Bundlers freeze `tf.layers`, so that the function can't be exchanged. What it makes can be.
+  prototype.build = function (this: OwnLayer, inputShape: unknown) {
+    // Subclasses come here too, by their super.build.
+    if (Object.getPrototypeOf(this) === prototype) {
+      Object.setPrototypeOf(this, LayerNormalization.prototype);
+      Object.assign(this, patches.at(-1));
+    }
+    build.call(this, inputShape);
+  };
+  return () => {
+    prototype.build = build;
+    Object.assign(classNameMap, { [className]: entry });
   };
 }

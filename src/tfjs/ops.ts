@@ -18,7 +18,6 @@ import {
   reshape,
   rsqrt,
   square,
-  squaredDifference,
   sub,
   Tensor,
   type TensorLike,
@@ -120,6 +119,7 @@ function floats(norm: Norm, name: string, value: Tensor | TensorLike): Tensor {
   const what = `Argument '${name}' passed to '${norm}' must be`;
   util.assert(value !== null && value !== undefined, () => `${what} a Tensor or TensorLike, but got '${value}'.`);
   const given = value instanceof Tensor ? value : tensor(value);
+  util.assert(!given.isDisposed, () => `Argument '${name}' passed to '${norm}' is a tensor that was disposed.`);
   const numeric = given.dtype !== "string" && given.dtype !== "complex64";
   util.assert(numeric, () => `${what} a numeric tensor, but got a ${given.dtype} tensor.`);
   return given.dtype === "float32" ? given : cast(given, "float32");
@@ -165,6 +165,8 @@ function normalize(
     const { shape, rank } = input;
     const axes = axesOf(norm, axis, rank);
     const along = () => axes.map((dimension) => shape[dimension] as number);
+    const empty = along().includes(0);
+    util.assert(!empty, () => `Error in ${norm}: x of shape [${shape}] has no elements along axis ${axis}.`);
     const given = {
       gamma: optional(norm, "gamma", gamma, along()),
       beta: optional(norm, "beta", beta, along()),
@@ -177,10 +179,9 @@ function normalize(
       residual: optional(norm, "residual", residual, shape),
     };
     util.assert(!returnSum || operands.residual !== null, () => `Error in ${norm}: returnSum needs a residual.`);
-    const [y, sum] =
-      supported(norm, fallback) && input.size > 0
-        ? onLastAxes(norm, input, axes, epsilon, operands)
-        : byOps(norm, input, axes, epsilon, operands);
+    const [y, sum] = supported(norm, fallback)
+      ? onLastAxes(norm, input, axes, epsilon, operands)
+      : byOps(norm, input, axes, epsilon, operands);
     return returnSum ? [y, sum] : y;
   });
 }
@@ -209,9 +210,9 @@ function byOps(norm: Norm, x: Tensor, axes: number[], epsilon: number, operands:
   const { gamma, beta, residual } = operands;
   const sum = residual ? add(x, residual) : x;
   const broadcast = x.shape.map((size, dimension) => (axes.includes(dimension) ? size : 1));
-  const center = norm === "layerNorm" ? mean(sum, axes, true) : null;
-  const variance = mean(center ? squaredDifference(sum, center) : square(sum), axes, true);
-  let y: Tensor = mul(center ? sub(sum, center) : sum, rsqrt(add(variance, epsilon)));
+  const centered = norm === "layerNorm" ? sub(sum, mean(sum, axes, true)) : sum;
+  const variance = mean(square(centered), axes, true);
+  let y: Tensor = mul(centered, rsqrt(add(variance, epsilon)));
   if (gamma) y = mul(y, reshape(gamma, broadcast));
   if (beta) y = add(y, reshape(beta, broadcast));
   return [y, sum];
