@@ -45,6 +45,22 @@ const inPage = async (path, options) => deepStrictEqual(await openPage("chromium
 const threadsInPage = async (path, options) =>
   deepStrictEqual(await openPage("chromium", path, { headers: ISOLATED, ...options }), THREADS);
 
+/** The app of TensorFlow.js, built by Vite, in a browser; `shared`: in an isolated page, where the backend has threads. */
+async function tfjsInPage(browser, shared) {
+  const path = folder(`tfjs-${browser}-${shared}`, "app-tfjs.js");
+  mkdirSync(join(path, "public"));
+  const binaries = join(root, "node_modules/@tensorflow/tfjs-backend-wasm/wasm-out");
+  for (const name of readdirSync(binaries)) {
+    if (name.endsWith(".wasm")) copyFileSync(join(binaries, name), join(path, "public", name));
+  }
+  // Its threads are started with the text of a function, which no longer runs when it was minified.
+  await vite({ root: path, logLevel: "error", build: { minify: !shared } });
+  const { apart, ...report } = await openPage(browser, join(path, "dist"), { headers: shared ? ISOLATED : {} });
+  const expected = { backend: "wasm", shared, learned: true, patched: true, leaked: 0, warnings: [] };
+  deepStrictEqual(report, expected);
+  ok(apart < 1e-4, `the layers are ${apart} apart`);
+}
+
 const WORKER = `import { compute } from "./app.js";
 export default { fetch: () => Response.json(compute()) };
 `;
@@ -80,7 +96,7 @@ async function inViteDev(name, optimizeDeps, app, inPageOf = inPage) {
 }
 
 function pageOf(dist) {
-  for (const name of ["index.js", "threads.js", "worker.js"])
+  for (const name of ["index.js", "threads.js", "binaries.shared.js", "worker.js"])
     copyFileSync(join(out, "node_modules/layernorm-wasm/dist", name), join(dist, name));
   return (script) => `<!doctype html><meta charset="utf-8">
 <script type="importmap">{ "imports": { "layernorm-wasm": "/index.js", "layernorm-wasm/threads": "/threads.js" } }</script>
@@ -290,6 +306,14 @@ export default { fetch: async () => Response.json(await compute()) };
       match(refusal, /this host has no Worker/);
     });
   },
+  ...Object.fromEntries(
+    ["chromium", "firefox", "webkit"].flatMap((browser) =>
+      [true, false].map((shared) => [
+        `TensorFlow.js, Vite ${viteVersion}, ${browser}, ${shared ? "isolated" : "not isolated"}`,
+        () => tfjsInPage(browser, shared),
+      ]),
+    ),
+  ),
   async "a page without a bundler"() {
     const path = folder("page");
     await inPage(path, { page: "/page.html", html: pageOf(path)('<script type="module" src="/app.js"></script>') });
