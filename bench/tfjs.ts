@@ -15,15 +15,23 @@ console.log(
 const EPS = 1e-3;
 const [OWN, HAND] = ["tf.layers.layerNormalization", "tf.moments and five ops by hand"];
 
-/** Times contenders in turns, slow ones three times. Returns the fastest round of each. */
-async function race(contenders: Record<string, () => unknown>, rounds: number): Promise<Record<string, number>> {
+const ROUNDS = 50;
+/** How long a contender may go on, in ms. Its first round is not counted. */
+const BUDGET = 4000;
+
+/** Times contenders in turns, in this order and the reverse. Returns the fastest round of each. */
+async function race(contenders: Record<string, () => unknown>): Promise<Record<string, number>> {
   const times: Record<string, number> = {};
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, run] of Object.entries(contenders)) {
-      if (round >= 3 && (times[name] as number) > 100) continue;
+  const spent: Record<string, number> = {};
+  const turns = Object.entries(contenders);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, run] of turns.reverse()) {
+      if (round > 1 && (spent[name] as number) > BUDGET) continue;
       const start = performance.now();
       await run();
-      times[name] = Math.min(times[name] ?? Infinity, performance.now() - start);
+      const time = performance.now() - start;
+      times[name] = Math.min(times[name] ?? Infinity, time);
+      spent[name] = (spent[name] ?? -time) + time;
     }
   }
   return times;
@@ -32,7 +40,7 @@ async function race(contenders: Record<string, () => unknown>, rounds: number): 
 function print(what: string, times: Record<string, number>): void {
   const ours = times.ours as number;
   console.log(`\n${what}`);
-  for (const [name, time] of Object.entries(times)) {
+  for (const [name, time] of Object.entries(times).sort(([, a], [, b]) => b - a)) {
     console.log(`  ${name.padEnd(32)}${time.toFixed(3).padStart(10)}${(time / ours).toFixed(1).padStart(8)} x ours`);
   }
 }
@@ -83,9 +91,8 @@ for (const [rows, cols] of [
           .grad((x: Tensor) => tf.sum(tf.mul(f(x), dy)))(x)
           .dataSync(),
     );
-  const rounds = rows > 100 ? 12 : 60;
-  print(`forward, ${rows} x ${cols}`, await race(map(contenders, forward), rounds));
-  print(`forward and backward, ${rows} x ${cols}`, await race(map(contenders, both), rounds / 3));
+  print(`forward, ${rows} x ${cols}`, await race(map(contenders, forward)));
+  print(`forward and backward, ${rows} x ${cols}`, await race(map(contenders, both)));
 }
 
 interface LayerOfWeights extends tfl.layers.Layer {
@@ -117,11 +124,5 @@ for (const [name, model] of Object.entries(models)) {
 }
 const predict = (model: tfl.LayersModel) => () => tf.tidy(() => void (model.predict(x) as Tensor).dataSync());
 const what = `of four blocks, ${batch} x ${length} tokens of ${sizes.width}`;
-print(`prediction of a transformer ${what}`, await race(map(models, predict), 8));
-print(
-  `step of training of a transformer ${what}`,
-  await race(
-    map(models, (model) => () => model.trainOnBatch(x, y)),
-    5,
-  ),
-);
+print(`prediction of a transformer ${what}`, await race(map(models, predict)));
+print(`step of training of a transformer ${what}`, await race(map(models, (model) => () => model.trainOnBatch(x, y))));

@@ -460,6 +460,10 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
     expect(() => apply(layerNormalization(), [tensorOf([2], 1), tensorOf([2], 2)] as never)).toThrow(
       "Expected exactly 1 Shape; got 2",
     );
+    for (const create of [layerNormalization, rmsNormalization]) {
+      expect(create(null as never).getConfig()).toMatchObject({ axis: -1, epsilon: 1e-3, scale: true });
+      expect(() => create({ axis: 0.5 })).toThrow("Expected axis to be an integer, but received 0.5");
+    }
     expect(() => rmsNormalization({ center: true } as never)).toThrow(
       "RMSNormalization has no beta, but center is true.",
     );
@@ -607,6 +611,32 @@ describe("tensors and scopes of tfjs", () => {
     const before = bytes();
     for (let i = 0; i < 300; i++) step();
     expect(bytes()).toBe(before);
+  });
+
+  test("the heap of the wasm backend may grow", () => {
+    const x = tensorOf([20, 33], 1);
+    const f = () => [layerNorm(x), tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x))))(x)].map(values);
+    const before = f();
+    const { wasm } = tf.backend() as unknown as { wasm: { HEAPU8: Uint8Array } };
+    const bytes = wasm.HEAPU8.length;
+    const large = tf.zeros([bytes / 4]);
+    expect(wasm.HEAPU8.length).toBeGreaterThan(bytes);
+    expect(f()).toEqual(before);
+    large.dispose();
+  });
+
+  test("a heap that is full is an error, and nothing is kept", () => {
+    const x = tensorOf([3, 4], 1);
+    const before = held();
+    const { wasm } = tf.backend() as unknown as { wasm: { _malloc: (bytes: number) => number } };
+    const malloc = wasm._malloc;
+    for (const calls of [0, 1, 2]) {
+      let left = calls;
+      wasm._malloc = (bytes) => (left-- > 0 ? malloc(bytes) : 0);
+      expect(() => layerNorm(x)).toThrow(/The wasm backend has no memory left for a tensor of \[3(,4)?\]/);
+      wasm._malloc = malloc;
+    }
+    expect(held()).toEqual(before);
   });
 
   test("a second derivative is an error that names the kernel", () => {

@@ -75,10 +75,10 @@ function makeClasses() {
   class LayerNormalization extends Own {
     declare fallback?: boolean | undefined;
 
-    constructor(args: LayerNormalizationArgs = {}) {
+    constructor(args?: LayerNormalizationArgs) {
       super(args);
-      this.fallback = args.fallback;
-      Object.assign(this, pick(constraintsOf(args), CONSTRAINTS));
+      this.fallback = args?.fallback;
+      Object.assign(this, pick(constraintsOf(args ?? {}), CONSTRAINTS));
     }
 
     override addWeight(name: string, ...args: unknown[]): unknown {
@@ -100,8 +100,8 @@ function makeClasses() {
   class RMSNormalization extends LayerNormalization {
     static override className = "RMSNormalization";
 
-    constructor(args: RMSNormalizationArgs & { center?: boolean } = {}) {
-      util.assert(!args.center, () => "RMSNormalization has no beta, but center is true.");
+    constructor(args?: RMSNormalizationArgs & { center?: boolean }) {
+      util.assert(!args?.center, () => "RMSNormalization has no beta, but center is true.");
       super({ ...args, center: false });
     }
 

@@ -268,7 +268,6 @@ function withGradient(
 
 /** The gradients of x (or of x + residual), gamma and beta. */
 function backward(dy: Tensor, saved: Tensor[], scale: boolean, attributes: Attributes): Tensor[] {
-  supported(attributes.norm, false);
   const [x, ...others] = saved as [Tensor, ...Tensor[]];
   const gamma = scale ? (others.shift() as Tensor) : null;
   const rstd = others.pop() as Tensor;

@@ -94,19 +94,19 @@ export function memoryOf(backend: KernelBackend): WasmMemory | null {
   return memory;
 }
 
-/** The memory, if everything is where it is expected: a tensor that the backend writes must be found there. */
+/** The memory, if everything is where it is expected: what the backend writes must be found there. */
 function reach(backend: WasmBackend): LinearMemory | undefined {
+  const values = Float32Array.of(0.1, -1e30, 3e-20, 7);
+  const dataId = backend.write(values, [values.length], "float32");
   try {
     const { wasm, dataIdMap, makeOutput } = backend;
-    const memory = wasm.wasmMemory ?? wasm.asm?.memory;
-    if (memory === undefined || ![wasm._malloc, wasm._free, makeOutput].every((f) => typeof f === "function")) return;
-    const values = Float32Array.of(0.1, -1e30, 3e-20, 7);
-    const dataId = backend.write(values, [values.length], "float32");
+    const memory = (wasm.wasmMemory ?? wasm.asm?.memory) as LinearMemory;
     const found = new Float32Array(memory.buffer, dataIdMap.get(dataId).memoryOffset, values.length);
-    const same = values.every((value, i) => found[i] === value);
-    backend.disposeData(dataId);
-    return same ? memory : undefined;
+    const functions = [wasm._malloc, wasm._free, makeOutput].every((member) => typeof member === "function");
+    return functions && values.every((value, i) => found[i] === value) ? memory : undefined;
   } catch {
     return undefined;
+  } finally {
+    backend.disposeData(dataId);
   }
 }
