@@ -2,6 +2,15 @@
 
 import { conclude } from "./report.js";
 
-const names = ["pytorch-gpt", "flax-exercise", "max-gpt2", "gpt2-checkpoint", "llama", "training", "characters"];
+const names = [
+  "pytorch-gpt",
+  "flax-exercise",
+  "max-gpt2",
+  "gpt2-checkpoint",
+  "llama",
+  "training",
+  "characters",
+  "tfjs",
+];
 for (const name of names) await import(`./${name}.js`);
 conclude();

@@ -39,7 +39,8 @@ export const heap: string | WebAssembly.Module = "${hex(heap)}";
 rmSync(join(root, "dist"), { recursive: true, force: true });
 run("typescript", "-p", "tsconfig.build.json");
 // Nothing public refers to the types of these.
-for (const name of ["binaries", "binaries.shared", "check", "threads/job", "threads/pool", "threads/spawn"]) {
+const unnamed = ["binaries", "binaries.shared", "check", "threads/job", "threads/pool", "threads/spawn"];
+for (const name of [...unnamed, "tfjs/kernels", "tfjs/wasm-memory"]) {
   for (const type of ["d.ts", "d.ts.map"]) rmSync(join(root, `dist/${name}.${type}`));
 }
 copyFileSync(join(root, "build/release.wasm"), join(root, "dist/layernorm.wasm"));
@@ -57,7 +58,7 @@ const instead = (filter, resolved) => ({
 });
 
 /** One entry as one file. */
-const bundle = (entry, outfile, plugins = []) =>
+const bundle = (entry, outfile, plugins = [], external = []) =>
   build({
     absWorkingDir: root,
     entryPoints: [`src/${entry}.ts`],
@@ -69,6 +70,7 @@ const bundle = (entry, outfile, plugins = []) =>
     sourcemap: true,
     sourcesContent: false,
     plugins,
+    external,
   });
 
 /** With the modules as imports of files whose names end so, instead of strings. */
@@ -82,5 +84,9 @@ await bundle("index", "index.edge-light", staticModules(".wasm?module"));
 
 // One package in memory: the runtime of threads is a Runtime to the entry that its user imports.
 const sameRuntime = instead(/^\.\.\/index\.js$/, () => ({ path: "layernorm-wasm", external: true }));
-await bundle("threads/index", "threads", [sameRuntime]);
+// Two entries have the modules for a shared memory, which are a file of their own.
+const sharedModules = instead(/\/binaries\.shared\.js$/, () => ({ path: "./binaries.shared.js", external: true }));
+await bundle("binaries.shared", "binaries.shared");
+await bundle("threads/index", "threads", [sameRuntime, sharedModules]);
 await bundle("threads/worker", "worker");
+await bundle("tfjs/index", "tfjs", [sameRuntime, sharedModules], ["@tensorflow/*"]);

@@ -102,7 +102,9 @@ export async function openPage(
         const url = new URL(page, own);
         url.searchParams.set("report", `${own}/report`);
         const [command, ...args] = BROWSERS[browser].command(profile);
-        const env = { ...process.env, WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS: "1", JSC_useSharedArrayBuffer: "1" };
+        // As in Safari: WebKitGTK itself has shared memory in every page or in none.
+        const shares = { ...headers, ...pageHeaders }["cross-origin-opener-policy"] ? "1" : "0";
+        const env = { ...process.env, WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS: "1", JSC_useSharedArrayBuffer: shares };
         child = spawn(command, [...args, url.href], { stdio: "ignore", detached: true, env });
         child.on("error", reject);
         child.on("exit", (code) => code && reject(new Error(`${command} ended with ${code}`)));

@@ -5,6 +5,7 @@
 //   js, ts        runs after the block that is marked as the prelude of its document, if there is one
 //   standalone    runs alone
 //   prelude       goes before the others of its document
+//   tfjs          runs after the imports of TensorFlow.js
 //   edge          a worker for an edge host
 //   html          a page
 //   a path        an excerpt of that file
@@ -14,6 +15,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
+const TFJS = `import "@tensorflow/tfjs-layers";
+import "@tensorflow/tfjs-backend-wasm";
+`;
 const GUIDES = "docs/guides";
 
 /**
@@ -41,7 +45,8 @@ export function snippetsOf(root, name) {
   }));
   const before = blocks.find(({ mark }) => mark === "prelude")?.code ?? "";
   return blocks.map((block) => {
-    const prelude = block.mark === "" && /^[jt]s$/.test(block.language) ? before : "";
+    const own = block.mark === "" && /^[jt]s$/.test(block.language) ? before : "";
+    const prelude = block.mark === "tfjs" ? TFJS : own;
     return { ...block, title: block.code.split("\n")[0], code: prelude + block.code };
   });
 }

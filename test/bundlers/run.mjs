@@ -4,6 +4,7 @@
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert";
 import { execFileSync, spawn } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { nodeResolve } from "@rollup/plugin-node-resolve";
@@ -45,6 +46,58 @@ const inPage = async (path, options) => deepStrictEqual(await openPage("chromium
 const threadsInPage = async (path, options) =>
   deepStrictEqual(await openPage("chromium", path, { headers: ISOLATED, ...options }), THREADS);
 
+/** The app of TensorFlow.js, built by Vite, in a browser; `shared`: in an isolated page, where the backend has threads. */
+async function tfjsInPage(browser, shared) {
+  const path = folder(`tfjs-${browser}-${shared}`, "app-tfjs.js");
+  mkdirSync(join(path, "public"));
+  const binaries = join(root, "node_modules/@tensorflow/tfjs-backend-wasm/wasm-out");
+  for (const name of readdirSync(binaries)) {
+    if (name.endsWith(".wasm")) copyFileSync(join(binaries, name), join(path, "public", name));
+  }
+  // Its threads are started with the text of a function, which no longer runs when it was minified.
+  await vite({ root: path, logLevel: "error", build: { minify: !shared } });
+  checkTfjs(await openPage(browser, join(path, "dist"), { headers: shared ? ISOLATED : {} }), "4.22", shared);
+}
+
+/** The same in Node, with one of the older versions of TensorFlow.js. */
+async function tfjsInNode(version) {
+  const path = folder(`tfjs-${version}`, "app-tfjs.js");
+  const installed = (name) => join(root, "test/tfjs/node_modules", `${name}-${version}`);
+  const names = ["core", "layers", "backend-cpu", "backend-wasm"];
+  const alias = Object.fromEntries(names.map((name) => [`@tensorflow/tfjs-${name}`, installed(name)]));
+  const outfile = join(path, "app.cjs");
+  await esbuild({
+    entryPoints: [join(path, "app.js")],
+    bundle: true,
+    platform: "node",
+    alias,
+    outfile,
+    logLevel: "error",
+  });
+  const script = `require(process.argv[1]).compare(process.argv[2]).then((report) => console.log(JSON.stringify(report)))`;
+  const args = ["-e", script, outfile, `${installed("backend-wasm")}/wasm-out/`];
+  const stdout = execFileSync(process.execPath, args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  checkTfjs(JSON.parse(stdout.trim().split("\n").at(-1)), version, false);
+}
+
+/** What the app of TensorFlow.js reports: no copies, of which a warning would tell, and the results of its own layer. */
+function checkTfjs({ apart, ...report }, version, shared) {
+  deepStrictEqual(report, {
+    version: `${version}.0`,
+    backend: "wasm",
+    shared,
+    learned: true,
+    patched: true,
+    leaked: 0,
+    warnings: [],
+  });
+  ok(apart < 1e-4, `the layers are ${apart} apart`);
+}
+
+const OLDER = Object.keys(createRequire(import.meta.url)("../tfjs/package.json").dependencies)
+  .filter((name) => name.startsWith("core-"))
+  .map((name) => name.replace("core-", ""));
+
 const WORKER = `import { compute } from "./app.js";
 export default { fetch: () => Response.json(compute()) };
 `;
@@ -80,7 +133,7 @@ async function inViteDev(name, optimizeDeps, app, inPageOf = inPage) {
 }
 
 function pageOf(dist) {
-  for (const name of ["index.js", "threads.js", "worker.js"])
+  for (const name of ["index.js", "threads.js", "binaries.shared.js", "worker.js"])
     copyFileSync(join(out, "node_modules/layernorm-wasm/dist", name), join(dist, name));
   return (script) => `<!doctype html><meta charset="utf-8">
 <script type="importmap">{ "imports": { "layernorm-wasm": "/index.js", "layernorm-wasm/threads": "/threads.js" } }</script>
@@ -290,6 +343,15 @@ export default { fetch: async () => Response.json(await compute()) };
       match(refusal, /this host has no Worker/);
     });
   },
+  ...Object.fromEntries(
+    ["chromium", "firefox", "webkit"].flatMap((browser) =>
+      [true, false].map((shared) => [
+        `TensorFlow.js, Vite ${viteVersion}, ${browser}, ${shared ? "isolated" : "not isolated"}`,
+        () => tfjsInPage(browser, shared),
+      ]),
+    ),
+  ),
+  ...Object.fromEntries(OLDER.map((version) => [`TensorFlow.js ${version}, Node`, () => tfjsInNode(version)])),
   async "a page without a bundler"() {
     const path = folder("page");
     await inPage(path, { page: "/page.html", html: pageOf(path)('<script type="module" src="/app.js"></script>') });

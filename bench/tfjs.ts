@@ -1,0 +1,128 @@
+// npm run bench:tfjs: layer normalization in TensorFlow.js on its wasm backend, result read back: its own layer, five ops by hand,
+// and ours; and a transformer of four blocks with its own layer and with ours. Each result is verified, then timed in turns, the
+// fastest round of each.
+
+import type { Tensor } from "@tensorflow/tfjs-core";
+import { layerNormalization } from "../dist/tfjs.js";
+import { batchesOf, tf, tfl, transformer } from "../examples/transformer.js";
+import { normal } from "../test/helpers.js";
+import { forwardUnits } from "../test/reference.js";
+
+await tf.setBackend("wasm");
+console.log(
+  `Node ${process.version}, TensorFlow.js ${tf.version_core}, ${tf.getBackend()}: fastest of the rounds, in ms`,
+);
+const EPS = 1e-3;
+const [OWN, HAND] = ["tf.layers.layerNormalization", "tf.moments and five ops by hand"];
+
+const ROUNDS = 50;
+/** How long a contender may go on, in ms. Its first round is not counted. */
+const BUDGET = 4000;
+
+/** Times contenders in turns, in this order and the reverse. Returns the fastest round of each. */
+async function race(contenders: Record<string, () => unknown>): Promise<Record<string, number>> {
+  const times: Record<string, number> = {};
+  const spent: Record<string, number> = {};
+  const turns = Object.entries(contenders);
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, run] of turns.reverse()) {
+      if (round > 1 && (spent[name] as number) > BUDGET) continue;
+      const start = performance.now();
+      await run();
+      const time = performance.now() - start;
+      times[name] = Math.min(times[name] ?? Infinity, time);
+      spent[name] = (spent[name] ?? -time) + time;
+    }
+  }
+  return times;
+}
+
+function print(what: string, times: Record<string, number>): void {
+  const ours = times.ours as number;
+  console.log(`\n${what}`);
+  for (const [name, time] of Object.entries(times).sort(([, a], [, b]) => b - a)) {
+    console.log(`  ${name.padEnd(32)}${time.toFixed(3).padStart(10)}${(time / ours).toFixed(1).padStart(8)} x ours`);
+  }
+}
+
+type F = (x: Tensor) => Tensor;
+
+function map<A, B>(object: Record<string, A>, f: (value: A) => B): Record<string, B> {
+  return Object.fromEntries(Object.entries(object).map(([name, value]) => [name, f(value)]));
+}
+
+function byHand(x: Tensor, gamma: Tensor, beta: Tensor): Tensor {
+  const { mean, variance } = tf.moments(x, -1, true);
+  return tf.add(tf.mul(tf.mul(tf.sub(x, mean), tf.rsqrt(tf.add(variance, EPS))), gamma), beta);
+}
+
+for (const [rows, cols] of [
+  [16, 256],
+  [1024, 768],
+] as const) {
+  const [x, dy] = [
+    tf.tensor2d(normal(rows * cols, 1), [rows, cols]),
+    tf.tensor2d(normal(rows * cols, 2), [rows, cols]),
+  ];
+  const [weight, bias] = [normal(cols, 3), normal(cols, 4)];
+  const [gamma, beta] = [tf.tensor1d(weight), tf.tensor1d(bias)];
+  const layers = [tfl.layers.layerNormalization({ epsilon: EPS }), layerNormalization({ epsilon: EPS })] as const;
+  for (const layer of layers) {
+    layer.build([rows, cols]);
+    layer.setWeights([gamma, beta]);
+  }
+  const [own, ours] = layers.map((layer) => (x: Tensor) => layer.apply(x) as Tensor) as [F, F];
+  const contenders: Record<string, F> = {
+    [OWN]: own,
+    [HAND]: (x) => byHand(x, gamma, beta),
+    ours,
+  };
+  const input = { x: normal(rows * cols, 1), weight, bias, rows, cols, eps: EPS };
+  for (const [name, f] of Object.entries(contenders)) {
+    const units = tf.tidy(() => forwardUnits(f(x).dataSync(), input));
+    // Five roundings and sums in float32, whose errors grow with the root of the columns.
+    if (!(units < (name === "ours" ? 4 : 4 * Math.sqrt(cols)))) throw new Error(`${name}: ${units} units off`);
+  }
+  const forward = (f: F) => () => tf.tidy(() => void f(x).dataSync());
+  const both = (f: F) => () =>
+    tf.tidy(
+      () =>
+        void tf
+          .grad((x: Tensor) => tf.sum(tf.mul(f(x), dy)))(x)
+          .dataSync(),
+    );
+  print(`forward, ${rows} x ${cols}`, await race(map(contenders, forward)));
+  print(`forward and backward, ${rows} x ${cols}`, await race(map(contenders, both)));
+}
+
+interface LayerOfWeights extends tfl.layers.Layer {
+  gamma: { read(): Tensor };
+  beta: { read(): Tensor };
+}
+
+/** tfjs' own layer with the ops by hand. */
+class ByHand extends (tfl.layers.layerNormalization().constructor as new () => LayerOfWeights) {
+  override call(inputs: Tensor[]): Tensor {
+    return tf.tidy(() => byHand(inputs[0] as Tensor, this.gamma.read(), this.beta.read()));
+  }
+}
+
+const [length, batch] = [32, 16];
+const { characters, next } = batchesOf(
+  "a row of numbers comes in, and a row of numbers goes out. ".repeat(9),
+  length,
+  batch,
+);
+const sizes = { characters, length, width: 64, heads: 2, blocks: 4 };
+const norms = { [OWN]: tfl.layers.layerNormalization, [HAND]: () => new ByHand() as never, ours: layerNormalization };
+const models = map(norms, (norm) => transformer(norm, sizes));
+const { x, y } = next();
+const reference = tf.tidy(() => (models[OWN]!.predict(x) as Tensor).dataSync());
+for (const [name, model] of Object.entries(models)) {
+  const got = tf.tidy(() => (model.predict(x) as Tensor).dataSync());
+  if (!got.every((value, i) => Math.abs(value - reference[i]!) < 1e-5)) throw new Error(`${name}: other predictions`);
+}
+const predict = (model: tfl.LayersModel) => () => tf.tidy(() => void (model.predict(x) as Tensor).dataSync());
+const what = `of four blocks, ${batch} x ${length} tokens of ${sizes.width}`;
+print(`prediction of a transformer ${what}`, await race(map(models, predict)));
+print(`step of training of a transformer ${what}`, await race(map(models, (model) => () => model.trainOnBatch(x, y))));
