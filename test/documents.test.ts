@@ -8,7 +8,9 @@ import { describe, expect, test } from "vitest";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md"];
 if (existsSync(join(root, "docs"))) {
-  for (const name of readdirSync(join(root, "docs"))) if (name.endsWith(".md")) DOCUMENTS.push(`docs/${name}`);
+  for (const name of readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })) {
+    if (name.endsWith(".md")) DOCUMENTS.push(`docs/${name}`);
+  }
 }
 
 const { scripts } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { scripts: Record<string, string> };
