@@ -5,32 +5,42 @@
 //   npm run bench -- --shape 1024x768,16x64    these
 //   npm run bench -- --only kernel,copy        contenders whose names have one of these in them
 //   npm run bench -- --json                    the results as JSON on standard output, the tables on standard error
-//   npm run bench -- --save NAME               results as bench/results/NAME.json and .svg
+//   npm run bench -- --save NAME               results as bench/results/NAME.json, and pictures of them (chart.ts)
 //
 // Each contender is first verified against the float64 reference, then timed in rounds in which all take turns. See README.md.
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { LayerNorm } from "../dist/index.js";
 import { normal } from "../test/helpers.js";
 import { referenceBackward, referenceForward, UNIT } from "../test/reference.js";
-import { chart } from "./chart.js";
-import { CONTENDERS, type Contender, type Entry, type Pass, type Problem } from "./contenders.js";
-import { goals } from "./goals.js";
+import { draw } from "./chart.js";
+import { CONTENDERS, type Contender, type Entry, type Pass, type Problem, variant, type Work } from "./contenders.js";
+import { type Goal, goals } from "./goals.js";
 
 export interface Result {
   rows: number;
   cols: number;
   pass: Pass;
   name: string;
+  /** Our kernel that does the same work. */
+  ours: string;
   /** Milliseconds of a call: the fastest round, the median, and how far the middle half of the rounds is apart, of the median. */
   best: number;
   median: number;
   spread: number;
-  /** Of the fastest round, each tensor counted once: x and y; x, dy and dx; what a limit reads and writes. */
+  /** Of the fastest round, each tensor counted once: x and y, with a residual that and the sum; x, dy and dx; what a limit reads and writes. */
   gigabytes: number;
+}
+
+/** What is saved of a run. */
+export interface Report {
+  date: string;
+  node: string;
+  cpu: string | undefined;
+  results: Result[];
+  goals: Goal[];
 }
 
 const GOAL_SHAPES = [
@@ -107,13 +117,17 @@ if (met.length > 0) {
   }
 }
 print(`\n${dataLoop()}`);
-const report = { date: new Date().toISOString(), node: process.version, cpu: cpus()[0]?.model, results, goals: met };
+const report: Report = {
+  date: new Date().toISOString(),
+  node: process.version,
+  cpu: cpus()[0]?.model,
+  results,
+  goals: met,
+};
 if (options.json) console.log(JSON.stringify(report, null, 2));
 if (options.save) {
-  const folder = fileURLToPath(new URL("results/", import.meta.url));
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(`${folder}${options.save}.json`, `${JSON.stringify(report, null, 2)}\n`);
-  writeFileSync(`${folder}${options.save}.svg`, chart(results, `Node ${process.version}, ${cpus()[0]?.model}`));
+  writeFileSync(new URL(`results/${options.save}.json`, import.meta.url), `${JSON.stringify(report, null, 2)}\n`);
+  draw(options.save);
 }
 process.exit(0);
 
@@ -122,7 +136,7 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
   const { rows, cols } = problem;
   const size = rows * cols;
   const entries: { contender: Contender; entry: Entry; calls: number; rounds: number; times: number[] }[] = [];
-  const layerNorm = pass === "forward" ? referenceForward(problem).y : referenceBackward(problem).dx;
+  const references = new Map<string, Float64Array>();
   for (const contender of CONTENDERS) {
     if (contender.pass !== pass || size > (contender.most ?? Infinity)) continue;
     if (wanted && !wanted.some((part) => contender.name.includes(part))) continue;
@@ -130,7 +144,10 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
     try {
       const entry = await contender.prepare(problem);
       await entry.call(1);
-      verify(await entry.result(), contender.reference?.(problem) ?? layerNorm, `${contender.name}, ${progress}`);
+      const result = await entry.result();
+      const work = JSON.stringify([contender.work?.rms, contender.work?.residual].map(Boolean));
+      if (!references.has(work)) references.set(work, reference(problem, pass, contender.work));
+      if (result) verify(result, references.get(work)!, `${contender.name}, ${progress}`);
       const start = performance.now(); // of the wall: a contender's own clock may leave out most of a call
       await entry.call(1);
       const once = performance.now() - start;
@@ -149,13 +166,16 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
   return entries.map(({ contender, entry, times }) => {
     const sorted = (entry.times?.() ?? times).sort((a, b) => a - b);
     const at = (rank: number) => sorted[Math.round(rank * (sorted.length - 1))]!;
-    const tensors = contender.name === "read" ? 1 : contender.name.startsWith("copy") || pass === "forward" ? 2 : 3;
+    const forward = contender.work?.residual ? 4 : 2;
+    const tensors =
+      contender.name === "read" ? 1 : contender.name.startsWith("copy") ? 2 : pass === "forward" ? forward : 3;
     const gigabytes = (tensors * size * 4) / at(0) / 1e6;
     return {
       rows,
       cols,
       pass,
       name: contender.name,
+      ours: `kernel${variant(contender.work)}`,
       best: at(0),
       median: at(0.5),
       spread: (at(0.75) - at(0.25)) / at(0.5),
@@ -171,8 +191,14 @@ async function timed(entry: Entry, calls: number): Promise<number> {
   return own ?? (performance.now() - start) / calls;
 }
 
-function verify(got: Float32Array | null, reference: Float64Array, what: string): void {
-  if (!got) return;
+/** y or dx in float64. */
+function reference(problem: Problem, pass: Pass, { rms, residual }: Work = {}): Float64Array {
+  const x = residual ? problem.x.map((value, i) => value + problem.dy[i]!) : problem.x;
+  const input = { ...problem, x, ...(rms && { norm: "rmsNorm" as const, bias: null }) };
+  return pass === "forward" ? referenceForward(input).y : referenceBackward(input).dx;
+}
+
+function verify(got: Float32Array, reference: Float64Array, what: string): void {
   let largest = 0;
   let furthest = 0;
   for (let i = 0; i < reference.length; i++) {
@@ -185,13 +211,14 @@ function verify(got: Float32Array | null, reference: Float64Array, what: string)
 
 function table(found: Result[]): void {
   const [{ rows, cols, pass }] = found as [Result];
-  const ours = found.find(({ name }) => name === "kernel");
+  const width = 2 + Math.max(...found.map(({ name }) => name.length));
+  const line = (name: string, cells: string[]) => print(name.padEnd(width) + cells.map((c) => c.padStart(10)).join(""));
   print(`\n${pass}, ${rows} x ${cols}`);
-  print(`${"".padEnd(36)}${["GB/s", "ms", "median", "spread", "of ours"].map((title) => title.padStart(12)).join("")}`);
-  for (const { name, best, median, spread, gigabytes } of found) {
+  line("", ["GB/s", "ms", "median", "spread", "of ours"]);
+  for (const { name, ours, best, median, spread, gigabytes } of found) {
+    const own = found.find(({ name }) => name === ours);
     const cells = [gigabytes.toFixed(1), best.toPrecision(3), median.toPrecision(3), `${(100 * spread).toFixed(0)} %`];
-    if (ours) cells.push((best / ours.best).toFixed(2));
-    print(`${name.padEnd(36)}${cells.map((cell) => cell.padStart(12)).join("")}`);
+    line(name, [...cells, own ? (best / own.best).toFixed(2) : ""]);
   }
 }
 

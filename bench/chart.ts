@@ -1,84 +1,179 @@
-// The picture of a run: GB/s over the shapes, a line for each contender, on a logarithmic scale; the copy is the roofline.
+// Pictures of a run that was saved, drawn by `npm run bench -- --save NAME` and from its JSON alone by `npm run bench:chart`:
+//
+//   results/NAME.svg     GB/s of every contender at every shape, a table with a color for each power of two
+//   results/readme.svg   ours beside five others at two shapes, for the project's README; of the run README_RUN only
+//
+// Both follow the reader's color scheme.
 
-import type { Result } from "./bench.js";
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import type { Report } from "./bench.js";
 
-const COLORS = [
-  "#d62728",
-  "#ff9896",
-  "#1f77b4",
-  "#2ca02c",
-  "#9467bd",
-  "#8c564b",
-  "#e377c2",
-  "#17becf",
-  "#bcbd22",
-  "#393b79",
-];
-const WIDTH = 900;
-const HEIGHT = 360;
-const LEFT = 60;
-const RIGHT = 250;
-const TOP = 40;
-const BOTTOM = 70;
+const README_RUN = "node24-x64";
+const PASSES = ["forward", "backward"] as const;
 
-export function chart(results: Result[], caption: string): string {
-  const panels = (["forward", "backward"] as const).map((pass, i) => panel(results, pass, i * (HEIGHT + 10)));
-  const height = panels.length * (HEIGHT + 10) + 20;
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="11">
-<title>Speed of layer normalization, forward and backward</title>
-<rect width="${WIDTH}" height="${height}" fill="#fff"/>
-${panels.join("\n")}
-<text x="${LEFT}" y="${height - 8}" fill="#555">${caption.replace(/[<&]/g, " ")}; one thread, float32, fastest rounds</text>
+/** Draws what bench/results/NAME.json holds. */
+export function draw(name: string): void {
+  const file = (end: string) => new URL(`results/${end}`, import.meta.url);
+  const report = JSON.parse(readFileSync(file(`${name}.json`), "utf8")) as Report;
+  writeFileSync(file(`${name}.svg`), table(report));
+  if (name === README_RUN) writeFileSync(file("readme.svg"), bars(report));
+}
+
+const escaped = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+
+const text = (x: number, y: number, content: string, attributes = "") =>
+  `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" ${attributes}>${escaped(content)}</text>`;
+
+const rect = (x: number, y: number, width: number, height: number, attributes: string) =>
+  `<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${width.toFixed(1)}" height="${height.toFixed(1)}" ${attributes}/>`;
+
+/** @param light, dark the rules of the two color schemes, beside those of the page and its text */
+function picture(width: number, height: number, title: string, light: string, dark: string, parts: string[]): string {
+  const page = (back: string, ink: string, faint: string) =>
+    `.back { fill: ${back} } text { fill: ${ink} } .faint { fill: ${faint} }`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" role="img">
+<title>${escaped(title)}</title>
+<style>
+${page("#fff", "#1f2328", "#59636e")} ${light}
+.end { text-anchor: end } .middle { text-anchor: middle } .bold { font-weight: bold }
+@media (prefers-color-scheme: dark) { ${page("#0d1117", "#f0f6fc", "#9198a1")} ${dark} }
+</style>
+<rect class="back" width="${width}" height="${height}"/>
+${parts.join("\n")}
 </svg>
 `;
 }
 
-function panel(results: Result[], pass: string, top: number): string {
-  const own = results.filter((result) => result.pass === pass && result.name !== "read");
-  const shapes = [...new Set(own.map(({ rows, cols }) => `${rows}x${cols}`))].sort((a, b) => sizeOf(a) - sizeOf(b));
-  const names = [...new Set(own.map(({ name }) => name))];
-  const speeds = own.map(({ gigabytes }) => gigabytes).filter((speed) => speed > 0);
-  const low = Math.floor(Math.log10(Math.min(...speeds)));
-  const high = Math.log10(Math.max(...speeds)) + 0.1;
-  const x = (i: number) => LEFT + (i * (WIDTH - LEFT - RIGHT)) / Math.max(1, shapes.length - 1);
-  const y = (speed: number) => top + TOP + ((high - Math.log10(speed)) * (HEIGHT - TOP - BOTTOM)) / (high - low);
+const README_SHAPES = [
+  [1024, 768],
+  [1, 768],
+] as const;
+const OURS = "module, Tensor with out";
+const ON_ARRAYS = "module, Float32Array with out";
+/** The contenders of the bars: their names in the results and in the picture, and why one has no time. */
+const BARS: [name: string, label: string, missing?: string][] = [
+  [OURS, "layernorm-wasm"],
+  [ON_ARRAYS, "the same, on arrays"],
+  ["plain JavaScript", "plain JavaScript"],
+  ["onnxruntime-web", "onnxruntime-web", "no backward"],
+  ["tfjs, wasm", "TensorFlow.js, wasm"],
+  ["onnxruntime-node", "onnxruntime-node", "no backward"],
+  ["PyTorch CPU", "PyTorch, native"],
+];
+
+/** Times of calls as bars, longer for faster ones. */
+function bars({ results, node, cpu, date }: Report): string {
+  const [width, left, column, bar, line, head, top] = [600, 146, 226, 118, 22, 52, 34];
+  const group = head + BARS.length * line + 8;
+  const height = top + README_SHAPES.length * group + 26;
   const parts = [
-    `<text x="${LEFT}" y="${top + 22}" font-size="14" font-weight="bold">${pass}, GB/s over rows x columns</text>`,
+    text(10, 22, "Time of a call of LayerNorm, float32, on one thread. Longer bars are faster.", 'font-size="14"'),
   ];
-  for (let power = low; power <= high; power++) {
-    const at = y(10 ** power).toFixed(1);
-    parts.push(`<line x1="${LEFT}" x2="${WIDTH - RIGHT}" y1="${at}" y2="${at}" stroke="#ddd"/>`);
-    parts.push(`<text x="${LEFT - 6}" y="${at}" text-anchor="end" dominant-baseline="middle">${10 ** power}</text>`);
+  for (const [i, [rows, cols]] of README_SHAPES.entries()) {
+    const start = top + i * group;
+    parts.push(text(10, start + 38, `${rows} × ${cols}`, 'class="bold" font-size="14"'));
+    for (const [j, pass] of PASSES.entries()) {
+      const x = left + j * column;
+      parts.push(text(x, start + 38, pass, 'class="bold" font-size="14"'));
+      const find = (name: string) =>
+        results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name);
+      const fastest = Math.min(...BARS.map(([name]) => find(name)?.best ?? Infinity));
+      const ours = find(OURS)?.best;
+      for (const [k, [name, label, missing = "not measured"]] of BARS.entries()) {
+        const y = start + head + k * line;
+        const style = name === OURS ? "bold" : "";
+        if (j === 0) parts.push(text(left - 8, y + 12, label, `class="end ${style}" font-size="12.5"`));
+        const result = find(name);
+        if (!result) {
+          parts.push(text(x, y + 12, missing, 'class="faint" font-size="12"'));
+          continue;
+        }
+        const length = Math.max(1.5, (bar * fastest) / result.best);
+        const times = ours && name !== OURS ? `, ${significant(result.best / ours)}×` : "";
+        parts.push(
+          rect(
+            x,
+            y,
+            length,
+            line - 7,
+            `class="${name === OURS ? "ours" : name === ON_ARRAYS ? "arrays" : "other"}" rx="1.5"`,
+          ),
+        );
+        parts.push(text(x + length + 5, y + 12, duration(result.best) + times, `class="${style}" font-size="12"`));
+      }
+    }
   }
-  for (const [i, shape] of shapes.entries()) {
-    const [at, base] = [x(i).toFixed(1), top + HEIGHT - BOTTOM + 12];
-    parts.push(`<text x="${at}" y="${base}" text-anchor="end" transform="rotate(-40 ${at} ${base})">${shape}</text>`);
-  }
-  for (const [k, name] of names.entries()) {
-    const color = name === "copy" ? "#999" : COLORS[k % COLORS.length];
-    const points = shapes.flatMap((shape, i) => {
-      const result = own.find((r) => r.name === name && `${r.rows}x${r.cols}` === shape);
-      return result && result.gigabytes > 0 ? [`${x(i).toFixed(1)},${y(result.gigabytes).toFixed(1)}`] : [];
-    });
-    const style =
-      name === "kernel"
-        ? 'stroke-width="3"'
-        : name === "copy"
-          ? 'stroke-width="2" stroke-dasharray="5 3"'
-          : 'stroke-width="1.3"';
-    parts.push(`<polyline points="${points.join(" ")}" fill="none" stroke="${color}" ${style}/>`);
-    const at = top + TOP + k * 17;
-    parts.push(
-      `<line x1="${WIDTH - RIGHT + 15}" x2="${WIDTH - RIGHT + 40}" y1="${at}" y2="${at}" stroke="${color}" ${style}/>`,
-    );
-    const label =
-      name === "kernel" ? "layernorm-wasm, the kernel" : name === "copy" ? "copy in wasm, the roofline" : name;
-    parts.push(`<text x="${WIDTH - RIGHT + 46}" y="${at}" dominant-baseline="middle">${label}</text>`);
-  }
-  return parts.join("\n");
+  const caption = `n× is n times as long as ours. Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
+  parts.push(text(10, height - 10, caption, 'class="faint" font-size="12"'));
+  const colors = (ours: string, arrays: string, other: string) =>
+    `.ours { fill: ${ours} } .arrays { fill: ${arrays} } .other { fill: ${other} }`;
+  const title = "Time of a call of layer normalization, forward and backward";
+  return picture(
+    width,
+    height,
+    title,
+    colors("#6f42e8", "#a58bff", "#b6bec8"),
+    colors("#a58bff", "#6f42e8", "#545d68"),
+    parts,
+  );
 }
 
-function sizeOf(shape: string): number {
-  const [rows = 0, cols = 0] = shape.split("x").map(Number);
-  return cols * 1e6 + rows;
+const significant = (value: number) => (value < 9.95 ? value.toPrecision(2) : value.toFixed(0));
+
+/** Milliseconds, in words. */
+function duration(ms: number): string {
+  return ms < 0.0995 ? `${significant(1000 * ms)} µs` : `${significant(ms)} ms`;
 }
+
+/** What a color stands for: up to so many GB/s. */
+const STEPS = [1, 2, 4, 8, 16, 32, 64, Infinity];
+const BLUES = ["#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#084594"];
+/** From which of them on the figures are white. */
+const WHITE = 5;
+
+/** GB/s of every contender at every shape. */
+function table({ results, node, cpu, date }: Report): string {
+  const [left, cell, line, head] = [356, 38, 18, 62];
+  const shapes = new Map(results.map(({ rows, cols }) => [`${rows}x${cols}`, { rows, cols }]));
+  const columns = [...shapes.values()].sort((a, b) => a.cols - b.cols || a.rows - b.rows);
+  const width = left + columns.length * cell + 10;
+  const parts: string[] = [];
+  let y = 10;
+  for (const pass of PASSES) {
+    const own = results.filter((result) => result.pass === pass);
+    parts.push(text(10, y + 20, `${pass}, GB/s`, 'class="bold" font-size="15"'));
+    parts.push(text(left - 8, y + 38, "rows", 'class="end faint" font-size="11"'));
+    parts.push(text(left - 8, y + 52, "columns", 'class="end faint" font-size="11"'));
+    for (const [i, { rows, cols }] of columns.entries()) {
+      const x = left + (i + 0.5) * cell;
+      parts.push(text(x, y + 38, `${rows}`, 'class="middle" font-size="11"'));
+      parts.push(text(x, y + 52, `${cols}`, 'class="middle" font-size="11"'));
+    }
+    y += head;
+    for (const name of new Set(own.map(({ name }) => name))) {
+      const style = name === "kernel" ? "bold" : "";
+      parts.push(text(left - 8, y + 13, name, `class="end ${style}" font-size="11.5"`));
+      for (const [i, { rows, cols }] of columns.entries()) {
+        const result = own.find((r) => r.name === name && r.rows === rows && r.cols === cols);
+        // The kernel of a rival is a difference of two times, which on small shapes may be negative.
+        if (!result || result.best <= 0) continue;
+        const step = STEPS.findIndex((most) => result.gigabytes < most);
+        const x = left + i * cell;
+        parts.push(rect(x, y, cell - 1, line - 1, `fill="${BLUES[step]}"`));
+        const ink = step < WHITE ? "black" : "white";
+        const figure = result.gigabytes < 0.1 ? result.gigabytes.toPrecision(1) : significant(result.gigabytes);
+        parts.push(text(x + cell / 2, y + 13, figure, `class="middle ${ink}" font-size="11"`));
+      }
+      y += line;
+    }
+    y += 16;
+  }
+  const caption = `One thread unless said otherwise, float32, fastest rounds; empty where not measured. Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
+  parts.push(text(10, y + 8, caption, 'class="faint" font-size="12"'));
+  const title = "Speed of layer normalization, forward and backward, by contender and shape";
+  // Two classes, to outweigh the color of text.
+  return picture(width, y + 20, title, "text.black { fill: #111 } text.white { fill: #fff }", "", parts);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) draw(process.argv[2] ?? README_RUN);

@@ -10,9 +10,8 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
 import { createThreadedRuntime } from "../dist/threads.js";
-import { referenceForward } from "../test/reference.js";
 import { compileC, Native } from "./native.js";
-import { layerNormModel } from "./onnx-model.js";
+import { normModel, OPERATORS, type Operator } from "./onnx-model.js";
 import { load, loadTf, type Ort, pytorchCommand, type Tf } from "./rivals.js";
 
 /** One shape with its data. */
@@ -27,6 +26,12 @@ export interface Problem {
 }
 
 export type Pass = "forward" | "backward";
+
+/** Which norm, and of what: with a residual, which dy stands for, of x + dy; the sum is then a result as well. */
+export interface Work {
+  rms?: boolean;
+  residual?: boolean;
+}
 
 /** A contender on one shape. */
 export interface Entry {
@@ -50,10 +55,13 @@ export interface Contender {
   version?(): Promise<string> | string;
   /** Larger than this many elements it would take minutes, or more memory than it has. */
   most?: number;
-  /** What it should compute, where that isn't layer normalization of x. */
-  reference?(problem: Problem): Float64Array;
+  /** What it computes, where that isn't layer normalization of x. */
+  work?: Work;
   prepare(problem: Problem): Promise<Entry> | Entry;
 }
+
+/** What is beside the kernel of LayerNorm is measured up to this many elements, the largest shapes of the goals but one. */
+const MOST = 2 ** 24;
 
 /** What our kernels compute on: all of a problem in one memory. */
 function place({ rows, cols, x, dy, weight, bias }: Problem, runtime = Runtime.create()) {
@@ -78,18 +86,37 @@ function repeat(call: () => unknown): Entry["call"] {
   };
 }
 
-function kernel(pass: Pass): Contender {
+/** The end of the name of who does this work. */
+export const variant = ({ rms, residual }: Work = {}) => `${rms ? ", RMSNorm" : ""}${residual ? ", residual" : ""}`;
+
+/** @param apart a residual is added by a loop in SIMD in the same memory, before the kernel */
+function kernel(pass: Pass, work: Work = {}, apart = false): Contender {
+  const { rms, residual } = work;
   return {
-    name: "kernel",
+    name: apart ? `addition, then kernel${variant({ ...work, residual: false })}` : `kernel${variant(work)}`,
     pass,
+    work,
+    ...(residual && { most: MOST }),
     prepare(problem) {
       const { rows, cols, eps } = problem;
       const t = place(problem);
       const { y, mean, rstd, x, weight, bias, dx, dweight, dbias, dy, workspace, kernels } = t;
       const [yp, mp, rp, xp, wp, bp] = [y, mean, rstd, x, weight, bias].map((tensor) => tensor.pointer) as Six;
       const [dxp, dwp, dbp, dyp, sp] = [dx, dweight, dbias, dy, workspace].map((tensor) => tensor.pointer) as Six;
-      const forward = () => kernels.layerNormForward(yp, 0, mp, rp, xp, 0, wp, bp, rows, cols, eps);
-      const backward = () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp, eps);
+      // The sum takes the place of dx.
+      const [from, sum, other] = apart ? [dxp, 0, 0] : residual ? [xp, dxp, dyp] : [xp, 0, 0];
+      const norm = rms
+        ? () => kernels.rmsNormForward(yp, sum, rp, from, other, wp, rows, cols, eps)
+        : () => kernels.layerNormForward(yp, sum, mp, rp, from, other, wp, bp, rows, cols, eps);
+      const { add } = limits(t.memory);
+      const addThenNorm = () => {
+        add(dxp, xp, dyp, rows * cols);
+        norm();
+      };
+      const forward = apart ? addThenNorm : norm;
+      const backward = rms
+        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp, eps)
+        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp, eps);
       forward();
       const call = repeat(pass === "forward" ? forward : backward);
       return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
@@ -99,16 +126,29 @@ function kernel(pass: Pass): Contender {
 
 type Six = [number, number, number, number, number, number];
 
-/** bench/limits, compiled. */
-const limits = (shared: string[] = []): WebAssembly.Module => {
-  const root = fileURLToPath(new URL("..", import.meta.url));
-  const asc = join(root, "node_modules/assemblyscript/bin/asc.js");
-  const [source, binary] = ["bench/limits/index.ts", "build/bench/limits.wasm"];
-  const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "0"];
-  const args = [source, "-o", binary, "-O3", "--runtime", "stub", "--enable", "simd", ...memory, ...shared];
-  execFileSync(process.execPath, [asc, ...args], { cwd: root });
-  return new WebAssembly.Module(readFileSync(join(root, binary)));
-};
+const modules: WebAssembly.Module[] = [];
+
+/** bench/limits, for an unshared memory or a shared one, compiled at its first use. */
+function limitsModule(shared: boolean): WebAssembly.Module {
+  const compile = () => {
+    const root = fileURLToPath(new URL("..", import.meta.url));
+    const asc = join(root, "node_modules/assemblyscript/bin/asc.js");
+    const [source, binary] = ["bench/limits/index.ts", "build/bench/limits.wasm"];
+    const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "0"];
+    const threads = ["--sharedMemory", "--maximumMemory", "65536", "--enable", "threads"];
+    const args = [source, "-o", binary, "-O3", "--runtime", "stub", "--enable", "simd", ...memory];
+    execFileSync(process.execPath, [asc, ...args, ...(shared ? threads : [])], { cwd: root });
+    return new WebAssembly.Module(readFileSync(join(root, binary)));
+  };
+  modules[Number(shared)] ??= compile();
+  return modules[Number(shared)] as WebAssembly.Module;
+}
+
+/** The functions of bench/limits over an unshared memory. */
+function limits(memory: Runtime["memory"]) {
+  const { exports } = new WebAssembly.Instance(limitsModule(false), { env: { memory: memory as WebAssembly.Memory } });
+  return exports as Record<"copy" | "read" | "add" | "straight", (...args: number[]) => void>;
+}
 
 /** What the memory gives at most: x copied to y, or read. */
 function limit(name: "copy" | "read", pass: Pass): Contender {
@@ -118,11 +158,10 @@ function limit(name: "copy" | "read", pass: Pass): Contender {
     prepare(problem) {
       const t = place(problem);
       const { memory, x, y } = t;
-      const { exports } = new WebAssembly.Instance(limits(), { env: { memory: memory as WebAssembly.Memory } });
-      const { copy, read } = exports as Record<string, (...args: number[]) => void>;
+      const { copy, read } = limits(memory);
       const [from, to, bytes] = [x.pointer, y.pointer, x.size * 4];
       return {
-        call: repeat(name === "copy" ? () => copy?.(to, from, bytes) : () => read?.(from, bytes & ~63)),
+        call: repeat(name === "copy" ? () => copy(to, from, bytes) : () => read(from, bytes & ~63)),
         result: () => null,
         keep: t,
       };
@@ -138,8 +177,7 @@ const straight: Contender = {
     const { rows, cols, eps } = problem;
     if (cols % 16 !== 0) throw new Error("it takes multiples of 16 columns");
     const t = place(problem);
-    const { exports } = new WebAssembly.Instance(limits(), { env: { memory: t.memory as WebAssembly.Memory } });
-    const kernel = exports.straight as (...args: number[]) => void;
+    const { straight: kernel } = limits(t.memory);
     const [y, x, weight, bias] = [t.y, t.x, t.weight, t.bias].map((tensor) => tensor.pointer) as Six;
     return { call: repeat(() => kernel(y, x, weight, bias, rows, cols, eps)), result: () => t.y.data, keep: t };
   },
@@ -176,7 +214,7 @@ function copyOnThreads(pass: Pass): Contender {
       const pages = Math.ceil((to + bytes) / 65536);
       const memory = new WebAssembly.Memory({ initial: pages, maximum: 65536, shared: true });
       new Float32Array(memory.buffer, from, x.length).set(x);
-      const module = limits(["--sharedMemory", "--maximumMemory", "65536", "--enable", "threads"]);
+      const module = limitsModule(true);
       const half = bytes / 2;
       const copyHalf = (start: number) => [to + start, from + start, half];
       const workerData = { module, memory, job: copyHalf(half) };
@@ -245,135 +283,116 @@ function moduleOnNewTensors(pass: Pass): Contender {
   };
 }
 
-/** RMSNorm's kernel. */
-function rms(pass: Pass): Contender {
-  return {
-    name: "kernel, RMSNorm",
-    pass,
-    reference(problem) {
-      const { y, dx } = referenceRms(problem);
-      return pass === "forward" ? y : dx;
-    },
-    prepare(problem) {
-      const { rows, cols, eps } = problem;
-      const t = place(problem);
-      const { y, rstd, x, weight, dx, dweight, dy, workspace, kernels } = t;
-      const [yp, rp, xp, wp, dxp, dwp] = [y, rstd, x, weight, dx, dweight].map((tensor) => tensor.pointer) as Six;
-      const [dyp, sp] = [dy.pointer, workspace.pointer];
-      const forward = () => kernels.rmsNormForward(yp, 0, rp, xp, 0, wp, rows, cols, eps);
-      const backward = () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp, eps);
-      forward();
-      const call = repeat(pass === "forward" ? forward : backward);
-      return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
-    },
-  };
-}
-
-/** x + dy, normalized: by the fused kernel, or by an addition in SIMD in the same memory and then the kernel. */
-function residual(fused: boolean): Contender {
-  return {
-    name: fused ? "kernel, residual" : "addition, then kernel",
-    pass: "forward",
-    reference: ({ x, dy, ...problem }) => referenceForward({ ...problem, x: x.map((value, i) => value + dy[i]!) }).y,
-    prepare(problem) {
-      const { rows, cols, eps } = problem;
-      const t = place(problem);
-      const { exports } = new WebAssembly.Instance(limits(), { env: { memory: t.memory as WebAssembly.Memory } });
-      const add = exports.add as (...args: number[]) => void;
-      // dx is the sum.
-      const { y, dx, mean, rstd, x, dy, weight, bias, kernels } = t;
-      const [yp, sp, mp, rp, xp, ep] = [y, dx, mean, rstd, x, dy].map((tensor) => tensor.pointer) as Six;
-      const [wp, bp] = [weight.pointer, bias.pointer];
-      const call = fused
-        ? () => kernels.layerNormForward(yp, sp, mp, rp, xp, ep, wp, bp, rows, cols, eps)
-        : () => {
-            add(sp, xp, ep, rows * cols);
-            kernels.layerNormForward(yp, 0, mp, rp, sp, 0, wp, bp, rows, cols, eps);
-          };
-      return { call: repeat(call), result: () => y.data, keep: t };
-    },
-  };
-}
-
-/** RMS normalization in float64. */
-function referenceRms({ rows, cols, x, dy, weight, eps }: Problem) {
-  const y = new Float64Array(rows * cols);
-  const dx = new Float64Array(rows * cols);
-  for (let row = 0; row < rows; row++) {
-    const start = row * cols;
-    let squares = 0;
-    for (let i = start; i < start + cols; i++) squares += x[i]! ** 2;
-    const r = 1 / Math.sqrt(squares / cols + eps);
-    let c = 0;
-    for (let i = 0; i < cols; i++) c += (dy[start + i]! * weight[i]! * x[start + i]! * r) / cols;
-    for (let i = 0; i < cols; i++) {
-      const xhat = x[start + i]! * r;
-      y[start + i] = xhat * weight[i]!;
-      dx[start + i] = r * (dy[start + i]! * weight[i]! - xhat * c);
-    }
-  }
-  return { y, dx };
-}
-
 function make({ cols, weight, bias, eps }: Problem, runtime: Runtime): LayerNorm {
   const ln = new LayerNorm(cols, { eps, runtime });
   ln.loadStateDict({ weight, bias });
   return ln;
 }
 
-/** The loops that a good programmer writes over Float32Arrays. */
-function javaScript(pass: Pass): Contender {
+/** The loops that a good programmer writes over Float32Arrays; a residual is added by one of its own. */
+function javaScript(pass: Pass, work: Work = {}): Contender {
+  const { rms, residual } = work;
   return {
-    name: "plain JavaScript",
+    name: `plain JavaScript${variant(work)}`,
     pass,
+    work,
+    ...((rms || residual) && { most: MOST }),
     prepare({ rows, cols, x, dy, weight, bias, eps }) {
       const out = new Float32Array(rows * cols);
+      const sum = residual ? new Float32Array(rows * cols) : x;
       const mean = new Float32Array(rows);
       const rstd = new Float32Array(rows);
       const dweight = new Float32Array(cols);
       const dbias = new Float32Array(cols);
-      const forward = () => {
-        for (let row = 0; row < rows; row++) {
-          const start = row * cols;
-          let sum = 0;
-          for (let i = start; i < start + cols; i++) sum += x[i]!;
-          const m = sum / cols;
-          let squares = 0;
-          for (let i = start; i < start + cols; i++) {
-            const d = x[i]! - m;
-            squares += d * d;
-          }
-          const r = 1 / Math.sqrt(squares / cols + eps);
-          for (let i = 0; i < cols; i++) out[start + i] = (x[start + i]! - m) * r * weight[i]! + bias[i]!;
-          mean[row] = m;
-          rstd[row] = r;
-        }
+      const norms = rms ? rmsNormLoops : layerNormLoops;
+      const loops = norms({ rows, cols, x: sum, dy, weight, bias, eps }, { out, mean, rstd, dweight, dbias });
+      const addThenNorm = () => {
+        for (let i = 0; i < sum.length; i++) sum[i] = x[i]! + dy[i]!;
+        loops.forward();
       };
-      const backward = () => {
-        for (let row = 0; row < rows; row++) {
-          const start = row * cols;
-          const m = mean[row]!;
-          const r = rstd[row]!;
-          let a = 0;
-          let c = 0;
-          for (let i = 0; i < cols; i++) {
-            const d = dy[start + i]!;
-            const h = (x[start + i]! - m) * r;
-            const g = d * weight[i]!;
-            a += g;
-            c += g * h;
-            dweight[i]! += d * h;
-            dbias[i]! += d;
-          }
-          a /= cols;
-          c = (c / cols) * r;
-          for (let i = 0; i < cols; i++) {
-            out[start + i] = r * (dy[start + i]! * weight[i]! - a - (x[start + i]! - m) * c);
-          }
-        }
-      };
+      const forward = residual ? addThenNorm : loops.forward;
       forward();
-      return { call: repeat(pass === "forward" ? forward : backward), result: () => out };
+      return { call: repeat(pass === "forward" ? forward : loops.backward), result: () => out };
+    },
+  };
+}
+
+type Outputs = Record<"out" | "mean" | "rstd" | "dweight" | "dbias", Float32Array>;
+
+function layerNormLoops(
+  { rows, cols, x, dy, weight, bias, eps }: Problem,
+  { out, mean, rstd, dweight, dbias }: Outputs,
+) {
+  return {
+    forward() {
+      for (let row = 0; row < rows; row++) {
+        const start = row * cols;
+        let sum = 0;
+        for (let i = start; i < start + cols; i++) sum += x[i]!;
+        const m = sum / cols;
+        let squares = 0;
+        for (let i = start; i < start + cols; i++) {
+          const d = x[i]! - m;
+          squares += d * d;
+        }
+        const r = 1 / Math.sqrt(squares / cols + eps);
+        for (let i = 0; i < cols; i++) out[start + i] = (x[start + i]! - m) * r * weight[i]! + bias[i]!;
+        mean[row] = m;
+        rstd[row] = r;
+      }
+    },
+    backward() {
+      for (let row = 0; row < rows; row++) {
+        const start = row * cols;
+        const m = mean[row]!;
+        const r = rstd[row]!;
+        let a = 0;
+        let c = 0;
+        for (let i = 0; i < cols; i++) {
+          const d = dy[start + i]!;
+          const h = (x[start + i]! - m) * r;
+          const g = d * weight[i]!;
+          a += g;
+          c += g * h;
+          dweight[i]! += d * h;
+          dbias[i]! += d;
+        }
+        a /= cols;
+        c = (c / cols) * r;
+        for (let i = 0; i < cols; i++) {
+          out[start + i] = r * (dy[start + i]! * weight[i]! - a - (x[start + i]! - m) * c);
+        }
+      }
+    },
+  };
+}
+
+function rmsNormLoops({ rows, cols, x, dy, weight, eps }: Problem, { out, rstd, dweight }: Outputs) {
+  return {
+    forward() {
+      for (let row = 0; row < rows; row++) {
+        const start = row * cols;
+        let squares = 0;
+        for (let i = start; i < start + cols; i++) squares += x[i]! * x[i]!;
+        const r = 1 / Math.sqrt(squares / cols + eps);
+        for (let i = 0; i < cols; i++) out[start + i] = x[start + i]! * r * weight[i]!;
+        rstd[row] = r;
+      }
+    },
+    backward() {
+      for (let row = 0; row < rows; row++) {
+        const start = row * cols;
+        const r = rstd[row]!;
+        let c = 0;
+        for (let i = 0; i < cols; i++) {
+          const d = dy[start + i]!;
+          const h = x[start + i]! * r;
+          c += d * weight[i]! * h;
+          dweight[i]! += d * h;
+        }
+        c = (c / cols) * r;
+        for (let i = 0; i < cols; i++) out[start + i] = r * (dy[start + i]! * weight[i]! - x[start + i]! * c);
+      }
     },
   };
 }
@@ -381,20 +400,31 @@ function javaScript(pass: Pass): Contender {
 const NODES = 11;
 
 /** onnxruntime: a whole call, or its kernel alone, from a chain of eleven nodes and one of one. */
-function onnxruntime(name: string, from: string, options: object, alone: boolean): Contender {
+function onnxruntime(
+  from: string,
+  options: object,
+  alone: boolean,
+  operator: Operator = "LayerNormalization",
+): Contender {
+  const work = OPERATORS[operator];
+  const usual = operator === "LayerNormalization";
   return {
-    name: alone ? `${name}, its kernel` : name,
+    name: `${from}${alone ? `, its ${usual ? "kernel" : operator}` : ""}`,
     pass: "forward",
+    work,
+    ...(!usual && { most: 2 ** 23 }),
     version: async () => (await load<Ort>(from)).env.versions.common,
-    async prepare({ rows, cols, x, weight, bias, eps }) {
+    async prepare({ rows, cols, x, dy, weight, bias, eps }) {
       const ort = await load<Ort>(from);
       if (from === "onnxruntime-web") ort.env.wasm.numThreads = 1;
-      const session = (nodes: number) => ort.InferenceSession.create(layerNormModel(rows, cols, eps, nodes), options);
+      const session = (nodes: number) =>
+        ort.InferenceSession.create(normModel(operator, rows, cols, eps, nodes), options);
       const [one, many] = [await session(1), alone ? await session(NODES) : null];
       const feeds = {
         X: new ort.Tensor("float32", x, [rows, cols]),
+        ...(work.residual && { Skip: new ort.Tensor("float32", dy, [rows, cols]) }),
         Scale: new ort.Tensor("float32", weight, [cols]),
-        B: new ort.Tensor("float32", bias, [cols]),
+        ...(!work.rms && { B: new ort.Tensor("float32", bias, [cols]) }),
       };
       const singles: number[] = [];
       const chains: number[] = [];
@@ -424,6 +454,11 @@ function onnxruntime(name: string, from: string, options: object, alone: boolean
     },
   };
 }
+
+const onnxruntimes = (from: string, options: object): Contender[] => [
+  onnxruntime(from, options, false),
+  ...(Object.keys(OPERATORS) as Operator[]).map((operator) => onnxruntime(from, options, true, operator)),
+];
 
 function tfjs(backend: "wasm" | "cpu"): Contender {
   return {
@@ -534,8 +569,7 @@ function native(name: string, start: () => Native, version?: () => string): Cont
 /** One thread of a runtime of several, two, and all there are. */
 const THREADS = [...new Set([1, 2, availableParallelism()])];
 
-const NODE_OPTIONS = { intraOpNumThreads: 1, interOpNumThreads: 1 };
-const WEB_OPTIONS = { executionProviders: ["wasm"] };
+const RESIDUAL: Work[] = [{ residual: true }, { rms: true, residual: true }];
 
 export const CONTENDERS: Contender[] = [
   ...(["forward", "backward"] as const).flatMap((pass) => [
@@ -545,21 +579,21 @@ export const CONTENDERS: Contender[] = [
     moduleOnNewTensors(pass),
     moduleOnArrays(pass, true),
     moduleOnArrays(pass, false),
-    rms(pass),
-    ...(pass === "forward" ? [residual(true), residual(false)] : []),
+    kernel(pass, { rms: true }),
+    ...(pass === "forward" ? RESIDUAL.flatMap((work) => [kernel(pass, work), kernel(pass, work, true)]) : []),
     limit("copy", pass),
     copyOnThreads(pass),
     limit("read", pass),
     javaScript(pass),
+    javaScript(pass, { rms: true }),
+    ...(pass === "forward" ? RESIDUAL.map((work) => javaScript(pass, work)) : []),
   ]),
   straight,
-  onnxruntime("onnxruntime-web", "onnxruntime-web", WEB_OPTIONS, false),
-  onnxruntime("onnxruntime-web", "onnxruntime-web", WEB_OPTIONS, true),
+  ...onnxruntimes("onnxruntime-web", { executionProviders: ["wasm"] }),
   tfjs("wasm"),
   tfjs("cpu"),
   jax,
-  onnxruntime("onnxruntime-node", "onnxruntime-node", NODE_OPTIONS, false),
-  onnxruntime("onnxruntime-node", "onnxruntime-node", NODE_OPTIONS, true),
+  ...onnxruntimes("onnxruntime-node", { intraOpNumThreads: 1, interOpNumThreads: 1 }),
   ...native(
     "PyTorch CPU",
     () => {

@@ -1,4 +1,4 @@
-// An ONNX model of LayerNormalization nodes, as bytes: the few fields of onnx.proto that it takes, in protobuf's encoding.
+// An ONNX model of normalizations, as bytes: the few fields of onnx.proto that it takes, in protobuf's encoding.
 
 type Field = [number: number, value: number | string | Uint8Array | Float32];
 
@@ -38,30 +38,47 @@ function value(name: string, shape: number[]): Uint8Array {
   return message([1, name], [2, message([1, message([1, FLOAT], [2, message(...dimensions)])])]);
 }
 
-/** Y = LayerNormalization(X, Scale, B) over the last axis; with `nodes`, so many of them one after the other. */
-export function layerNormModel(rows: number, cols: number, epsilon: number, nodes = 1): Uint8Array {
-  const chain = Array.from(
-    { length: nodes },
-    (_, i): Field => [
+/** onnxruntime's operators that do the work of our kernels; those without a domain of their own need no opset of Microsoft's. */
+export const OPERATORS = {
+  LayerNormalization: { domain: "", rms: false, residual: false },
+  SimplifiedLayerNormalization: { domain: "", rms: true, residual: false },
+  SkipLayerNormalization: { domain: "com.microsoft", rms: false, residual: true },
+  SkipSimplifiedLayerNormalization: { domain: "com.microsoft", rms: true, residual: true },
+} as const;
+
+export type Operator = keyof typeof OPERATORS;
+
+/**
+ * Y = norm(X) or, for an operator with a residual, norm(X + Skip), over the last axis. With `nodes`, so many of them one after
+ * the other, each with the sum of the one before as its residual, as in a residual stream.
+ */
+export function normModel(operator: Operator, rows: number, cols: number, epsilon: number, nodes = 1): Uint8Array {
+  const { domain, rms, residual } = OPERATORS[operator];
+  const parameters = rms ? ["Scale"] : ["Scale", "B"];
+  const chain = Array.from({ length: nodes }, (_, i): Field => {
+    const inputs = [i === 0 ? "X" : `Y${i}`, ...(residual ? [i === 0 ? "Skip" : `Sum${i}`] : []), ...parameters];
+    // The outputs between are the mean and rstd, which nobody asks for.
+    const outputs = [i === nodes - 1 ? "Y" : `Y${i + 1}`, ...(residual ? ["", "", `Sum${i + 1}`] : [])];
+    return [
       1,
       message(
-        [1, i === 0 ? "X" : `X${i}`],
-        [1, "Scale"],
-        [1, "B"],
-        [2, i === nodes - 1 ? "Y" : `X${i + 1}`],
-        [4, "LayerNormalization"],
-        [5, message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])],
+        ...inputs.map((name): Field => [1, name]),
+        ...outputs.map((name): Field => [2, name]),
+        [4, operator],
+        ...(residual ? [] : [[5, message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])] as Field]),
         [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, new Float32(epsilon)])],
+        [7, domain],
       ),
-    ],
-  );
+    ];
+  });
   const graph = message(
     ...chain,
-    [2, "layernorm"],
+    [2, "norm"],
     [11, value("X", [rows, cols])],
-    [11, value("Scale", [cols])],
-    [11, value("B", [cols])],
+    ...(residual ? [[11, value("Skip", [rows, cols])] as Field] : []),
+    ...parameters.map((name): Field => [11, value(name, [cols])]),
     [12, value("Y", [rows, cols])],
   );
-  return message([1, 8], [8, message([1, ""], [2, 17])], [7, graph]);
+  const opset = (domain: string, version: number): Field => [8, message([1, domain], [2, version])];
+  return message([1, 8], opset("", 17), opset("com.microsoft", 1), [7, graph]);
 }

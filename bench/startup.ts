@@ -5,7 +5,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { layerNormModel } from "./onnx-model.js";
+import { normModel } from "./onnx-model.js";
 
 const ROUNDS = 9;
 const COLS = 768;
@@ -15,7 +15,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = join(root, "build/bench");
 mkdirSync(folder, { recursive: true });
 const model = join(folder, "startup.onnx");
-writeFileSync(model, layerNormModel(1, COLS, 1e-5));
+writeFileSync(model, normModel("LayerNormalization", 1, COLS, 1e-5));
 
 const scripts = {
   "layernorm-wasm": `const { LayerNorm } = await import("layernorm-wasm");

@@ -201,8 +201,7 @@ export class Runtime {
     if (bytes < PAGES_MAX * PAGE) {
       pointer = this.#tryAllocate(size);
       if (pointer === 0 && this.#scratch) {
-        this.free(this.#scratch.pointer);
-        this.#scratch = undefined;
+        this.flush();
         pointer = this.#tryAllocate(size);
       }
     }
@@ -251,6 +250,12 @@ export class Runtime {
   giveBack(scratch: Scratch): void {
     if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;
     else this.free(scratch.pointer);
+  }
+
+  /** Gives the kept block back. @internal */
+  flush(): void {
+    if (this.#scratch) this.free(this.#scratch.pointer);
+    this.#scratch = undefined;
   }
 
   /** Whether `borrow` has to allocate. @internal */

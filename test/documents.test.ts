@@ -19,8 +19,6 @@ const DOCUMENTS = documentsOf(root);
 const WIDTH = 120;
 /** Folders that a command makes. */
 const MADE = ["docs/dist", "playground/dist"];
-/** Made on other branches; nothing is expected here once all are merged. */
-const COMING = ["bench/results/readme.svg", "docs/guides/own-memory.md"];
 
 describe.each(DOCUMENTS)("%s", (name) => {
   const text = readFileSync(join(root, name), "utf8");
@@ -35,7 +33,7 @@ describe.each(DOCUMENTS)("%s", (name) => {
     const paths = all(/(?<![\w/.-])((?:assembly|bench|docs|examples|playground|scripts|src|test)\/[\w./*-]*)/g);
     const missing = paths.filter((path) => {
       const file = path.replace(/[.,:]+$/, "");
-      if (COMING.includes(file) || MADE.includes(file)) return false;
+      if (MADE.includes(file)) return false;
       if (!file.includes("*")) return !existsSync(join(root, file));
       const pattern = new RegExp(`^${file.split("/").pop()?.replaceAll(".", "\\.").replaceAll("*", ".*")}$`);
       return !readdirSync(join(root, dirname(file))).some((name) => pattern.test(name));
@@ -45,7 +43,7 @@ describe.each(DOCUMENTS)("%s", (name) => {
 
   test("links only to files that exist", () => {
     const links = all(/\]\((?!https?:|#|mailto:)([^)#\s]+)/g);
-    const paths = links.map((link) => join(dirname(name), link)).filter((path) => !COMING.includes(path));
+    const paths = links.map((link) => join(dirname(name), link));
     expect(paths.filter((path) => !existsSync(join(root, path)))).toEqual([]);
   });
 

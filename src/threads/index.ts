@@ -129,6 +129,8 @@ export class ThreadedRuntime extends Runtime {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#pool?.close();
+    this.flush();
+    this.#freeLate();
   }
 
   /** `close`, for `await using`. */
@@ -176,14 +178,10 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
       : instantiate<Allocator>(compile(WHERE, "heap", inlined(binaries.heap)), own);
   const single = new ThreadedRuntime(own, kernels, allocator, 1);
   if (threads === 1 || why) return single;
+  // Never given back: a thread that has been told to end may still look at it.
   const block = single.allocate(Control.bytes + 4);
   const start = { module, memory: own as WebAssembly.Memory, pointer: Math.ceil(block / 8) * 8 };
-  try {
-    return new ThreadedRuntime(own, kernels, allocator, threads, await Pool.start(kernels, start, threads - 1));
-  } catch (error) {
-    single.free(block);
-    throw error;
-  }
+  return new ThreadedRuntime(own, kernels, allocator, threads, await Pool.start(kernels, start, threads - 1));
 }
 
 /** Why no memory can be shared with a thread here, if that is so. */

@@ -57,7 +57,9 @@ export class Pool {
 
   /** A pool of so many threads beside the calling one, all of them ready. */
   static async start(kernels: Kernels, start: Start, threads: number): Promise<Pool> {
-    const pool = new Pool(kernels, new Control(start.memory.buffer, start.pointer));
+    const control = new Control(start.memory.buffer, start.pointer);
+    control.words.fill(0); // an allocator doesn't clear its blocks
+    const pool = new Pool(kernels, control);
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`it was not ready in ${START_MS / 1000} s`)), START_MS);
@@ -65,7 +67,9 @@ export class Pool {
     try {
       await Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(start))), late]);
     } catch (cause) {
-      pool.#stop(new Error(`createThreadedRuntime: a thread did not start: ${(cause as Error).message}`, { cause }));
+      await pool.#stop(
+        new Error(`createThreadedRuntime: a thread did not start: ${(cause as Error).message}`, { cause }),
+      );
       throw pool.#over;
     } finally {
       clearTimeout(timer);
@@ -146,8 +150,7 @@ export class Pool {
 
   /** Ends the threads. */
   async close(): Promise<void> {
-    if (this.#over) return;
-    this.settle();
+    if (!this.#over) this.settle();
     await this.#stop(new TypeError(CLOSED_MESSAGE));
   }
 
@@ -237,14 +240,15 @@ export class Pool {
 
   /** For good: whoever waits is told why. */
   async #stop(reason: Error): Promise<void> {
-    if (this.#over) return;
-    this.#over = reason;
-    for (const { reject } of this.#queue.splice(0)) reject(reason);
-    const { words } = this.#control;
-    Atomics.store(words, TICKETS, 0);
-    Atomics.store(words, CLOSED, 1);
-    Atomics.add(words, JOBS, 1);
-    Atomics.notify(words, JOBS);
+    if (!this.#over) {
+      this.#over = reason;
+      for (const { reject } of this.#queue.splice(0)) reject(reason);
+      const { words } = this.#control;
+      Atomics.store(words, TICKETS, 0);
+      Atomics.store(words, CLOSED, 1);
+      Atomics.add(words, JOBS, 1);
+      Atomics.notify(words, JOBS);
+    }
     await Promise.all(this.#threads.map((thread) => thread.terminate()));
   }
 }
