@@ -14,7 +14,7 @@ function titles(app) {
 /** @type {import("typedoc").TypeDocOptions} */
 export default {
   name: "layernorm-wasm",
-  entryPoints: ["../src/index.ts", "../src/threads/index.ts"],
+  entryPoints: ["../src/index.ts", "../src/threads/index.ts", "../src/tfjs/index.ts"],
   tsconfig: "tsconfig.json",
   readme: "index.md",
   projectDocuments: ["guides/*.md"],

@@ -51,7 +51,8 @@ type Optional = Tensor | TensorLike | null | undefined;
  * Layer normalization: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, with the mean and variance over `axis`.
  *
  * It has gradients for x, gamma, beta and the residual, but no second derivatives.
- * @param gamma,beta of the shape that x has along `axis`; null for none
+ * @param gamma of the shape that x has along `axis`; null for none
+ * @param beta of the same shape; null for none
  * @param axis one or several dimensions, negative ones from the end
  * @returns y, of the shape of x and of type float32; with `returnSum`, y and x + residual
  */
