@@ -12,12 +12,16 @@ import type { Report } from "./bench.js";
 const README_RUN = "node24-x64";
 const PASSES = ["forward", "backward"] as const;
 
-/** Draws what bench/results/NAME.json holds. */
+const fileOf = (name: string) => new URL(`results/${name}`, import.meta.url);
+
+/** The pictures of what bench/results/NAME.json holds, by the names of their files. */
+export function pictures(name: string): Record<string, string> {
+  const report = JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
+  return { [`${name}.svg`]: table(report), ...(name === README_RUN && { "readme.svg": bars(report) }) };
+}
+
 export function draw(name: string): void {
-  const file = (end: string) => new URL(`results/${end}`, import.meta.url);
-  const report = JSON.parse(readFileSync(file(`${name}.json`), "utf8")) as Report;
-  writeFileSync(file(`${name}.svg`), table(report));
-  if (name === README_RUN) writeFileSync(file("readme.svg"), bars(report));
+  for (const [file, svg] of Object.entries(pictures(name))) writeFileSync(fileOf(file), svg);
 }
 
 const escaped = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");

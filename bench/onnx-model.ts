@@ -38,7 +38,7 @@ function value(name: string, shape: number[]): Uint8Array {
   return message([1, name], [2, message([1, message([1, FLOAT], [2, message(...dimensions)])])]);
 }
 
-/** onnxruntime's operators that do the work of our kernels; those without a domain of their own need no opset of Microsoft's. */
+/** onnxruntime's operators that do the work of our kernels. Its RMSNorm is in the default domain, the fused ones in Microsoft's. */
 export const OPERATORS = {
   LayerNormalization: { domain: "", rms: false, residual: false },
   SimplifiedLayerNormalization: { domain: "", rms: true, residual: false },

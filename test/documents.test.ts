@@ -6,6 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, transform } from "esbuild";
 import { beforeAll, describe, expect, test } from "vitest";
+import { pictures } from "../bench/chart.js";
 import { documentsOf, snippetsOf } from "./snippets.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -77,6 +78,13 @@ describe("README.md", () => {
     expect(manifest.version.startsWith(`${version}.`)).toBe(true);
     expect(existsSync(join(root, path as string))).toBe(true);
   });
+});
+
+test("the pictures of the bench are those of its results: npm run bench:chart draws them anew", () => {
+  const drawn = pictures("node24-x64");
+  const read = (name: string) => readFileSync(join(root, "bench/results", name), "utf8");
+  for (const [name, svg] of Object.entries(drawn)) expect(svg === read(name), name).toBe(true);
+  expect(Object.keys(drawn)).toEqual(["node24-x64.svg", "readme.svg"]);
 });
 
 const excerpts = DOCUMENTS.flatMap((name) => snippetsOf(root, name).filter(({ mark }) => mark.includes("/")));

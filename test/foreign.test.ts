@@ -6,7 +6,7 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import { LayerNorm, layerNorm, Runtime, Tensor } from "layernorm-wasm";
+import { LayerNorm, layerNorm, RMSNorm, Runtime, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime, type ThreadsOptions } from "layernorm-wasm/threads";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { normal } from "./helpers.js";
@@ -310,6 +310,36 @@ describe("C by Emscripten, with threads", () => {
       await runtime.close();
       expect(held.size).toBe(own);
     });
+  });
+
+  test.each([1, 2, 3])("with %i of our threads, what was left in a block has no effect", async (threads) => {
+    const garbage = (bytes: number) => {
+      const pointer = c._malloc(bytes) >>> 0;
+      new Uint8Array(memory.buffer, pointer, bytes).fill(255); // as floats, NaN
+      return pointer;
+    };
+    const runtime = await runtimeOf(threads, { allocate: garbage });
+    const own = Runtime.create();
+    for (const many of [1, 3, 70, rows]) {
+      const given = numbers.subarray(0, many * cols);
+      for (const make of [
+        (runtime: Runtime) => new LayerNorm(cols, { runtime }),
+        (runtime: Runtime) => new RMSNorm(cols, { runtime }),
+      ]) {
+        const results = [runtime, own].map((runtime) => {
+          const norm = make(runtime);
+          const x = new Tensor([many, cols], given, { runtime });
+          const sum = new Tensor([many, cols], undefined, { runtime });
+          const y = norm.forward(x, { residual: x, sum });
+          const dx = norm.backward(x, { add: x });
+          const arrays = [norm.forward(given), norm.backward(given)];
+          return [y.data, sum.data, dx.data, ...arrays, ...[...norm.parameters()].map(({ grad }) => grad)];
+        });
+        const [here, there] = results as [Float32Array[], Float32Array[]];
+        expect(here.map((result, i) => same(result, there[i]!))).toEqual(here.map(() => true));
+      }
+    }
+    await runtime.close();
   });
 
   test("two runtimes over its memory do their work at the same time", async () => {
