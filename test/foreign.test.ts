@@ -277,7 +277,9 @@ describe("C by Emscripten, with threads", () => {
       const y = await under;
       ln.forward(numbers); // which keeps memory for the next call on arrays
       y.dispose();
-      await runtime.close();
+      const last = ln.forwardAsync(numbers);
+      await runtime.close(); // after that call
+      await last;
       ln.dispose();
       ln.dispose();
       x.dispose();
