@@ -1,17 +1,13 @@
 // The memory of modules that are not ours: a C library by Emscripten and a Rust one by wasm-bindgen, both as published on npm, and
-// test/fixtures/pthreads, which has threads and a shared memory. And the programs of docs/guides/own-memory.md.
+// test/fixtures/pthreads, which has threads and a shared memory. docs/guides/own-memory.md has programs for each.
 
-import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LayerNorm, layerNorm, RMSNorm, Runtime, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime, type ThreadsOptions } from "layernorm-wasm/threads";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { normal } from "./helpers.js";
-
-const root = fileURLToPath(new URL("..", import.meta.url));
 
 /** Whether two arrays have the same bits; toEqual takes a second for large ones. */
 function same(a: Float32Array, b: Float32Array): boolean {
@@ -37,31 +33,6 @@ function counted(allocate: (bytes: number) => number, free: (pointer: number) =>
     },
   };
 }
-
-describe("docs/guides/own-memory.md", () => {
-  const guide = readFileSync(`${root}docs/guides/own-memory.md`, "utf8");
-  const programs = [...guide.matchAll(/```js\n(import.*?)```/gs)].map((match) => match[1] as string);
-  const folder = `${root}build/guide`;
-
-  test("has a program for Emscripten and one for its threads", () => {
-    expect(programs.map((program) => /from "(.*)"/.exec(program.replace(/^.*"node:.*\n/, ""))?.[1])).toEqual([
-      "@echogarden/pffft-wasm/simd",
-      "./pthreads/pthreads.js",
-    ]);
-  });
-
-  test.each(programs.map((program, i) => [i, program]))(
-    "program %i prints the variance of what it normalized",
-    (i, program) => {
-      mkdirSync(folder, { recursive: true });
-      cpSync(`${root}test/fixtures/pthreads`, `${folder}/pthreads`, { recursive: true });
-      writeFileSync(`${folder}/${i}.mjs`, program);
-      const printed = execFileSync(process.execPath, [`${folder}/${i}.mjs`], { encoding: "utf8" });
-      // 1, but for eps beside a variance of 8 in the second.
-      expect(Number(printed)).toBeCloseTo(1, 5);
-    },
-  );
-});
 
 interface Pffft {
   HEAPF32: Float32Array;
@@ -174,22 +145,25 @@ describe("Voy, Rust by wasm-bindgen", async () => {
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(readFileSync(file)), {
     "./voy_search_bg.js": voy as unknown as WebAssembly.ModuleImports,
   });
-  const rust = exports as unknown as {
+  const { memory, __wbindgen_malloc, __wbindgen_free } = exports as unknown as {
     memory: WebAssembly.Memory;
     __wbindgen_malloc(bytes: number, alignment: number): number;
     __wbindgen_free(pointer: number, bytes: number, alignment: number): void;
   };
   voy.__wbg_set_wasm(exports);
-  const sizes = new Map<number, number>();
-  const blocks = counted(
-    (bytes) => {
-      const pointer = rust.__wbindgen_malloc(bytes, 4) >>> 0;
+  const sizes = new Map();
+  const runtime = Runtime.create({
+    memory,
+    allocate(bytes) {
+      const pointer = __wbindgen_malloc(bytes, 4) >>> 0;
       sizes.set(pointer, bytes);
       return pointer;
     },
-    (pointer) => rust.__wbindgen_free(pointer, sizes.get(pointer)!, 4),
-  );
-  const runtime = Runtime.create({ memory: rust.memory, ...blocks.allocator });
+    free(pointer) {
+      __wbindgen_free(pointer, sizes.get(pointer), 4);
+      sizes.delete(pointer);
+    },
+  });
 
   test("its allocator serves both, while its memory grows, and neither disturbs the other", () => {
     const x = new Tensor([count, dimensions], normal(count * dimensions, 5), { runtime });
@@ -204,10 +178,10 @@ describe("Voy, Rust by wasm-bindgen", async () => {
         embeddings: [...row(i)],
       })),
     };
-    const { byteLength } = rust.memory.buffer;
+    const { byteLength } = memory.buffer;
     const engines = [];
     do engines.push(new voy.Voy(resource));
-    while (rust.memory.buffer.byteLength === byteLength);
+    while (memory.buffer.byteLength === byteLength);
     expect(embeddings.data).toEqual(expected);
     for (let i = 0; i < count; i++) {
       // A query is the nearest to itself, wherever the tensors of the search before have left their blocks.
@@ -218,7 +192,7 @@ describe("Voy, Rust by wasm-bindgen", async () => {
     for (const engine of engines) engine.free();
     x.dispose();
     embeddings.dispose();
-    expect(blocks.held.size).toBe(0);
+    expect(sizes.size).toBe(0);
   });
 });
 
@@ -303,7 +277,9 @@ describe("C by Emscripten, with threads", () => {
       const y = await under;
       ln.forward(numbers); // which keeps memory for the next call on arrays
       y.dispose();
-      await runtime.close();
+      const last = ln.forwardAsync(numbers);
+      await runtime.close(); // after that call
+      await last;
       ln.dispose();
       ln.dispose();
       x.dispose();
