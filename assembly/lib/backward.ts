@@ -7,7 +7,8 @@
 // An ordinary row is computed in float32. Any other row is computed in double, which takes about three times as long.
 
 import { exactRow } from "./exact";
-import { ordinary, ordinaryRow } from "./ordinary";
+import { Far } from "./lanes";
+import { FAR, NEAR, ordinary, ordinaryRow } from "./ordinary";
 import { addPart, addTotals, GROUP, PART, SLOT, sumsChunk } from "./sums";
 import { twoRows } from "./wide";
 
@@ -58,13 +59,16 @@ export function backwardRows<Mean>(
       const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
       const r = load<f32>(rstd);
       let count: usize = 1;
-      if (!ordinary<Mean>(dy, x, cols, m, r)) {
-        exactRow<Mean>(dx, sums ? totals : 0, dy, x, weight, add, cols, r, eps);
+      if (!ordinary<Mean>(dy, x, cols, m, r, NEAR)) {
+        if (isVoid<Mean>() || !ordinary<Mean>(dy, x, cols, m, r, FAR))
+          exactRow<Mean>(dx, sums ? totals : 0, dy, x, weight, add, cols, r, eps);
+        else if (!ordinaryRow<Far>(dx, group, dy, x, weight, add, cols, m, r, inverse))
+          exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
       } else {
         const two = wide && last - start > 1;
         const n = two && !isVoid<Mean>() ? load<f32>(mean, 4) : <f32>0;
         const s = two ? load<f32>(rstd, 4) : <f32>0;
-        if (two && ordinary<Mean>(dy + stride, x + stride, cols, n, s)) {
+        if (two && ordinary<Mean>(dy + stride, x + stride, cols, n, s, NEAR)) {
           const failed = twoRows<Mean>(dx, group, dy, x, weight, add, cols, m, n, r, s, inverse);
           if (failed & 1) exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
           if (failed & 2)

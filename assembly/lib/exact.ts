@@ -36,6 +36,17 @@ function sumLanes(v: v128): f64 {
   return f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1);
 }
 
+/** The mean of a row. It is divided by the count, which gives that of equal numbers exactly; multiplied by 1 / cols, it is not. */
+export function exactMean(
+  x: usize, // [cols]
+  cols: usize,
+): f64 {
+  const end = cols << 2;
+  let s = f64x2.splat(0);
+  for (let i: usize = 0; i < end; i += 8) s = f64x2.add(s, two(x + i, end - i));
+  return sumLanes(s) / f64(cols);
+}
+
 /** dx =, totals += of one row. */
 export function exactRow<Mean>(
   dx: usize, // [cols] or 0
@@ -49,13 +60,9 @@ export function exactRow<Mean>(
   eps: f64, // that of the forward pass, or NaN: not known
 ): void {
   const end = cols << 2;
-  // Divided by, which gives the mean of equal numbers exactly; 1 / n, multiplied by, does not.
   const n = f64(cols);
-  let s = f64x2.splat(0);
-  if (!isVoid<Mean>()) {
-    for (let i: usize = 0; i < end; i += 8) s = f64x2.add(s, two(x + i, end - i));
-  }
-  const m = f64x2.splat(sumLanes(s) / n);
+  const m = f64x2.splat(isVoid<Mean>() ? 0 : exactMean(x, cols));
+  let s: v128;
 
   const known = eps >= 0;
   let r = f64(rstd);

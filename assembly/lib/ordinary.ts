@@ -3,11 +3,15 @@
 // A row is read twice: for its two sums and for dweight and dbias, then for dx. Before and after the first pass a few
 // numbers of the row tell whether it is ordinary. It is not where one of these holds:
 //
-// - The mean is large beside the spread of the row: a float doesn't hold it well enough.
+// - The mean is hundreds of times the spread of the row.
 // - Numbers are so large or small that products leave the range of floats.
 // - Numbers repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
 // - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it.
+//
+// Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a pass more
+// finds what the float leaves of its mean.
 
+import { exactMean } from "./exact";
 import { Absent, Present, sumPair } from "./lanes";
 
 // Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on.
@@ -17,9 +21,16 @@ export const BLOCK: usize = 256;
 const LEAST: f32 = 1e-15;
 const MOST: f32 = 1e25;
 
-/** x - mean. */
-export function centered<Mean>(x: v128, m: v128): v128 {
-  return isVoid<Mean>() ? x : f32x4.sub(x, m);
+/** The least spread of a row beside its mean, where that is one float. */
+export const NEAR: f32 = 0.5;
+/** The same where it is two: 2^-9. */
+export const FAR: f32 = 0.001953125;
+
+/** x - mean, or (x - mean) - rest. */
+export function centered<Mean>(x: v128, m: v128, rest: v128 = m): v128 {
+  if (isVoid<Mean>()) return x;
+  const d = f32x4.sub(x, m);
+  return isFloat<Mean>() ? f32x4.sub(d, rest) : d;
 }
 
 /**
@@ -32,17 +43,18 @@ export function ordinary<Mean>(
   cols: usize,
   m: f32,
   r: f32,
+  spread: f32, // NEAR or FAR
 ): bool {
   if (cols < 4) return false;
   const mv = f32x4.splat(m);
   const next = min(cols - 4, 4) << 2;
   const first = f32x4.abs(centered<Mean>(v128.load(x), mv));
-  const spread = f32x4.pmax(first, f32x4.abs(centered<Mean>(v128.load(x + next), mv)));
+  const largest = f32x4.pmax(first, f32x4.abs(centered<Mean>(v128.load(x + next), mv)));
   const size = f32x4.pmax(f32x4.abs(v128.load(dy)), f32x4.abs(v128.load(dy + next)));
-  const least = abs(m) * <f32>0.5 + <f32>1e-26;
+  const least = abs(m) * spread + <f32>1e-26;
   return (
     !(r <= <f32>1e-9 || r >= <f32>1e9) &&
-    !i32x4.all_true(f32x4.lt(spread, f32x4.splat(least))) &&
+    !i32x4.all_true(f32x4.lt(largest, f32x4.splat(least))) &&
     !v128.any_true(f32x4.gt(size, f32x4.splat(1e30)))
   );
 }
@@ -77,6 +89,7 @@ export function ordinaryRow<Mean>(
   inverse: f64, // 1 / cols
 ): bool {
   const biases = sums && sums + (cols << 2);
+  const rest = isFloat<Mean>() ? f32(exactMean(x, cols) - f64(m)) : <f32>0;
   let total = f64x2.splat(0);
 
   // a block per step
@@ -84,12 +97,14 @@ export function ordinaryRow<Mean>(
     const o = start << 2;
     const count = min(cols - start, BLOCK);
     let block: v128;
-    if (weight && sums) block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, r);
-    else block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, r);
+    if (!isFloat<Mean>() && weight && sums)
+      block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, rest, r);
+    else
+      block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, rest, r);
     total = f64x2.add(total, block);
   }
   if (!dx) return true;
-  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, r, inverse, total));
+  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total));
 }
 
 /**
@@ -105,11 +120,13 @@ function first<Mean, All>(
   weight: usize, // [count] or 0
   count: usize,
   m: f32,
+  rest: f32, // mean - m, of a row far from zero
   r: f32,
 ): v128 {
   const end16 = (count & ~15) << 2;
   const end = count << 2;
   const mv = f32x4.splat(m);
+  const ev = f32x4.splat(rest);
   const rv = f32x4.splat(r);
   const one = f32x4.splat(1);
   let i: usize = 0;
@@ -121,7 +138,7 @@ function first<Mean, All>(
   // 16 per step
   for (; i < end16; i += 64) {
     let g0 = v128.load(dy + i);
-    let p0 = f32x4.mul(g0, f32x4.mul(centered<Mean>(v128.load(x + i), mv), rv));
+    let p0 = f32x4.mul(g0, f32x4.mul(centered<Mean>(v128.load(x + i), mv, ev), rv));
     const w0 = isVoid<All>() ? (weight ? v128.load(weight + i) : one) : v128.load(weight + i);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i, p0);
@@ -130,7 +147,7 @@ function first<Mean, All>(
     g0 = f32x4.mul(g0, w0);
     p0 = f32x4.mul(p0, w0);
     let g1 = v128.load(dy + i, 16);
-    let p1 = f32x4.mul(g1, f32x4.mul(centered<Mean>(v128.load(x + i, 16), mv), rv));
+    let p1 = f32x4.mul(g1, f32x4.mul(centered<Mean>(v128.load(x + i, 16), mv, ev), rv));
     const w1 = isVoid<All>() ? (weight ? v128.load(weight + i, 16) : one) : v128.load(weight + i, 16);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i + 16, p1);
@@ -141,7 +158,7 @@ function first<Mean, All>(
     s0 = f32x4.add(s0, f32x4.add(g0, g1));
     q0 = f32x4.add(q0, f32x4.add(p0, p1));
     let g2 = v128.load(dy + i, 32);
-    let p2 = f32x4.mul(g2, f32x4.mul(centered<Mean>(v128.load(x + i, 32), mv), rv));
+    let p2 = f32x4.mul(g2, f32x4.mul(centered<Mean>(v128.load(x + i, 32), mv, ev), rv));
     const w2 = isVoid<All>() ? (weight ? v128.load(weight + i, 32) : one) : v128.load(weight + i, 32);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i + 32, p2);
@@ -150,7 +167,7 @@ function first<Mean, All>(
     g2 = f32x4.mul(g2, w2);
     p2 = f32x4.mul(p2, w2);
     let g3 = v128.load(dy + i, 48);
-    let p3 = f32x4.mul(g3, f32x4.mul(centered<Mean>(v128.load(x + i, 48), mv), rv));
+    let p3 = f32x4.mul(g3, f32x4.mul(centered<Mean>(v128.load(x + i, 48), mv, ev), rv));
     const w3 = isVoid<All>() ? (weight ? v128.load(weight + i, 48) : one) : v128.load(weight + i, 48);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i + 48, p3);
@@ -166,7 +183,7 @@ function first<Mean, All>(
   while (i < end) {
     const left = end - i;
     let g = load4(dy + i, left);
-    let p = f32x4.mul(g, f32x4.mul(centered<Mean>(load4(x + i, left), mv), rv));
+    let p = f32x4.mul(g, f32x4.mul(centered<Mean>(load4(x + i, left), mv, ev), rv));
     if (sums) {
       store4(sums + i, f32x4.add(load4(sums + i, left), p), left);
       if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
@@ -192,6 +209,7 @@ export function finish<Mean>(
   add: usize, // [cols] or 0
   cols: usize,
   m: f32,
+  rest: f32,
   r: f32,
   inverse: f64, // 1 / cols
   total: v128,
@@ -199,9 +217,11 @@ export function finish<Mean>(
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
   const a = f64x2.extract_lane(total, 0) * inverse;
   const q = f64x2.extract_lane(total, 1) * inverse;
-  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)))) return false;
+  // What a float leaves of the mean of a row near zero, and x * c, whose rounding grows with the mean.
+  const shift = f32(abs(a)) * (isFloat<Mean>() ? <f32>0.35 : <f32>0.35 + <f32>0.5 * abs(m) * r);
+  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), shift)) return false;
   const c = f64(r) * f64(r) * q;
-  writeDx<Mean>(dx, dy, x, weight, add, cols, r, f32(c), f32(f64(r) * a - c * f64(m)));
+  writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, f32(c), f32(f64(r) * a - c * f64(isFloat<Mean>() ? rest : m)));
   return true;
 }
 
@@ -215,12 +235,12 @@ function steady<Mean>(
   r: f32,
   a: f32, // |mean(g)|
   q: f32, // |mean(g * xhat)|
+  shift: f32, // what the error of the mean makes of a
 ): bool {
   const last = (cols - 4) << 2;
   const u = v128.load(x);
   const v = v128.load(x + last);
   let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
-  const shift = a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
   let size = most(g);
   const few =
     repeats(u, v) || (cols > 128 && repeats(v128.load(x + ((cols / 3) << 2)), v128.load(x + ((cols / 2) << 2))));
@@ -268,10 +288,12 @@ function writeDx<Mean>(
   weight: usize, // [cols] or 0
   add: usize, // [cols] or 0
   cols: usize,
+  m: f32,
   r: f32,
   c: f32,
   k: f32,
 ): void {
+  const mv = f32x4.splat(m);
   const rv = f32x4.splat(r);
   const cv = f32x4.splat(c);
   const kv = f32x4.splat(k);
@@ -295,10 +317,10 @@ function writeDx<Mean>(
       g2 = f32x4.mul(g2, v128.load(w, 32));
       g3 = f32x4.mul(g3, v128.load(w, 48));
     }
-    g0 = gradient<Mean>(g0, v128.load(e), rv, cv, kv);
-    g1 = gradient<Mean>(g1, v128.load(e, 16), rv, cv, kv);
-    g2 = gradient<Mean>(g2, v128.load(e, 32), rv, cv, kv);
-    g3 = gradient<Mean>(g3, v128.load(e, 48), rv, cv, kv);
+    g0 = gradient<Mean>(g0, v128.load(e), mv, rv, cv, kv);
+    g1 = gradient<Mean>(g1, v128.load(e, 16), mv, rv, cv, kv);
+    g2 = gradient<Mean>(g2, v128.load(e, 32), mv, rv, cv, kv);
+    g3 = gradient<Mean>(g3, v128.load(e, 48), mv, rv, cv, kv);
     if (add) {
       const f = add + i;
       g0 = f32x4.add(g0, v128.load(f));
@@ -317,15 +339,15 @@ function writeDx<Mean>(
     const left = end - i;
     let d = load4(dy + i, left);
     if (weight) d = f32x4.mul(d, load4(weight + i, left));
-    d = gradient<Mean>(d, load4(x + i, left), rv, cv, kv);
+    d = gradient<Mean>(d, load4(x + i, left), mv, rv, cv, kv);
     if (add) d = f32x4.add(d, load4(add + i, left));
     store4(dx + i, d, left);
     i += left < 16 ? 4 : 16;
   }
 }
 
-/** dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean. */
-function gradient<Mean>(g: v128, x: v128, r: v128, c: v128, k: v128): v128 {
-  const d = f32x4.sub(f32x4.mul(g, r), f32x4.mul(x, c));
+/** dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean; of a row far from zero, of x - m in place of x. */
+function gradient<Mean>(g: v128, x: v128, m: v128, r: v128, c: v128, k: v128): v128 {
+  const d = f32x4.sub(f32x4.mul(g, r), f32x4.mul(isFloat<Mean>() ? f32x4.sub(x, m) : x, c));
   return isVoid<Mean>() ? d : f32x4.sub(d, k);
 }

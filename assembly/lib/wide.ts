@@ -78,7 +78,7 @@ export function twoRows<Mean>(
     totalB = f64x2.add(totalB, sumPair(f32x4.add(sb0, sb1), f32x4.add(qb0, qb1)));
   }
   if (!dx) return 0;
-  const a = finish<Mean>(dx, dy, x, weight, add, cols, ma, ra, inverse, totalA);
+  const a = finish<Mean>(dx, dy, x, weight, add, cols, ma, 0, ra, inverse, totalA);
   const b = finish<Mean>(
     dx + stride,
     dy + stride,
@@ -87,6 +87,7 @@ export function twoRows<Mean>(
     add && add + stride,
     cols,
     mb,
+    0,
     rb,
     inverse,
     totalB,
