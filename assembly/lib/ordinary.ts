@@ -78,7 +78,8 @@ function accumulate(pointer: usize, v: v128): void {
 /** Both passes over a row; false where dx is still to be written, in double. */
 export function ordinaryRow<Mean>(
   dx: usize, // [cols] or 0
-  sums: usize, // [2, cols] or 0: += what the row adds to dweight, and to dbias
+  sums: usize, // [cols] or 0: += what the row adds to dweight
+  biases: usize, // [cols]: the same of dbias; not written to without `sums`, nor without a mean
   dy: usize, // [cols]
   x: usize, // [cols]
   weight: usize, // [cols] or 0
@@ -88,7 +89,6 @@ export function ordinaryRow<Mean>(
   r: f32,
   inverse: f64, // 1 / cols
 ): bool {
-  const biases = sums && sums + (cols << 2);
   const rest = isFloat<Mean>() ? f32(exactMean(x, cols) - f64(m)) : <f32>0;
   let total = f64x2.splat(0);
 
