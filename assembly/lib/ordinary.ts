@@ -217,9 +217,7 @@ export function finish<Mean>(
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
   const a = f64x2.extract_lane(total, 0) * inverse;
   const q = f64x2.extract_lane(total, 1) * inverse;
-  // What a float leaves of the mean of a row near zero, and x * c, whose rounding grows with the mean.
-  const shift = f32(abs(a)) * (isFloat<Mean>() ? <f32>0.35 : <f32>0.35 + <f32>0.5 * abs(m) * r);
-  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), shift)) return false;
+  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)))) return false;
   const c = f64(r) * f64(r) * q;
   writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, f32(c), f32(f64(r) * a - c * f64(isFloat<Mean>() ? rest : m)));
   return true;
@@ -235,9 +233,10 @@ function steady<Mean>(
   r: f32,
   a: f32, // |mean(g)|
   q: f32, // |mean(g * xhat)|
-  shift: f32, // what the error of the mean makes of a
 ): bool {
   const last = (cols - 4) << 2;
+  // What one float leaves of the mean counts in the sums.
+  const shift = isFloat<Mean>() ? a * <f32>0.35 : a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
   const u = v128.load(x);
   const v = v128.load(x + last);
   let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
