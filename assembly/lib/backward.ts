@@ -17,8 +17,9 @@ import { twoRows } from "./wide";
 const WIDE: usize = 2560;
 
 /**
- * Some rows of a call: dx, and the sums, which stay in the workspace. Each chunk of rows has a slot there. With `whole`, these
- * are all rows: all chunks but the first use one slot in turn, and in the end dweight and dbias are added to.
+ * Some rows of a call: dx, and the sums, which stay in the workspace. Each chunk of rows has a slot there. With
+ * `whole`, these are all rows: all chunks but the first use one slot in turn, and in the end dweight and dbias are
+ * added to.
  */
 export function backwardRows<Mean>(
   dx: usize, // [rows, cols] or 0

@@ -37,7 +37,7 @@ function sumLanes(v: v128): f64 {
   return f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1);
 }
 
-/** The mean of a row. It is divided by the count, which gives that of equal numbers exactly; multiplied by 1 / cols, it is not. */
+/** The mean of a row. The sum is divided by cols: multiplied by 1 / cols, it would not be exact for equal numbers. */
 export function exactMean(
   x: usize, // [cols]
   cols: usize,

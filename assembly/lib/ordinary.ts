@@ -8,8 +8,8 @@
 // - Numbers repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
 // - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it.
 //
-// Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a pass more
-// finds what the float leaves of its mean.
+// Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a
+// pass more finds what the float leaves of its mean.
 
 import { exactMean } from "./exact";
 import { Absent, Present, sumPair } from "./lanes";
@@ -345,7 +345,10 @@ function writeDx<Mean>(
   }
 }
 
-/** dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean; of a row far from zero, of x - m in place of x. */
+/**
+ * dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean. Of a row far from zero x - m takes the
+ * place of x, and what a float leaves of the mean that of the mean.
+ */
 function gradient<Mean>(g: v128, x: v128, m: v128, r: v128, c: v128, k: v128): v128 {
   const d = f32x4.sub(f32x4.mul(g, r), f32x4.mul(isFloat<Mean>() ? f32x4.sub(x, m) : x, c));
   return isVoid<Mean>() ? d : f32x4.sub(d, k);
