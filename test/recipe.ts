@@ -153,14 +153,13 @@ export function measure({ kernels, memory }: Machine, recipe: Recipe): ReturnTyp
     kernels.layerNormBackward(dx, dweight, dbias, dyAt, xAt, mean, rstd, weightAt, 0, rows, cols, room, known);
 
   const floats = (pointer: number, length: number) => new Float32Array(memory.buffer, pointer, length);
-  return errorsOf(
-    {
-      y: floats(y, size),
-      rstd: floats(rstd, rows),
-      ...(dx && { dx: floats(dx, size) }),
-      ...(dweight && { dweight: floats(dweight, cols) }),
-      ...(dbias && { dbias: floats(dbias, cols) }),
-    },
-    input,
-  );
+  const rstds = floats(rstd, rows);
+  // Without eps backward can know no better than the float that it gets, where that is well within range.
+  const given = Array.from(rstds, (r) => (recipe.unknownEps && r > 2 ** -120 && r < 2 ** 120 ? r : undefined));
+  const gradients = {
+    ...(dx && { dx: floats(dx, size) }),
+    ...(dweight && { dweight: floats(dweight, cols) }),
+    ...(dbias && { dbias: floats(dbias, cols) }),
+  };
+  return { ...errorsOf({ y: floats(y, size), rstd: rstds }, input), ...errorsOf(gradients, { ...input, rstd: given }) };
 }

@@ -3,7 +3,7 @@
 //
 //   dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add        g = dy * weight, xhat = (x - mean) * rstd
 
-import { Absent, Present } from "./lanes";
+import { Absent, Present, pair, sumLanes } from "./lanes";
 
 // Between these a float holds rstd well.
 const LEAST: f64 = 7.52316384526264e-37; // 2^-120
@@ -14,9 +14,10 @@ function two<Last>(pointer: usize): v128 {
   return f64x2.promote_low_f32x4(isVoid<Last>() ? v128.load64_zero(pointer) : v128.load32_zero(pointer));
 }
 
-/** x - m of two numbers, or of the last one and 0. */
-function centered<Last>(x: usize, m: v128): v128 {
-  const d = f64x2.sub(two<Last>(x), m);
+/** (x - k) - delta of two numbers, or of the last one and 0. */
+function centered<Mean, Last>(x: usize, k: v128, delta: v128): v128 {
+  let d = two<Last>(x);
+  if (!isVoid<Mean>()) d = f64x2.sub(f64x2.sub(d, k), delta);
   return isVoid<Last>() ? d : f64x2.replace_lane(d, 1, 0);
 }
 
@@ -32,55 +33,32 @@ function addTo<Last>(total: usize, v: v128): void {
   else v128.store64_lane(total, f64x2.add(v128.load64_zero(total), v), 0);
 }
 
-/** The sum of both lanes. */
-function sumLanes(v: v128): f64 {
-  return f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1);
-}
-
-/** The mean of a row. The sum is divided by cols: multiplied by 1 / cols, it would not be exact for equal numbers. */
-export function exactMean(
+/** [mean(d), mean(d^2)] of a row, d = x - k. Divided by cols, where the product with 1 / cols would be less exact. */
+function momentsAbout(
   x: usize, // [cols]
   cols: usize,
-): f64 {
+  k: f64,
+): v128 {
+  const kv = f64x2.splat(k);
   const end4 = (cols & ~3) << 2;
   const end = cols << 2;
-  let s0 = f64x2.splat(0);
-  let s1 = s0;
+  let values = f64x2.splat(0);
+  let squares = values;
   let i: usize = 0;
 
   // 4 per step, and a tail of 1 per step
   for (; i < end4; i += 16) {
-    s0 = f64x2.add(s0, two<Absent>(x + i));
-    s1 = f64x2.add(s1, two<Absent>(x + i + 8));
+    const d = f64x2.sub(two<Absent>(x + i), kv);
+    const e = f64x2.sub(two<Absent>(x + i + 8), kv);
+    values = f64x2.add(values, f64x2.add(d, e));
+    squares = f64x2.add(squares, f64x2.add(f64x2.mul(d, d), f64x2.mul(e, e)));
   }
-  for (; i < end; i += 4) s0 = f64x2.add(s0, two<Present>(x + i));
-  return sumLanes(f64x2.add(s0, s1)) / f64(cols);
-}
-
-/** The mean of squares about `m`. */
-function variance(
-  x: usize, // [cols]
-  cols: usize,
-  m: v128,
-): f64 {
-  const end4 = (cols & ~3) << 2;
-  const end = cols << 2;
-  let s0 = f64x2.splat(0);
-  let s1 = s0;
-  let i: usize = 0;
-
-  // 4 per step, and a tail of 1 per step
-  for (; i < end4; i += 16) {
-    const d = centered<Absent>(x + i, m);
-    const e = centered<Absent>(x + i + 8, m);
-    s0 = f64x2.add(s0, f64x2.mul(d, d));
-    s1 = f64x2.add(s1, f64x2.mul(e, e));
-  }
+  let total = sumLanes(values, squares);
   for (; i < end; i += 4) {
-    const d = centered<Present>(x + i, m);
-    s0 = f64x2.add(s0, f64x2.mul(d, d));
+    const d = f64(load<f32>(x + i)) - k;
+    total = f64x2.add(total, pair(d, d * d));
   }
-  return sumLanes(f64x2.add(s0, s1)) / f64(cols);
+  return f64x2.div(total, f64x2.splat(f64(cols)));
 }
 
 /** dx =, totals += of one row. */
@@ -96,43 +74,52 @@ export function exactRow<Mean>(
   eps: f64, // that of the forward pass, or NaN: not known
 ): void {
   const end2 = (cols & ~1) << 2;
-  const m = f64x2.splat(isVoid<Mean>() ? 0 : exactMean(x, cols));
+  // About the first number: nearly equal numbers keep all their digits, and equal ones have a variance of 0.
+  const first = isVoid<Mean>() ? 0 : f64(load<f32>(x));
+  const moments = momentsAbout(x, cols, first);
+  const mean = isVoid<Mean>() ? 0 : f64x2.extract_lane(moments, 0);
   const known = eps >= 0;
   let r = f64(rstd);
-  if (known || !(r > LEAST && r < MOST)) r = 1 / Math.sqrt(variance(x, cols, m) + (known ? eps : 0));
+  if (known || !(r > LEAST && r < MOST)) {
+    r = 1 / Math.sqrt(f64x2.extract_lane(moments, 1) - mean * mean + (known ? eps : 0));
+  }
+  const k = f64x2.splat(first);
+  const delta = f64x2.splat(mean);
   const rv = f64x2.splat(r);
-  const n = f64(cols);
   let s = f64x2.splat(0);
   let q = s;
   let i: usize = 0;
 
   // the sums, 2 per step
   for (; i < end2; i += 8) {
-    const xhat = f64x2.mul(centered<Absent>(x + i, m), rv);
+    const xhat = f64x2.mul(centered<Mean, Absent>(x + i, k, delta), rv);
     const g = gradient<Absent>(dy, weight, i);
     s = f64x2.add(s, g);
     q = f64x2.add(q, f64x2.mul(g, xhat));
     if (totals) addRow<Mean, Absent>(totals, dy, i, cols, xhat);
   }
   if (cols & 1) {
-    const xhat = f64x2.mul(centered<Present>(x + i, m), rv);
+    const xhat = f64x2.mul(centered<Mean, Present>(x + i, k, delta), rv);
     const g = gradient<Present>(dy, weight, i);
     s = f64x2.add(s, g);
     q = f64x2.add(q, f64x2.mul(g, xhat));
     if (totals) addRow<Mean, Present>(totals, dy, i, cols, xhat);
   }
   if (!dx) return;
-  const a = f64x2.splat(isVoid<Mean>() ? 0 : sumLanes(s) / n);
-  const c = f64x2.splat((sumLanes(q) / n) * r);
+  const means = f64x2.div(sumLanes(s, q), f64x2.splat(f64(cols)));
+  const a = f64x2.splat(isVoid<Mean>() ? 0 : f64x2.extract_lane(means, 0));
+  const c = f64x2.splat(f64x2.extract_lane(means, 1) * r);
 
   // dx, 2 per step
   for (i = 0; i < end2; i += 8) {
-    let v = dxOf<Absent>(dy, x, weight, i, m, rv, a, c);
+    const d = centered<Mean, Absent>(x + i, k, delta);
+    let v = dxOf(gradient<Absent>(dy, weight, i), d, rv, a, c);
     if (add) v = f32x4.add(v, v128.load64_zero(add + i));
     v128.store64_lane(dx + i, v, 0);
   }
   if (cols & 1) {
-    let v = dxOf<Present>(dy, x, weight, i, m, rv, a, c);
+    const d = centered<Mean, Present>(x + i, k, delta);
+    let v = dxOf(gradient<Present>(dy, weight, i), d, rv, a, c);
     if (add) v = f32x4.add(v, v128.load32_zero(add + i));
     v128.store32_lane(dx + i, v, 0);
   }
@@ -146,8 +133,7 @@ function addRow<Mean, Last>(totals: usize, dy: usize, i: usize, cols: usize, xha
   if (!isVoid<Mean>()) addTo<Last>(t + (cols << 3), d);
 }
 
-/** dx without `add`, 2 lanes. */
-function dxOf<Last>(dy: usize, x: usize, weight: usize, i: usize, m: v128, r: v128, a: v128, c: v128): v128 {
-  const g = f64x2.sub(gradient<Last>(dy, weight, i), a);
-  return f32x4.demote_f64x2_zero(f64x2.mul(r, f64x2.sub(g, f64x2.mul(centered<Last>(x + i, m), c))));
+/** rstd * (g - a - c * d) as floats, where d = x - mean. */
+function dxOf(g: v128, d: v128, r: v128, a: v128, c: v128): v128 {
+  return f32x4.demote_f64x2_zero(f64x2.mul(r, f64x2.sub(f64x2.sub(g, a), f64x2.mul(d, c))));
 }

@@ -11,8 +11,8 @@
 // Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a
 // pass more finds what the float leaves of its mean.
 
-import { exactMean } from "./exact";
 import { Absent, Present, sumPair } from "./lanes";
+import { shiftedMoments } from "./moments";
 
 // Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on.
 export const BLOCK: usize = 256;
@@ -89,8 +89,9 @@ export function ordinaryRow<Mean>(
   r: f32,
   inverse: f64, // 1 / cols
 ): bool {
-  const rest = isFloat<Mean>() ? f32(exactMean(x, cols) - f64(m)) : <f32>0;
+  const rest = isFloat<Mean>() ? f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0)) : <f32>0;
   let total = f64x2.splat(0);
+  let largest = f32x4.splat(0);
 
   // a block per step
   for (let start: usize = 0; start < cols; start += BLOCK) {
@@ -101,10 +102,11 @@ export function ordinaryRow<Mean>(
       block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, rest, r);
     else
       block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, rest, r);
-    total = f64x2.add(total, block);
+    total = f64x2.add(total, f64x2.promote_low_f32x4(block));
+    largest = f32x4.pmax(largest, block);
   }
   if (!dx) return true;
-  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total));
+  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2)));
 }
 
 /**
@@ -197,7 +199,15 @@ function first<Mean, All>(
     q0 = f32x4.add(q0, p);
     i += left < 16 ? 4 : 16;
   }
-  return sumPair(f32x4.add(s0, s1), f32x4.add(q0, q1));
+  return blockSums(f32x4.add(s0, s1), f32x4.add(q0, q1));
+}
+
+/** [sum of g, sum of g * xhat, the largest |lane| of the latter] of a block, from its sums by lane. */
+export function blockSums(g: v128, p: v128): v128 {
+  const size = f32x4.abs(p);
+  const half = f32x4.pmax(size, v128.shuffle<f32>(size, size, 2, 3, 0, 1));
+  const all = f32x4.pmax(half, v128.shuffle<f32>(half, half, 1, 0, 3, 2));
+  return v128.shuffle<f64>(f32x4.demote_f64x2_zero(sumPair(g, p)), all, 0, 2);
 }
 
 /** The second pass, from the sums of the first; false where dx is still to be written, in double. */
@@ -213,17 +223,21 @@ export function finish<Mean>(
   r: f32,
   inverse: f64, // 1 / cols
   total: v128,
+  largest: f32, // sum of g * xhat in a lane of a block
 ): bool {
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
   const a = f64x2.extract_lane(total, 0) * inverse;
   const q = f64x2.extract_lane(total, 1) * inverse;
-  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)))) return false;
+  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), largest)) return false;
   const c = f64(r) * f64(r) * q;
   writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, f32(c), f32(f64(r) * a - c * f64(isFloat<Mean>() ? rest : m)));
   return true;
 }
 
-/** Whether floats hold dx, from the sums of the first pass. Of most rows a few numbers tell it; else all are looked at. */
+/**
+ * Whether floats hold dx, from the sums of the first pass. Of most rows a few numbers tell it. Of the others the
+ * largest xhat is looked for, then the largest g.
+ */
 function steady<Mean>(
   dy: usize, // [cols]
   x: usize, // [cols]
@@ -233,6 +247,7 @@ function steady<Mean>(
   r: f32,
   a: f32, // |mean(g)|
   q: f32, // |mean(g * xhat)|
+  largest: f32,
 ): bool {
   const last = (cols - 4) << 2;
   // What one float leaves of the mean counts in the sums.
@@ -243,19 +258,40 @@ function steady<Mean>(
   let size = most(g);
   const few =
     repeats(u, v) || (cols > 128 && repeats(v128.load(x + ((cols / 3) << 2)), v128.load(x + ((cols / 2) << 2))));
-  if (size > LEAST && size < MOST && !few && shift * shift * f32(cols) <= size * size && a + 4 * q <= size) {
-    return true;
+  // No xhat is larger than the root of cols.
+  const sum = shift + q;
+  const rest = size * <f32>1.4 - a;
+  const even = largest <= size * 20;
+  if (size > LEAST && size < MOST && !few && even && rest > 0 && sum * sum * f32(cols) <= rest * rest) return true;
+
+  let high = f32x4.pmax(u, v);
+  let low = f32x4.pmin(u, v);
+  let i: usize = 0;
+  for (; i + 48 < last; i += 64) {
+    const p = x + i;
+    const u0 = v128.load(p);
+    const u1 = v128.load(p, 16);
+    const u2 = v128.load(p, 32);
+    const u3 = v128.load(p, 48);
+    high = f32x4.pmax(high, f32x4.pmax(f32x4.pmax(u0, u1), f32x4.pmax(u2, u3)));
+    low = f32x4.pmin(low, f32x4.pmin(f32x4.pmin(u0, u1), f32x4.pmin(u2, u3)));
   }
-  const mv = f32x4.splat(m);
-  let top = f32x4.abs(centered<Mean>(v, mv));
-  for (let i: usize = 0; i < last; i += 16) {
-    g = f32x4.pmax(g, sizes(dy, weight, i));
-    top = f32x4.pmax(top, f32x4.abs(centered<Mean>(v128.load(x + i), mv)));
+  for (; i < last; i += 16) {
+    const p = v128.load(x + i);
+    high = f32x4.pmax(high, p);
+    low = f32x4.pmin(low, p);
   }
+  const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
+  if (!(t <= (few ? <f32>2.5 : even ? <f32>1e6 : <f32>6))) return false;
+  if (moderate(a, a + t * sum, size)) return true;
+  for (i = 0; i < last; i += 16) g = f32x4.pmax(g, sizes(dy, weight, i));
   size = most(g);
-  const t = most(top) * r;
-  if (!(size > LEAST && size < MOST)) return size === 0;
-  return t <= (few ? <f32>2.5 : <f32>6) && a <= size * <f32>0.5 && a + t * (shift + q) <= size * <f32>0.8;
+  return size === 0 || moderate(a, a + t * sum, size);
+}
+
+/** Whether mean(g), and all that is taken from g, are moderate beside a size of g, and that is well within range. */
+function moderate(a: f32, all: f32, size: f32): bool {
+  return size > LEAST && size < MOST && a <= size * <f32>0.5 && all <= size * <f32>0.8;
 }
 
 /** Whether any two of eight numbers are the same. */
