@@ -258,11 +258,11 @@ function steady<Mean>(
   let size = most(g);
   const few =
     repeats(u, v) || (cols > 128 && repeats(v128.load(x + ((cols / 3) << 2)), v128.load(x + ((cols / 2) << 2))));
-  // No xhat is larger than the root of cols.
   const sum = shift + q;
-  const rest = size * <f32>1.4 - a;
-  const even = largest <= size * 20;
-  if (size > LEAST && size < MOST && !few && even && rest > 0 && sum * sum * f32(cols) <= rest * rest) return true;
+  // Sums of so few columns as 128 err little.
+  const even = cols <= 128 || largest <= size * 28;
+  // No xhat is larger than the root of cols.
+  if (size > LEAST && size < MOST && !few && even && a + Mathf.sqrt(f32(cols)) * sum <= size * 2) return true;
 
   let high = f32x4.pmax(u, v);
   let low = f32x4.pmin(u, v);
