@@ -22,6 +22,10 @@ const atLeastNormal = (value: number) => Math.max(NORMAL, value);
 /** The first power of two beyond float32. */
 const BEYOND = 2 ** 128;
 
+/** What backward knows of rstd where it is not told eps: the floats that it gets, if they are well within range. */
+export const rstdWithoutEps = (rstd: ArrayLike<number>) =>
+  Array.from(rstd, (r) => (r > 2 ** -120 && r < 2 ** 120 ? r : undefined));
+
 export function referenceForward({ norm, x, weight, bias, rows, cols, eps, rstd: given }: Case) {
   const y = new Float64Array(rows * cols);
   const xhat = new Float64Array(rows * cols);

@@ -6,7 +6,9 @@
 // - The mean is hundreds of times the spread of the row.
 // - Numbers are so large or small that products leave the range of floats.
 // - Numbers repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
-// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it.
+// - One lane has most of the sum of g * xhat: an outlier that magnifies the error of the sums, and adds to it.
+// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it. That of rstd
+//   counts twice there.
 //
 // Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a
 // pass more finds what the float leaves of its mean.
@@ -43,18 +45,16 @@ export function ordinary<Mean>(
   cols: usize,
   m: f32,
   r: f32,
-  spread: f32, // NEAR or FAR
+  least: f32, // spread beside the mean: NEAR or FAR
 ): bool {
-  if (cols < 4) return false;
+  if (cols < 4 || r <= <f32>1e-9 || r >= <f32>1e9) return false;
   const mv = f32x4.splat(m);
   const next = min(cols - 4, 4) << 2;
   const first = f32x4.abs(centered<Mean>(v128.load(x), mv));
-  const largest = f32x4.pmax(first, f32x4.abs(centered<Mean>(v128.load(x + next), mv)));
+  const spread = f32x4.pmax(first, f32x4.abs(centered<Mean>(v128.load(x + next), mv)));
   const size = f32x4.pmax(f32x4.abs(v128.load(dy)), f32x4.abs(v128.load(dy + next)));
-  const least = abs(m) * spread + <f32>1e-26;
   return (
-    !(r <= <f32>1e-9 || r >= <f32>1e9) &&
-    !i32x4.all_true(f32x4.lt(largest, f32x4.splat(least))) &&
+    !i32x4.all_true(f32x4.lt(spread, f32x4.splat(abs(m) * least + <f32>1e-26))) &&
     !v128.any_true(f32x4.gt(size, f32x4.splat(1e30)))
   );
 }
@@ -106,7 +106,9 @@ export function ordinaryRow<Mean>(
     largest = f32x4.pmax(largest, block);
   }
   if (!dx) return true;
-  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2)));
+  return inline.always(
+    finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2)),
+  );
 }
 
 /**
@@ -229,8 +231,9 @@ export function finish<Mean>(
   const a = f64x2.extract_lane(total, 0) * inverse;
   const q = f64x2.extract_lane(total, 1) * inverse;
   if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), largest)) return false;
-  const c = f64(r) * f64(r) * q;
-  writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, f32(c), f32(f64(r) * a - c * f64(isFloat<Mean>() ? rest : m)));
+  const c = f32(f64(r) * f64(r) * q);
+  const k = f32(f64(r) * a - f64(c) * f64(isFloat<Mean>() ? rest : m));
+  writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, c, k);
   return true;
 }
 
@@ -252,20 +255,23 @@ function steady<Mean>(
   const last = (cols - 4) << 2;
   // What one float leaves of the mean counts in the sums.
   const shift = isFloat<Mean>() ? a * <f32>0.35 : a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
-  const u = v128.load(x);
-  const v = v128.load(x + last);
   let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
+  let few = repeats(v128.load(x), v128.load(x + last));
+  if (cols >= 64) {
+    const third = (cols / 3) << 2;
+    const half = (cols / 2) << 2;
+    g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, third), sizes(dy, weight, half)));
+    if (cols > 128) few = few || repeats(v128.load(x + third), v128.load(x + half));
+  }
   let size = most(g);
-  const few =
-    repeats(u, v) || (cols > 128 && repeats(v128.load(x + ((cols / 3) << 2)), v128.load(x + ((cols / 2) << 2))));
   const sum = shift + q;
-  // Sums of so few columns as 128 err little.
-  const even = cols <= 128 || largest <= size * 28;
-  // No xhat is larger than the root of cols.
-  if (size > LEAST && size < MOST && !few && even && a + Mathf.sqrt(f32(cols)) * sum <= size * 2) return true;
+  // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
+  const root = Mathf.sqrt(f32(cols));
+  const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
+  if (size > LEAST && size < MOST && !few && even && a + root * sum <= size * 2) return true;
 
-  let high = f32x4.pmax(u, v);
-  let low = f32x4.pmin(u, v);
+  let high = v128.load(x + last);
+  let low = high;
   let i: usize = 0;
   for (; i + 48 < last; i += 64) {
     const p = x + i;
