@@ -19,8 +19,8 @@ import {
   Tensor,
 } from "../src/index.js";
 import { normal, uniform } from "../test/helpers.js";
-import { HELD } from "../test/recipe.js";
-import { type Case, errorsOf, type Results } from "../test/reference.js";
+import { LIMITS } from "../test/recipe.js";
+import { type Case, errorsOf, type Results, rstdWithoutEps } from "../test/reference.js";
 
 const string = { type: "string" } as const;
 const { values: given } = parseArgs({ options: { seconds: string, seed: string, iterations: string, first: string } });
@@ -143,7 +143,15 @@ function checkForward(
 }
 
 /** dx, dweight and dbias likewise. */
-function checkBackward(got: Any, dy: Float32Array, x: Float32Array, weight: Floats | null, cols: number, eps: number) {
+function checkBackward(
+  got: Any,
+  dy: Float32Array,
+  x: Float32Array,
+  weight: Floats | null,
+  cols: number,
+  eps: number,
+  rstd?: Case["rstd"],
+) {
   const rows = x.length / cols;
   for (let row = 0; row < rows; row++) {
     const [own, d, dx] = [rowOf(x, row, cols), rowOf(dy, row, cols), rowOf(got.dx, row, cols)];
@@ -152,14 +160,15 @@ function checkBackward(got: Any, dy: Float32Array, x: Float32Array, weight: Floa
   }
   const { before, ...results } = got;
   // Without rows and weight nothing tells the columns, and of an eps beyond 2^252 rstd is no normal float32.
-  if (rows > 0 && eps <= 2 ** 252) checkErrors(results, { x, dy, weight, rows, cols, eps }, before);
+  if (rows > 0 && eps <= 2 ** 252)
+    checkErrors(results, { x, dy, weight, rows, cols, eps, ...(rstd && { rstd }) }, before);
 }
 
 function checkErrors(got: Partial<Results>, input: Case, before?: Any): void {
   for (const [name, units] of Object.entries(errorsOf(got, input, before)) as [keyof Results, number][]) {
     counts.compared++;
     check(
-      units <= HELD[name],
+      units <= LIMITS[name],
       () =>
         `${name} is ${units} units off: [${Array.from(got[name] ?? []).slice(0, 40)}] of ${JSON.stringify(input).slice(0, 2000)}`,
     );
@@ -469,6 +478,7 @@ class Round {
     const dy = this.operand(home, x.shape ?? [x.length]);
     const grads = floatsOf(dy);
     const { mean, rstd } = chance(0.9) ? result : { mean: this.operand(home), rstd: this.operand(home) };
+    const known = rstdWithoutEps(floatsOf(result.rstd) as Float32Array);
     const inputs = [dy, x, mean, rstd, weight] as const;
     const got = this.attempt("layerNormBackward", inputs, [], () => layerNormBackward(...inputs));
     for (const made of Object.values(got ?? {})) this.checkKind(made, dy);
@@ -476,7 +486,8 @@ class Round {
     const [xNow, wNow] = [x, weight].map(floatsOf);
     if (!got || mean !== result.mean || !same(xNow, held) || (w && !same(wNow, w))) return;
     const [dx, dweight, dbias] = [got.dx, got.dweight, got.dbias].map(floatsOf);
-    checkBackward({ dx, dweight, dbias }, grads as Float32Array, held as Float32Array, w ?? null, cols, eps ?? 1e-5);
+    const gradients = { dx, dweight, dbias };
+    checkBackward(gradients, grads as Float32Array, held as Float32Array, w ?? null, cols, eps ?? 1e-5, known);
   }
 
   /** The rest of what a module can do. */

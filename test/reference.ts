@@ -10,6 +10,8 @@ export interface Case {
   rows: number;
   cols: number;
   eps: number;
+  /** Those of the rows for which it is given in place of eps. */
+  rstd?: ArrayLike<number | undefined>;
 }
 
 /** Of one float32: the weight of the last bit of its mantissa, relative. */
@@ -20,7 +22,11 @@ const atLeastNormal = (value: number) => Math.max(NORMAL, value);
 /** The first power of two beyond float32. */
 const BEYOND = 2 ** 128;
 
-export function referenceForward({ norm, x, weight, bias, rows, cols, eps }: Case) {
+/** What backward knows of rstd where it is not told eps: the floats that it gets, if they are well within range. */
+export const rstdWithoutEps = (rstd: ArrayLike<number>) =>
+  Array.from(rstd, (r) => (r > 2 ** -120 && r < 2 ** 120 ? r : undefined));
+
+export function referenceForward({ norm, x, weight, bias, rows, cols, eps, rstd: given }: Case) {
   const y = new Float64Array(rows * cols);
   const xhat = new Float64Array(rows * cols);
   const mean = new Float64Array(rows);
@@ -39,7 +45,7 @@ export function referenceForward({ norm, x, weight, bias, rows, cols, eps }: Cas
     let variance = 0;
     for (let i = 0; i < cols; i++) variance += (x[start + i]! - m - rest) ** 2;
     variance /= cols;
-    const r = 1 / Math.sqrt(variance + eps);
+    const r = given?.[row] ?? 1 / Math.sqrt(variance + eps);
     for (let i = 0; i < cols; i++) {
       const value = (x[start + i]! - m - rest) * r;
       xhat[start + i] = value;

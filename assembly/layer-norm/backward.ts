@@ -4,7 +4,7 @@
 
 import { backwardRows } from "../lib/backward";
 import { Present } from "../lib/lanes";
-import { addTo, workspaceOf } from "../lib/sums";
+import { workspaceOf } from "../lib/sums";
 
 /** The bytes of workspace that `layerNormBackward` needs. */
 export function layerNormBackwardWorkspace(rows: usize, cols: usize): usize {
@@ -26,9 +26,7 @@ export function layerNormBackward(
   workspace: usize, // as layerNormBackwardWorkspace says; 0 where neither dweight nor dbias is wanted
   eps: f64, // that of the forward pass, or NaN: not known
 ): void {
-  const sums = (dweight | dbias) !== 0;
-  backwardRows<Present>(dx, sums, dy, x, mean, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
-  if (sums && rows) addTo(dweight, dbias, workspace, cols);
+  backwardRows<Present>(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
 }
 
 /**
@@ -54,7 +52,8 @@ export function layerNormBackwardRows(
 ): void {
   backwardRows<Present>(
     dx,
-    (dweight | dbias) !== 0,
+    dweight,
+    dbias,
     dy,
     x,
     mean,

@@ -1,9 +1,11 @@
-// Lane helpers, and the two marker types by which a loop is compiled once for each set of operands.
+// Lane helpers, and the marker types by which a loop is compiled once for each set of operands.
 
 /** Stands for an operand that the loop reads, writes or applies. */
 export type Present = u32;
 /** Stands for one that it does without: its code is left out at compile time. */
 export type Absent = void;
+/** Stands for a mean that takes two floats: of a row far from zero. `isFloat` tells it from the others. */
+export type Far = f32;
 
 /** [a, b, c, d], [e, f, g, h] -> [(a + c) + (b + d), (e + g) + (f + h)], added in double. */
 export function sumPair(v: v128, w: v128): v128 {

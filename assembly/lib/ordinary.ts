@@ -3,12 +3,18 @@
 // A row is read twice: for its two sums and for dweight and dbias, then for dx. Before and after the first pass a few
 // numbers of the row tell whether it is ordinary. It is not where one of these holds:
 //
-// - The mean is large beside the spread of the row: a float doesn't hold it well enough.
+// - The mean is hundreds of times the spread of the row.
 // - Numbers are so large or small that products leave the range of floats.
 // - Numbers repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
-// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it.
+// - One lane has most of the sum of g * xhat: an outlier that magnifies the error of the sums, and adds to it.
+// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it. That of rstd
+//   counts twice there.
+//
+// Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a
+// pass more finds what the float leaves of its mean.
 
 import { Absent, Present, sumPair } from "./lanes";
+import { shiftedMoments } from "./moments";
 
 // Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on.
 export const BLOCK: usize = 256;
@@ -17,9 +23,16 @@ export const BLOCK: usize = 256;
 const LEAST: f32 = 1e-15;
 const MOST: f32 = 1e25;
 
-/** x - mean. */
-export function centered<Mean>(x: v128, m: v128): v128 {
-  return isVoid<Mean>() ? x : f32x4.sub(x, m);
+/** The least spread of a row beside its mean, where that is one float. */
+export const NEAR: f32 = 0.5;
+/** The same where it is two: 2^-9. */
+export const FAR: f32 = 0.001953125;
+
+/** x - mean, or (x - mean) - rest. */
+export function centered<Mean>(x: v128, m: v128, rest: v128 = m): v128 {
+  if (isVoid<Mean>()) return x;
+  const d = f32x4.sub(x, m);
+  return isFloat<Mean>() ? f32x4.sub(d, rest) : d;
 }
 
 /**
@@ -32,17 +45,16 @@ export function ordinary<Mean>(
   cols: usize,
   m: f32,
   r: f32,
+  least: f32, // spread beside the mean: NEAR or FAR
 ): bool {
-  if (cols < 4) return false;
+  if (cols < 4 || r <= <f32>1e-9 || r >= <f32>1e9) return false;
   const mv = f32x4.splat(m);
   const next = min(cols - 4, 4) << 2;
   const first = f32x4.abs(centered<Mean>(v128.load(x), mv));
   const spread = f32x4.pmax(first, f32x4.abs(centered<Mean>(v128.load(x + next), mv)));
   const size = f32x4.pmax(f32x4.abs(v128.load(dy)), f32x4.abs(v128.load(dy + next)));
-  const least = abs(m) * <f32>0.5 + <f32>1e-26;
   return (
-    !(r <= <f32>1e-9 || r >= <f32>1e9) &&
-    !i32x4.all_true(f32x4.lt(spread, f32x4.splat(least))) &&
+    !i32x4.all_true(f32x4.lt(spread, f32x4.splat(abs(m) * least + <f32>1e-26))) &&
     !v128.any_true(f32x4.gt(size, f32x4.splat(1e30)))
   );
 }
@@ -66,7 +78,8 @@ function accumulate(pointer: usize, v: v128): void {
 /** Both passes over a row; false where dx is still to be written, in double. */
 export function ordinaryRow<Mean>(
   dx: usize, // [cols] or 0
-  sums: usize, // [2, cols] or 0: += what the row adds to dweight, and to dbias
+  sums: usize, // [cols] or 0: += what the row adds to dweight
+  biases: usize, // [cols]: the same of dbias; not written to without `sums`, nor without a mean
   dy: usize, // [cols]
   x: usize, // [cols]
   weight: usize, // [cols] or 0
@@ -76,20 +89,26 @@ export function ordinaryRow<Mean>(
   r: f32,
   inverse: f64, // 1 / cols
 ): bool {
-  const biases = sums && sums + (cols << 2);
+  const rest = isFloat<Mean>() ? f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0)) : <f32>0;
   let total = f64x2.splat(0);
+  let largest = f32x4.splat(0);
 
   // a block per step
   for (let start: usize = 0; start < cols; start += BLOCK) {
     const o = start << 2;
     const count = min(cols - start, BLOCK);
     let block: v128;
-    if (weight && sums) block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, r);
-    else block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, r);
-    total = f64x2.add(total, block);
+    if (!isFloat<Mean>() && weight && sums)
+      block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, rest, r);
+    else
+      block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, rest, r);
+    total = f64x2.add(total, f64x2.promote_low_f32x4(block));
+    largest = f32x4.pmax(largest, block);
   }
   if (!dx) return true;
-  return inline.always(finish<Mean>(dx, dy, x, weight, add, cols, m, r, inverse, total));
+  return inline.always(
+    finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2)),
+  );
 }
 
 /**
@@ -105,11 +124,13 @@ function first<Mean, All>(
   weight: usize, // [count] or 0
   count: usize,
   m: f32,
+  rest: f32, // mean - m, of a row far from zero
   r: f32,
 ): v128 {
   const end16 = (count & ~15) << 2;
   const end = count << 2;
   const mv = f32x4.splat(m);
+  const ev = f32x4.splat(rest);
   const rv = f32x4.splat(r);
   const one = f32x4.splat(1);
   let i: usize = 0;
@@ -121,7 +142,7 @@ function first<Mean, All>(
   // 16 per step
   for (; i < end16; i += 64) {
     let g0 = v128.load(dy + i);
-    let p0 = f32x4.mul(g0, f32x4.mul(centered<Mean>(v128.load(x + i), mv), rv));
+    let p0 = f32x4.mul(g0, f32x4.mul(centered<Mean>(v128.load(x + i), mv, ev), rv));
     const w0 = isVoid<All>() ? (weight ? v128.load(weight + i) : one) : v128.load(weight + i);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i, p0);
@@ -130,7 +151,7 @@ function first<Mean, All>(
     g0 = f32x4.mul(g0, w0);
     p0 = f32x4.mul(p0, w0);
     let g1 = v128.load(dy + i, 16);
-    let p1 = f32x4.mul(g1, f32x4.mul(centered<Mean>(v128.load(x + i, 16), mv), rv));
+    let p1 = f32x4.mul(g1, f32x4.mul(centered<Mean>(v128.load(x + i, 16), mv, ev), rv));
     const w1 = isVoid<All>() ? (weight ? v128.load(weight + i, 16) : one) : v128.load(weight + i, 16);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i + 16, p1);
@@ -141,7 +162,7 @@ function first<Mean, All>(
     s0 = f32x4.add(s0, f32x4.add(g0, g1));
     q0 = f32x4.add(q0, f32x4.add(p0, p1));
     let g2 = v128.load(dy + i, 32);
-    let p2 = f32x4.mul(g2, f32x4.mul(centered<Mean>(v128.load(x + i, 32), mv), rv));
+    let p2 = f32x4.mul(g2, f32x4.mul(centered<Mean>(v128.load(x + i, 32), mv, ev), rv));
     const w2 = isVoid<All>() ? (weight ? v128.load(weight + i, 32) : one) : v128.load(weight + i, 32);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i + 32, p2);
@@ -150,7 +171,7 @@ function first<Mean, All>(
     g2 = f32x4.mul(g2, w2);
     p2 = f32x4.mul(p2, w2);
     let g3 = v128.load(dy + i, 48);
-    let p3 = f32x4.mul(g3, f32x4.mul(centered<Mean>(v128.load(x + i, 48), mv), rv));
+    let p3 = f32x4.mul(g3, f32x4.mul(centered<Mean>(v128.load(x + i, 48), mv, ev), rv));
     const w3 = isVoid<All>() ? (weight ? v128.load(weight + i, 48) : one) : v128.load(weight + i, 48);
     if (!isVoid<All>() || sums) {
       accumulate(sums + i + 48, p3);
@@ -166,7 +187,7 @@ function first<Mean, All>(
   while (i < end) {
     const left = end - i;
     let g = load4(dy + i, left);
-    let p = f32x4.mul(g, f32x4.mul(centered<Mean>(load4(x + i, left), mv), rv));
+    let p = f32x4.mul(g, f32x4.mul(centered<Mean>(load4(x + i, left), mv, ev), rv));
     if (sums) {
       store4(sums + i, f32x4.add(load4(sums + i, left), p), left);
       if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
@@ -180,7 +201,15 @@ function first<Mean, All>(
     q0 = f32x4.add(q0, p);
     i += left < 16 ? 4 : 16;
   }
-  return sumPair(f32x4.add(s0, s1), f32x4.add(q0, q1));
+  return blockSums(f32x4.add(s0, s1), f32x4.add(q0, q1));
+}
+
+/** [sum of g, sum of g * xhat, the largest |lane| of the latter] of a block, from its sums by lane. */
+export function blockSums(g: v128, p: v128): v128 {
+  const size = f32x4.abs(p);
+  const half = f32x4.pmax(size, v128.shuffle<f32>(size, size, 2, 3, 0, 1));
+  const all = f32x4.pmax(half, v128.shuffle<f32>(half, half, 1, 0, 3, 2));
+  return v128.shuffle<f64>(f32x4.demote_f64x2_zero(sumPair(g, p)), all, 0, 2);
 }
 
 /** The second pass, from the sums of the first; false where dx is still to be written, in double. */
@@ -192,20 +221,26 @@ export function finish<Mean>(
   add: usize, // [cols] or 0
   cols: usize,
   m: f32,
+  rest: f32,
   r: f32,
   inverse: f64, // 1 / cols
   total: v128,
+  largest: f32, // sum of g * xhat in a lane of a block
 ): bool {
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
   const a = f64x2.extract_lane(total, 0) * inverse;
   const q = f64x2.extract_lane(total, 1) * inverse;
-  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)))) return false;
-  const c = f64(r) * f64(r) * q;
-  writeDx<Mean>(dx, dy, x, weight, add, cols, r, f32(c), f32(f64(r) * a - c * f64(m)));
+  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), largest)) return false;
+  const c = f32(f64(r) * f64(r) * q);
+  const k = f32(f64(r) * a - f64(c) * f64(isFloat<Mean>() ? rest : m));
+  writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, c, k);
   return true;
 }
 
-/** Whether floats hold dx, from the sums of the first pass. Of most rows a few numbers tell it; else all are looked at. */
+/**
+ * Whether floats hold dx, from the sums of the first pass. Of most rows a few numbers tell it. Of the others the
+ * largest xhat is looked for, then the largest g.
+ */
 function steady<Mean>(
   dy: usize, // [cols]
   x: usize, // [cols]
@@ -215,28 +250,54 @@ function steady<Mean>(
   r: f32,
   a: f32, // |mean(g)|
   q: f32, // |mean(g * xhat)|
+  largest: f32,
 ): bool {
   const last = (cols - 4) << 2;
-  const u = v128.load(x);
-  const v = v128.load(x + last);
+  // What one float leaves of the mean counts in the sums.
+  const shift = isFloat<Mean>() ? a * <f32>0.35 : a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
   let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
-  const shift = a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
+  let few = repeats(v128.load(x), v128.load(x + last));
+  if (cols >= 64) {
+    const third = (cols / 3) << 2;
+    const half = (cols / 2) << 2;
+    g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, third), sizes(dy, weight, half)));
+    if (cols > 128) few = few || repeats(v128.load(x + third), v128.load(x + half));
+  }
   let size = most(g);
-  const few =
-    repeats(u, v) || (cols > 128 && repeats(v128.load(x + ((cols / 3) << 2)), v128.load(x + ((cols / 2) << 2))));
-  if (size > LEAST && size < MOST && !few && shift * shift * f32(cols) <= size * size && a + 4 * q <= size) {
-    return true;
+  const sum = shift + q;
+  // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
+  const root = Mathf.sqrt(f32(cols));
+  const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
+  if (size > LEAST && size < MOST && !few && even && a + root * sum <= size * 2) return true;
+
+  let high = v128.load(x + last);
+  let low = high;
+  let i: usize = 0;
+  for (; i + 48 < last; i += 64) {
+    const p = x + i;
+    const u0 = v128.load(p);
+    const u1 = v128.load(p, 16);
+    const u2 = v128.load(p, 32);
+    const u3 = v128.load(p, 48);
+    high = f32x4.pmax(high, f32x4.pmax(f32x4.pmax(u0, u1), f32x4.pmax(u2, u3)));
+    low = f32x4.pmin(low, f32x4.pmin(f32x4.pmin(u0, u1), f32x4.pmin(u2, u3)));
   }
-  const mv = f32x4.splat(m);
-  let top = f32x4.abs(centered<Mean>(v, mv));
-  for (let i: usize = 0; i < last; i += 16) {
-    g = f32x4.pmax(g, sizes(dy, weight, i));
-    top = f32x4.pmax(top, f32x4.abs(centered<Mean>(v128.load(x + i), mv)));
+  for (; i < last; i += 16) {
+    const p = v128.load(x + i);
+    high = f32x4.pmax(high, p);
+    low = f32x4.pmin(low, p);
   }
+  const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
+  if (!(t <= (few ? <f32>2.5 : even ? <f32>1e6 : <f32>6))) return false;
+  if (moderate(a, a + t * sum, size)) return true;
+  for (i = 0; i < last; i += 16) g = f32x4.pmax(g, sizes(dy, weight, i));
   size = most(g);
-  const t = most(top) * r;
-  if (!(size > LEAST && size < MOST)) return size === 0;
-  return t <= (few ? <f32>2.5 : <f32>6) && a <= size * <f32>0.5 && a + t * (shift + q) <= size * <f32>0.8;
+  return size === 0 || moderate(a, a + t * sum, size);
+}
+
+/** Whether mean(g), and all that is taken from g, are moderate beside a size of g, and that is well within range. */
+function moderate(a: f32, all: f32, size: f32): bool {
+  return size > LEAST && size < MOST && a <= size * <f32>0.5 && all <= size * <f32>0.8;
 }
 
 /** Whether any two of eight numbers are the same. */
@@ -268,10 +329,12 @@ function writeDx<Mean>(
   weight: usize, // [cols] or 0
   add: usize, // [cols] or 0
   cols: usize,
+  m: f32,
   r: f32,
   c: f32,
   k: f32,
 ): void {
+  const mv = f32x4.splat(m);
   const rv = f32x4.splat(r);
   const cv = f32x4.splat(c);
   const kv = f32x4.splat(k);
@@ -295,10 +358,10 @@ function writeDx<Mean>(
       g2 = f32x4.mul(g2, v128.load(w, 32));
       g3 = f32x4.mul(g3, v128.load(w, 48));
     }
-    g0 = gradient<Mean>(g0, v128.load(e), rv, cv, kv);
-    g1 = gradient<Mean>(g1, v128.load(e, 16), rv, cv, kv);
-    g2 = gradient<Mean>(g2, v128.load(e, 32), rv, cv, kv);
-    g3 = gradient<Mean>(g3, v128.load(e, 48), rv, cv, kv);
+    g0 = gradient<Mean>(g0, v128.load(e), mv, rv, cv, kv);
+    g1 = gradient<Mean>(g1, v128.load(e, 16), mv, rv, cv, kv);
+    g2 = gradient<Mean>(g2, v128.load(e, 32), mv, rv, cv, kv);
+    g3 = gradient<Mean>(g3, v128.load(e, 48), mv, rv, cv, kv);
     if (add) {
       const f = add + i;
       g0 = f32x4.add(g0, v128.load(f));
@@ -317,15 +380,18 @@ function writeDx<Mean>(
     const left = end - i;
     let d = load4(dy + i, left);
     if (weight) d = f32x4.mul(d, load4(weight + i, left));
-    d = gradient<Mean>(d, load4(x + i, left), rv, cv, kv);
+    d = gradient<Mean>(d, load4(x + i, left), mv, rv, cv, kv);
     if (add) d = f32x4.add(d, load4(add + i, left));
     store4(dx + i, d, left);
     i += left < 16 ? 4 : 16;
   }
 }
 
-/** dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean. */
-function gradient<Mean>(g: v128, x: v128, r: v128, c: v128, k: v128): v128 {
-  const d = f32x4.sub(f32x4.mul(g, r), f32x4.mul(x, c));
+/**
+ * dx, 4 lanes: (rstd * g - c * x) - k, where k = rstd * mean(g) - c * mean. Of a row far from zero x - m takes the
+ * place of x, and what a float leaves of the mean that of the mean.
+ */
+function gradient<Mean>(g: v128, x: v128, m: v128, r: v128, c: v128, k: v128): v128 {
+  const d = f32x4.sub(f32x4.mul(g, r), f32x4.mul(isFloat<Mean>() ? f32x4.sub(x, m) : x, c));
   return isVoid<Mean>() ? d : f32x4.sub(d, k);
 }

@@ -1,8 +1,7 @@
 // Backward of two wide rows at a time, with the same bits as one after the other. weight, dweight and dbias no longer
 // stay in the first-level cache from row to row. Here they are read, and the latter two written, half as often.
 
-import { sumPair } from "./lanes";
-import { BLOCK, centered, finish } from "./ordinary";
+import { BLOCK, blockSums, centered, finish } from "./ordinary";
 
 /** Both passes over two rows that have all operands. Returns which of them, 1 + 2, still need their dx in double. */
 export function twoRows<Mean>(
@@ -27,6 +26,8 @@ export function twoRows<Mean>(
   const rbv = f32x4.splat(rb);
   let totalA = f64x2.splat(0);
   let totalB = totalA;
+  let largestA = f32x4.splat(0);
+  let largestB = f32x4.splat(0);
   let i: usize = 0;
 
   // a block per step
@@ -74,11 +75,15 @@ export function twoRows<Mean>(
       sb1 = sb;
       qb1 = qb;
     }
-    totalA = f64x2.add(totalA, sumPair(f32x4.add(sa0, sa1), f32x4.add(qa0, qa1)));
-    totalB = f64x2.add(totalB, sumPair(f32x4.add(sb0, sb1), f32x4.add(qb0, qb1)));
+    const blockA = blockSums(f32x4.add(sa0, sa1), f32x4.add(qa0, qa1));
+    const blockB = blockSums(f32x4.add(sb0, sb1), f32x4.add(qb0, qb1));
+    totalA = f64x2.add(totalA, f64x2.promote_low_f32x4(blockA));
+    totalB = f64x2.add(totalB, f64x2.promote_low_f32x4(blockB));
+    largestA = f32x4.pmax(largestA, blockA);
+    largestB = f32x4.pmax(largestB, blockB);
   }
   if (!dx) return 0;
-  const a = finish<Mean>(dx, dy, x, weight, add, cols, ma, ra, inverse, totalA);
+  const a = finish<Mean>(dx, dy, x, weight, add, cols, ma, 0, ra, inverse, totalA, f32x4.extract_lane(largestA, 2));
   const b = finish<Mean>(
     dx + stride,
     dy + stride,
@@ -87,9 +92,11 @@ export function twoRows<Mean>(
     add && add + stride,
     cols,
     mb,
+    0,
     rb,
     inverse,
     totalB,
+    f32x4.extract_lane(largestB, 2),
   );
   return (a ? 0 : 1) | (b ? 0 : 2);
 }

@@ -9,7 +9,7 @@
 
 import { backwardRows } from "../lib/backward";
 import { Absent } from "../lib/lanes";
-import { addTo, workspaceOf } from "../lib/sums";
+import { workspaceOf } from "../lib/sums";
 
 /** The bytes of workspace that `rmsNormBackward` needs. */
 export function rmsNormBackwardWorkspace(rows: usize, cols: usize): usize {
@@ -29,8 +29,7 @@ export function rmsNormBackward(
   workspace: usize, // as rmsNormBackwardWorkspace says; 0 where dweight is not wanted
   eps: f64, // that of the forward pass, or NaN: not known
 ): void {
-  backwardRows<Absent>(dx, dweight !== 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
-  if (rows) addTo(dweight, 0, workspace, cols);
+  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
 }
 
 /** Some rows of a call, as `layerNormBackwardRows`: the sums stay in the workspace until `addSums(dweight, 0, …)`. */
@@ -49,5 +48,5 @@ export function rmsNormBackwardRows(
   start: usize, // the first of these rows
   total: usize, // the rows of the call
 ): void {
-  backwardRows<Absent>(dx, dweight !== 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, eps, start, total, false);
+  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, eps, start, total, false);
 }
