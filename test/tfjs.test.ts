@@ -100,14 +100,16 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
     const [rows, cols, eps] = [150, 37, 1e-5]; // enough rows for sums in double
 
     test.each(parameters)("is within the units of the kernels, forward and backward, with %o", ({ scale, center }) => {
-      // Half of the rows have a variance that is small beside eps.
-      const [x, dy] = [
-        tf.mul(
-          tensorOf([6, 25, cols], 1),
-          [1, 1e-4, 1, 1, 1e-4].flatMap((s) => Array(5).fill([s])),
-        ),
-        tensorOf([6, 25, cols], 3),
-      ];
+      // Of three rows one is ordinary, two have a variance that is small beside eps, one of these lies far from zero.
+      const perRow = (value: (row: number) => number) =>
+        tf.tensor3d(
+          Array.from({ length: 25 }, (_, row) => value(row % 3)),
+          [1, 25, 1],
+        );
+      const spread = perRow((kind) => (kind === 0 ? 1 : 1e-4));
+      const offset = perRow((kind) => (kind === 1 ? 1 : 0));
+      const x = tf.add(tf.mul(tensorOf([6, 25, cols], 1), spread), offset);
+      const dy = tensorOf([6, 25, cols], 3);
       const gamma = scale ? tensorOf([cols], 4) : null;
       const beta = center ? tensorOf([cols], 5) : null;
       const given = [gamma, beta].filter((parameter) => parameter !== null);
@@ -631,8 +633,8 @@ describe("tensors and scopes of tfjs", () => {
   });
 
   test("the heap of the wasm backend stays as it is", () => {
-    const x = tensorOf([16, 20000], 1);
-    const step = () => tf.tidy(() => void tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x))))(x));
+    const [x, gamma] = [tensorOf([16, 20000], 1), tensorOf([20000], 2)];
+    const step = () => tf.tidy(() => void tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x, gamma))))(x));
     step();
     const bytes = () => (tf.backend() as unknown as { wasm: { HEAPU8: Uint8Array } }).wasm.HEAPU8.length;
     const before = bytes();
