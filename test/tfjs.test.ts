@@ -100,7 +100,16 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
     const [rows, cols, eps] = [150, 37, 1e-5]; // enough rows for sums in double
 
     test.each(parameters)("is within the units of the kernels, forward and backward, with %o", ({ scale, center }) => {
-      const [x, dy] = [tensorOf([6, 25, cols], 1), tensorOf([6, 25, cols], 3)];
+      // Of three rows one is ordinary, two have a variance that is small beside eps, one of these lies far from zero.
+      const perRow = (value: (row: number) => number) =>
+        tf.tensor3d(
+          Array.from({ length: 25 }, (_, row) => value(row % 3)),
+          [1, 25, 1],
+        );
+      const spread = perRow((kind) => (kind === 0 ? 1 : 1e-4));
+      const offset = perRow((kind) => (kind === 1 ? 1 : 0));
+      const x = tf.add(tf.mul(tensorOf([6, 25, cols], 1), spread), offset);
+      const dy = tensorOf([6, 25, cols], 3);
       const gamma = scale ? tensorOf([cols], 4) : null;
       const beta = center ? tensorOf([cols], 5) : null;
       const given = [gamma, beta].filter((parameter) => parameter !== null);
@@ -133,8 +142,9 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       expect(values(op(x, gamma, beta, -1, eps, { residual }))).toEqual(values(apart(x, residual)[0]));
       const [got, expected] = [fused, apart].map((f) =>
         tf.grads((x: tf.Tensor, residual: tf.Tensor) => {
+          const other = weighed(tf.square(x), dy); // so that more is added to the gradient of x alone
           const [y, sum] = f(x, residual);
-          return tf.add(weighed(y, dy), weighed(sum, dsum));
+          return tf.addN([other, weighed(y, dy), weighed(sum, dsum)]);
         })(given),
       );
       expect(got!.map(values)).toEqual(expected!.map(values));
@@ -445,6 +455,14 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
     },
   );
 
+  test("numbers of names go on as in tfjs", () => {
+    const names = [tfl.layers.batchNormalization(), layerNormalization(), layerNormalization()].map(({ name }) => name);
+    const numbers = [...names, tfl.layers.batchNormalization().name, tfl.layers.layerNormalization().name].map((name) =>
+      Number(/\d+$/.exec(name)?.[0]),
+    );
+    expect(numbers).toEqual([numbers[0], numbers[1], numbers[1]! + 1, numbers[0]! + 1, numbers[1]! + 2]);
+  });
+
   test("layers may stand in a model in any place, over any axis, without weights, in five dimensions", () => {
     for (const create of [layerNormalization, rmsNormalization]) {
       for (const args of [{ scale: false }, { axis: [1] }, { axis: [1], center: false }, { axis: [4, 1] }]) {
@@ -557,9 +575,20 @@ describe("patchLayerNormalization", () => {
       expect(built().getConfig().fallback).toBe(true);
       undo[order[0]!]!();
       expect(built().constructor).toBe(OURS);
+      undo[order[0]!]!();
+      expect(built().constructor).toBe(OURS);
       undo[order[1]!]!();
       expect(built().constructor).toBe(OWN);
     }
+  });
+
+  test("hands its fallback to the layers of loaded models", async () => {
+    const saved = await save(modelOf(tfl.layers.layerNormalization({ inputShape: [3] })));
+    const undo = patchLayerNormalization({ fallback: true });
+    const [layer] = (await load(saved)).layers;
+    undo();
+    expect(layer!.constructor).toBe(OURS);
+    expect(layer!.getConfig().fallback).toBe(true);
   });
 
   test("leaves subclasses of tfjs' layer alone", () => {
@@ -604,8 +633,8 @@ describe("tensors and scopes of tfjs", () => {
   });
 
   test("the heap of the wasm backend stays as it is", () => {
-    const x = tensorOf([300, 1024], 1);
-    const step = () => tf.tidy(() => void tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x))))(x));
+    const [x, gamma] = [tensorOf([16, 20000], 1), tensorOf([20000], 2)];
+    const step = () => tf.tidy(() => void tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x, gamma))))(x));
     step();
     const bytes = () => (tf.backend() as unknown as { wasm: { HEAPU8: Uint8Array } }).wasm.HEAPU8.length;
     const before = bytes();
@@ -653,11 +682,13 @@ describe("tensors and scopes of tfjs", () => {
 
 describe("backends", () => {
   const factory = tf.findBackendFactory("wasm");
-  /** Another instance of the wasm backend, with a memory of its own. */
-  async function freshWasm() {
+  /** Another instance of the wasm backend. `exports` are taken for those of its module. */
+  async function freshWasm(exports?: object) {
     tf.removeBackend("wasm");
     tf.registerBackend("wasm", factory, 2);
     await tf.setBackend("wasm");
+    const { wasm } = tf.backend() as unknown as { wasm: { asm: object } };
+    wasm.asm = { ...wasm.asm, ...exports };
   }
 
   test("may change between calls: tensors come along", async () => {
@@ -703,14 +734,14 @@ describe("backends", () => {
         return [norm(t), tf.grad((t: tf.Tensor) => weighed(norm(t), d))(t)].map(values);
       };
       const expected = both(layerNorm);
-      await freshWasm();
-      const { wasm } = tf.backend() as unknown as { wasm: { asm: object } };
-      wasm.asm = { ...wasm.asm, memory };
+      await freshWasm({ memory });
       for (const kernel of ["LayernormWasmForward", "LayernormWasmBackward"]) {
         for (const name of BACKENDS) tf.unregisterKernel(kernel, name);
       }
       const fresh = await import("../src/tfjs/index.js");
       expect(both(fresh.layerNorm)).toEqual(expected);
+      expect(both(fresh.layerNorm)).toEqual(expected);
+      await freshWasm({ memory });
       expect(both(fresh.layerNorm)).toEqual(expected);
       expect(warn.mock.calls).toEqual([
         [

@@ -44,7 +44,6 @@ export interface NormOptions extends FallbackOptions {
 }
 
 type Norm = Attributes["norm"];
-type Axis = number | number[];
 type Optional = Tensor | TensorLike | null | undefined;
 
 /**
@@ -58,25 +57,25 @@ type Optional = Tensor | TensorLike | null | undefined;
  */
 export function layerNorm(
   x: Tensor | TensorLike,
-  gamma: Optional,
-  beta: Optional,
-  axis: Axis | undefined,
+  gamma: Tensor | TensorLike | null | undefined,
+  beta: Tensor | TensorLike | null | undefined,
+  axis: number | number[] | undefined,
   epsilon: number | undefined,
   options: NormOptions & { returnSum: true },
 ): [y: Tensor, sum: Tensor];
 export function layerNorm<T extends Tensor>(
   x: T | TensorLike,
-  gamma?: Optional,
-  beta?: Optional,
-  axis?: Axis,
+  gamma?: Tensor | TensorLike | null,
+  beta?: Tensor | TensorLike | null,
+  axis?: number | number[],
   epsilon?: number,
   options?: NormOptions & { returnSum?: false | undefined },
 ): T;
 export function layerNorm(
   x: Tensor | TensorLike,
-  gamma?: Optional,
-  beta?: Optional,
-  axis: Axis = -1,
+  gamma?: Tensor | TensorLike | null,
+  beta?: Tensor | TensorLike | null,
+  axis: number | number[] = -1,
   epsilon = 1e-3,
   options: NormOptions = {},
 ): Tensor | [Tensor, Tensor] {
@@ -93,22 +92,22 @@ export function layerNorm(
  */
 export function rmsNorm(
   x: Tensor | TensorLike,
-  gamma: Optional,
-  axis: Axis | undefined,
+  gamma: Tensor | TensorLike | null | undefined,
+  axis: number | number[] | undefined,
   epsilon: number | undefined,
   options: NormOptions & { returnSum: true },
 ): [y: Tensor, sum: Tensor];
 export function rmsNorm<T extends Tensor>(
   x: T | TensorLike,
-  gamma?: Optional,
-  axis?: Axis,
+  gamma?: Tensor | TensorLike | null,
+  axis?: number | number[],
   epsilon?: number,
   options?: NormOptions & { returnSum?: false | undefined },
 ): T;
 export function rmsNorm(
   x: Tensor | TensorLike,
-  gamma?: Optional,
-  axis: Axis = -1,
+  gamma?: Tensor | TensorLike | null,
+  axis: number | number[] = -1,
   epsilon = 1e-3,
   options: NormOptions = {},
 ): Tensor | [Tensor, Tensor] {
@@ -138,7 +137,7 @@ function optional(norm: Norm, name: string, value: Optional, shape: number[]): T
 }
 
 /** The axes as dimensions from 0 on, in the order in which they were given. */
-function axesOf(norm: Norm, axis: Axis, rank: number): number[] {
+function axesOf(norm: Norm, axis: number | number[], rank: number): number[] {
   util.assert(rank > 0, () => `Error in ${norm}: x is a scalar, but a tensor of rank 1 or higher is expected.`);
   const axes = util.parseAxisParam(axis, new Array(rank).fill(1));
   util.assert(axes.length > 0, () => `Error in ${norm}: axis is [], but at least one dimension is expected.`);
@@ -151,7 +150,7 @@ function normalize(
   x: Tensor | TensorLike,
   gamma: Optional,
   beta: Optional,
-  axis: Axis,
+  axis: number | number[],
   epsilon: number,
   options: NormOptions,
 ): Tensor | [Tensor, Tensor] {
