@@ -557,10 +557,11 @@ async function whole() {
       frame.style.width = `${width}px`;
       await sleep(200);
       const page = frame.contentDocument?.documentElement as HTMLElement;
-      ok(
-        page.clientWidth <= width && page.scrollWidth <= page.clientWidth,
-        `${page.scrollWidth} of ${page.clientWidth}`,
+      const stray = [...page.querySelectorAll("*")].filter(
+        (one) => one.getBoundingClientRect().right > page.clientWidth,
       );
+      const names = stray.map((one) => one.outerHTML.slice(0, 80)).join("\n");
+      ok(page.scrollWidth <= page.clientWidth, `${page.scrollWidth} of ${page.clientWidth}: ${names}`);
       for (const section of page.querySelectorAll("section")) {
         ok(
           section.scrollWidth <= section.clientWidth,
