@@ -1,39 +1,30 @@
-// What a developer sees of a failing assert: AssemblyScript's loader reports its place in the source. The package itself needs no loader.
+// What a developer sees of a failing assert: AssemblyScript's loader reports its message and its place in the source. The
+// package itself needs no loader, and its builds have no asserts.
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { instantiate } from "@assemblyscript/loader";
 import { beforeAll, expect, test } from "vitest";
-
-interface Heap extends Record<string, unknown> {
-  allocate(bytes: number): number;
-  free(pointer: number): void;
-}
+import type { Kernels } from "../src/index.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const OUT = "build/heap-debug.wasm";
+const OUT = "build/loader.wasm";
+let kernels: Kernels;
 
-/** The heap with the assertions of AssemblyScript's runtime, which a release leaves out. */
-async function debugHeap(): Promise<Heap> {
-  const memory = new WebAssembly.Memory({ initial: 1 });
-  return (await instantiate<Heap>(readFileSync(`${root}/${OUT}`), { env: { memory } })).exports;
-}
-
-beforeAll(() => {
+beforeAll(async () => {
   const asc = "node_modules/assemblyscript/bin/asc.js";
-  const flags = ["--config", "none", "--runtime", "minimal", "--importMemory", "--debug", "--outFile", OUT];
-  execFileSync(process.execPath, [asc, "assembly/heap.ts", ...flags], { cwd: root });
+  const flags = ["--config", "none", "--runtime", "stub", "--importMemory", "--enable", "simd", "--debug"];
+  execFileSync(process.execPath, [asc, "assembly/index.ts", ...flags, "--outFile", OUT], { cwd: root });
+  const memory = new WebAssembly.Memory({ initial: 1 });
+  const { exports } = await instantiate(readFileSync(`${root}/${OUT}`), { env: { memory } });
+  kernels = exports as unknown as Kernels;
 });
 
-test("a failing assert in a debug build is reported with its file and line", async () => {
-  const heap = await debugHeap();
-  const block = heap.allocate(24);
-  heap.free(block);
-  expect(() => heap.free(block)).toThrow(/^abort: .* at ~lib\/rt\/tlsf\.ts:\d+:\d+$/);
-});
-
-test("an error of the runtime is reported with its message", async () => {
-  const heap = await debugHeap();
-  expect(() => heap.allocate(2 ** 31)).toThrow(/^abort: .*allocation too large.* at ~lib\/rt\/tlsf\.ts:\d+:\d+$/i);
+test("a pointer that is not a multiple of 4 is reported with its message, file and line", () => {
+  const at = 1024;
+  const forward = (x: number, cols: number) => () => kernels.rmsNormForward(at, 0, 0, x, 0, 0, 1, cols, 1e-6);
+  expect(forward(at, 3)).not.toThrow();
+  expect(forward(at + 2, 3)).toThrow(/^abort: a pointer is not a multiple of 4 at assembly\/lib\/forward\.ts:\d+:\d+$/);
+  expect(forward(at, 0)).toThrow(/^abort: cols is 0 at assembly\/lib\/forward\.ts:\d+:\d+$/);
 });

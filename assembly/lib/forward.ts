@@ -32,6 +32,8 @@ export function forward<Mean>(
   cols: usize,
   eps: f64,
 ): void {
+  assert(((y | sum | mean | rstd | x | residual | weight | bias) & 3) === 0, "a pointer is not a multiple of 4");
+  assert(cols > 0, "cols is 0");
   const stride = cols << 2;
   const inverse = 1 / f64(cols);
   if (!sum) sum = y;
