@@ -106,9 +106,7 @@ export function ordinaryRow<Mean>(
     largest = f32x4.pmax(largest, block);
   }
   if (!dx) return true;
-  return inline.always(
-    finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2)),
-  );
+  return finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2));
 }
 
 /**
@@ -230,7 +228,9 @@ export function finish<Mean>(
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
   const a = f64x2.extract_lane(total, 0) * inverse;
   const q = f64x2.extract_lane(total, 1) * inverse;
-  if (!steady<Mean>(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), largest)) return false;
+  // What one float leaves of the mean counts in the sums.
+  const error: f32 = isFloat<Mean>() ? 0.35 : <f32>0.35 + <f32>0.5 * abs(m) * r;
+  if (!steady(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), error, largest)) return false;
   const c = f32(f64(r) * f64(r) * q);
   const k = f32(f64(r) * a - f64(c) * f64(isFloat<Mean>() ? rest : m));
   writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, c, k);
@@ -241,7 +241,7 @@ export function finish<Mean>(
  * Whether floats hold dx, from the sums of the first pass. Of most rows a few numbers tell it. Of the others the
  * largest xhat is looked for, then the largest g.
  */
-function steady<Mean>(
+function steady(
   dy: usize, // [cols]
   x: usize, // [cols]
   weight: usize, // [cols] or 0
@@ -250,11 +250,10 @@ function steady<Mean>(
   r: f32,
   a: f32, // |mean(g)|
   q: f32, // |mean(g * xhat)|
+  error: f32, // of the mean of x
   largest: f32,
 ): bool {
   const last = (cols - 4) << 2;
-  // What one float leaves of the mean counts in the sums.
-  const shift = isFloat<Mean>() ? a * <f32>0.35 : a * (<f32>0.35 + <f32>0.5 * abs(m) * r);
   let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
   let few = repeats(v128.load(x), v128.load(x + last));
   if (cols >= 64) {
@@ -264,7 +263,7 @@ function steady<Mean>(
     if (cols > 128) few = few || repeats(v128.load(x + third), v128.load(x + half));
   }
   let size = most(g);
-  const sum = shift + q;
+  const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
   const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
