@@ -28,3 +28,12 @@ test("a pointer that is not a multiple of 4 is reported with its message, file a
   expect(forward(at + 2, 3)).toThrow(/^abort: a pointer is not a multiple of 4 at assembly\/lib\/forward\.ts:\d+:\d+$/);
   expect(forward(at, 0)).toThrow(/^abort: cols is 0 at assembly\/lib\/forward\.ts:\d+:\d+$/);
 });
+
+test("a workspace that is missing is reported where gradients of the parameters are wanted", () => {
+  const [dy, x, rstd, dweight] = [1024, 2048, 3072, 4096];
+  const backward = (wanted: number) => () => kernels.rmsNormBackward(0, wanted, dy, x, rstd, 0, 0, 1, 3, 0, 1e-6);
+  expect(backward(0)).not.toThrow();
+  expect(backward(dweight)).toThrow(
+    /^abort: dweight or dbias is wanted, but workspace is 0 at assembly\/lib\/backward\.ts/,
+  );
+});

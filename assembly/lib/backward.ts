@@ -39,6 +39,9 @@ export function backwardRows<Mean>(
   total: usize, // the rows of the call
   whole: bool,
 ): void {
+  assert(((dx | dweight | dbias | dy | x | mean | rstd | weight | add) & 3) === 0, "a pointer is not a multiple of 4");
+  assert(cols > 0, "cols is 0");
+  assert(!rows || !(dweight | dbias) || workspace !== 0, "dweight or dbias is wanted, but workspace is 0");
   const stride = cols << 2;
   const chunk = sumsChunk(total);
   const inverse = 1 / f64(cols);
