@@ -5,7 +5,6 @@
 //   js, ts        runs after the block that is marked as the prelude of its document, if there is one
 //   standalone    runs alone
 //   prelude       goes before the others of its document
-//   tfjs          runs after the imports of TensorFlow.js
 //   edge          a worker for an edge host
 //   html          a page
 //   a path        an excerpt of that file
@@ -15,9 +14,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
-const TFJS = `import "@tensorflow/tfjs-layers";
-import "@tensorflow/tfjs-backend-wasm";
-`;
 const GUIDES = "docs/guides";
 
 /**
@@ -45,8 +41,7 @@ export function snippetsOf(root, name) {
   }));
   const before = blocks.find(({ mark }) => mark === "prelude")?.code ?? "";
   return blocks.map((block) => {
-    const own = block.mark === "" && /^[jt]s$/.test(block.language) ? before : "";
-    const prelude = block.mark === "tfjs" ? TFJS : own;
+    const prelude = block.mark === "" && /^[jt]s$/.test(block.language) ? before : "";
     return { ...block, title: block.code.split("\n")[0], code: prelude + block.code };
   });
 }
