@@ -202,6 +202,7 @@ export abstract class Norm<O = unknown> {
     call.bias = this.#biasPlace;
     call.eps = this.#eps;
     call.takeForward(x, this.#normalizedShape, options);
+    this.#checkUsable(); // a getter among the options may have disposed of it
     return this.#training ? this.#keep(call) : call.placeForward(null);
   }
 
@@ -277,6 +278,7 @@ export abstract class Norm<O = unknown> {
     const where = this.#family.methods[method];
     checkOptions(where, options, ["out", "add"]);
     const { out, add } = options;
+    this.#checkUsable(); // a getter among them may have disposed of it
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }

@@ -21,7 +21,7 @@ interface WasmBackend extends KernelBackend {
     _free: Allocator["free"];
   };
   dataIdMap: { get(dataId: DataId): { memoryOffset: number } };
-  makeOutput(shape: number[], dtype: "float32", memoryOffset?: undefined, values?: Float32Array): TensorInfo;
+  makeOutput(shape: number[], dtype: "float32"): TensorInfo;
 }
 
 /** A runtime over a shared memory whose allocator is another module's, on the thread that calls. */
@@ -57,12 +57,13 @@ export class WasmMemory {
     try {
       compute((shape, zeros = false) => {
         const size = shape.reduce((product, dimension) => product * dimension, 1);
-        const values = zeros ? new Float32Array(size) : undefined;
-        const tensor = this.#backend.makeOutput(shape, "float32", undefined, values);
+        const tensor = this.#backend.makeOutput(shape, "float32");
         made.push(tensor);
         const pointer = this.pointer(tensor);
         if (pointer === 0 && size > 0)
           throw new Error(`The wasm backend has no memory left for a tensor of [${shape}].`);
+        // Not by makeOutput, which writes before this check: to address 0, where there is no memory left.
+        if (zeros) new Float32Array(this.runtime.memory.buffer, pointer, size).fill(0);
         return pointer;
       });
       return made;
