@@ -90,6 +90,15 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
     await tf.setBackend(backend);
   });
 
+  test("without rows the gradient of beta is zeros of its shape, with and without gamma", () => {
+    const [x, gamma, beta, dy] = [tf.zeros([2, 0, 5]), tensorOf([5], 1), tensorOf([5], 2), tf.zeros([2, 0, 5])];
+    const ofBeta = (gamma: Optional) => tf.grad((beta) => layerNorm(x, gamma, beta))(beta, dy);
+    for (const gradient of [ofBeta(gamma), ofBeta(null)]) {
+      expect(gradient.shape).toEqual([5]);
+      expect([...values(gradient)]).toEqual([0, 0, 0, 0, 0]);
+    }
+  });
+
   describe.each(["layerNorm", "rmsNorm"] as const)("%s", (norm) => {
     const op = (x: tf.Tensor, gamma: Optional, beta: Optional, axis: Axis, eps: number, options = {}): tf.Tensor =>
       norm === "layerNorm" ? layerNorm(x, gamma, beta, axis, eps, options) : rmsNorm(x, gamma, axis, eps, options);
@@ -603,6 +612,24 @@ describe("patchLayerNormalization", () => {
     undo();
   });
 
+  test("leaves what somebody else has put over it when it is undone, and does nothing there", () => {
+    const prototype = OWN.prototype as { build(inputShape: unknown): void };
+    const { build } = prototype;
+    const undo = patchLayerNormalization();
+    const ours = prototype.build;
+    let calls = 0;
+    const theirs = function (this: unknown, inputShape: unknown) {
+      calls++;
+      ours.call(this as never, inputShape);
+    };
+    prototype.build = theirs;
+    undo();
+    expect(prototype.build).toBe(theirs);
+    expect(built().constructor).toBe(OWN);
+    expect(calls).toBe(1);
+    prototype.build = build;
+  });
+
   test("refuses other options", () => {
     expect(() => patchLayerNormalization({ backend: "wasm" } as never)).toThrow(
       'patchLayerNormalization: "backend" is not an option, expected fallback',
@@ -666,6 +693,29 @@ describe("tensors and scopes of tfjs", () => {
       wasm._malloc = malloc;
     }
     expect(held()).toEqual(before);
+  });
+
+  test("a gradient that finds no room in the heap writes nothing", () => {
+    const [x, gamma, beta] = [tensorOf([3, 4096], 1), tensorOf([4096], 2), tensorOf([4096], 3)];
+    const dy = tensorOf([3, 4096], 4);
+    const { wasm } = tf.backend() as unknown as {
+      wasm: { _malloc: (bytes: number) => number; HEAPU8: Uint8Array };
+    };
+    const malloc = wasm._malloc;
+    for (const failing of [1, 2]) {
+      let blocks = -1;
+      const gradients = tf.grads((x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) => {
+        const y = layerNorm(x, gamma, beta);
+        // dx, and then the gradients of gamma and beta.
+        wasm._malloc = (bytes) => (++blocks === failing ? 0 : malloc(bytes));
+        return y;
+      });
+      // Its static data lie where address 0 leads. malloc's own words, among them, may change.
+      const before = wasm.HEAPU8.slice(0, 4 * 4096);
+      expect(() => gradients([x, gamma, beta], dy)).toThrow(/The wasm backend has no memory left/);
+      wasm._malloc = malloc;
+      expect(before.filter((byte, i) => byte !== wasm.HEAPU8[i]).length).toBeLessThan(100);
+    }
   });
 
   test("a second derivative is an error that names the kernel", () => {

@@ -119,7 +119,8 @@ function forwardByCopy(backend: KernelBackend, inputs: ForwardInputs, { norm, ep
   return results;
 }
 
-function backwardByCopy(backend: KernelBackend, inputs: BackwardInputs, { norm, epsilon, shape, center }: Attributes) {
+function backwardByCopy(backend: KernelBackend, inputs: BackwardInputs, attributes: Attributes) {
+  const { norm, epsilon, rows, shape, center } = attributes;
   const [dy, x, rstd] = [read(backend, inputs.dy), read(backend, inputs.x), read(backend, inputs.rstd)];
   const [mean, gamma] = [read(backend, inputs.mean), read(backend, inputs.gamma)];
   const { dx, dweight, ...more }: { dx: Float32Array; dweight: Float32Array; dbias?: Float32Array } =
@@ -128,7 +129,10 @@ function backwardByCopy(backend: KernelBackend, inputs: BackwardInputs, { norm, 
       : rmsNormBackward(dy, x, rstd, gamma, { eps: epsilon });
   const results = [write(backend, dx, inputs.x.shape)];
   if (gamma) results.push(write(backend, dweight, shape));
-  if (center && more.dbias) results.push(write(backend, more.dbias, shape));
+  if (center && more.dbias) {
+    // Without rows and gamma nothing tells layerNormBackward the columns.
+    results.push(write(backend, rows > 0 ? more.dbias : new Float32Array(util.sizeFromShape(shape)), shape));
+  }
   return results;
 }
 

@@ -190,17 +190,20 @@ function takeOver(): () => void {
   const { classNameMap } = serialization.SerializationMap.getMap();
   const entry = classNameMap[className];
   register(className, (config) => layerNormalization({ ...patches.at(-1), ...config }));
+  const ourEntry = classNameMap[className];
   // Bundlers freeze `tf.layers`, so that the function can't be exchanged. What it makes can be.
-  prototype.build = function (this: OwnLayer, inputShape: unknown) {
+  function ourBuild(this: OwnLayer, inputShape: unknown) {
     // Subclasses come here too, by their super.build.
-    if (Object.getPrototypeOf(this) === prototype) {
+    if (patches.length > 0 && Object.getPrototypeOf(this) === prototype) {
       Object.setPrototypeOf(this, LayerNormalization.prototype);
       Object.assign(this, patches.at(-1));
     }
     build.call(this, inputShape);
-  };
+  }
+  prototype.build = ourBuild;
+  // What somebody else has put in our place meanwhile stays.
   return () => {
-    prototype.build = build;
-    Object.assign(classNameMap, { [className]: entry });
+    if (prototype.build === ourBuild) prototype.build = build;
+    if (classNameMap[className] === ourEntry) Object.assign(classNameMap, { [className]: entry });
   };
 }
