@@ -13,7 +13,6 @@
 
 import {
   checkAttached,
-  checkOptions,
   describe,
   endsWith,
   isShared,
@@ -34,7 +33,8 @@ export type Operand = Float32Array | Tensor;
 /** The kernels, or functions in their place that return something else. */
 export type Table<R> = Record<Kernel["name"], (...args: number[]) => R>;
 
-const FORWARD_OPTIONS = ["out", "residual", "sum"];
+/** The options of a forward pass. They are read before anything is checked: a getter may do what it likes. */
+export const FORWARD_OPTIONS = ["out", "residual", "sum"];
 
 export type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
 
@@ -107,8 +107,6 @@ export function runtimeOf(...values: readonly unknown[]): Runtime {
   return Runtime.default;
 }
 
-// The checks of a call that is right stay short: engines then compile them into one piece with what calls them.
-
 /** The number of rows of x: the trailing dimensions of a Tensor, or the length of an array, must fit. */
 export function checkRows(
   where: string,
@@ -117,32 +115,28 @@ export function checkRows(
   normalizedShape: readonly number[],
   cols: number,
 ): number {
-  const fits = x.array === null ? endsWith(x.shape, normalizedShape) : x.size % cols === 0;
-  if (!fits) wrongRows(where, name, x, normalizedShape, cols);
+  if (x.array !== null) {
+    if (x.size % cols !== 0) {
+      throw new RangeError(`${where}: ${name} has ${x.size} elements, expected a multiple of ${cols}`);
+    }
+  } else if (!endsWith(x.shape, normalizedShape)) {
+    throw new RangeError(
+      `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`,
+    );
+  }
   return x.size / cols;
-}
-
-function wrongRows(where: string, name: string, x: Place, normalizedShape: readonly number[], cols: number): never {
-  throw new RangeError(
-    x.array === null
-      ? `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`
-      : `${where}: ${name} has ${x.size} elements, expected a multiple of ${cols}`,
-  );
 }
 
 /** As many elements as another operand and, where both are Tensors, its shape. */
 export function checkSame(where: string, name: string, place: Place, otherName: string, other: Place): void {
-  const shaped = place.array === null && other.array === null;
-  const same = shaped ? sameShape(place.shape, other.shape) : place.size === other.size;
-  if (!same) differs(where, name, place, otherName, other);
-}
-
-function differs(where: string, name: string, place: Place, otherName: string, other: Place): never {
-  throw new RangeError(
-    place.array === null && other.array === null
-      ? `${where}: ${name} has the shape ${describe(place.shape)}, expected that of ${otherName}, ${describe(other.shape)}`
-      : `${where}: ${name} has ${place.size} elements, expected ${other.size}, as ${otherName} has`,
-  );
+  if (place.array === null && other.array === null && !sameShape(place.shape, other.shape)) {
+    throw new RangeError(
+      `${where}: ${name} has the shape ${describe(place.shape)}, expected that of ${otherName}, ${describe(other.shape)}`,
+    );
+  }
+  if (place.size !== other.size) {
+    throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${other.size}, as ${otherName} has`);
+  }
 }
 
 /** A parameter or its gradient: of the normalized shape. */
@@ -156,29 +150,19 @@ export function checkAffine(where: string, name: string, place: Place, normalize
   if (place.size !== size) throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${size}`);
 }
 
-/** Whether two operands share a byte. Arrays are copied: only the same array given twice does. */
-function overlap(a: Place, b: Place): boolean {
-  if (a.array !== null || b.array !== null) return a.array === b.array;
-  return a.pointer < b.pointer + b.size * 4 && b.pointer < a.pointer + a.size * 4;
-}
-
-/** Whether they share some bytes, but not all. */
-function overlapPartly(a: Place, b: Place): boolean {
-  return a.array === null && a.pointer !== b.pointer && overlap(a, b);
-}
-
-function overlaps(where: string, name: string, otherName: string): never {
-  throw new RangeError(`${where}: ${name} overlaps ${otherName}`);
-}
-
-/** Two operands, of which one is written to, share no byte. */
+/** Two operands, of which one is written to, share no byte. Arrays are copied: only the same array given twice overlaps. */
 export function checkApart(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
-  if (other !== null && overlap(place, other)) overlaps(where, name, otherName);
+  if (other === null) return;
+  const overlap =
+    place.array !== null || other.array !== null
+      ? place.array === other.array
+      : place.pointer < other.pointer + other.size * 4 && other.pointer < place.pointer + place.size * 4;
+  if (overlap) throw new RangeError(`${where}: ${name} overlaps ${otherName}`);
 }
 
 /** The same, but the two may also be one. */
-function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place): void {
-  if (overlapPartly(place, other)) overlaps(where, name, otherName);
+function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
+  if (place.array === null && place.pointer !== other?.pointer) checkApart(where, name, place, otherName, other);
 }
 
 /**
@@ -259,16 +243,10 @@ export class Call {
       return staged;
     }
     const storage = storageOf(value);
-    if (storage === undefined || storage.pointer === 0 || storage.runtime !== this.runtime) {
-      this.#refuse(name, value, storage);
-    }
+    if (storage === undefined) wrongType(`${this.where}: ${name}`, value, "a Float32Array or a Tensor");
+    if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
+    if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
     return storage;
-  }
-
-  #refuse(name: string, value: unknown, storage: Storage | undefined): never {
-    const what = `${this.where}: ${name}`;
-    if (storage === undefined) wrongType(what, value, "a Float32Array or a Tensor");
-    throw new TypeError(storage.pointer === 0 ? `${what} was disposed` : `${what} belongs to another runtime`);
   }
 
   #stage(array: Float32Array): Staged {
@@ -323,10 +301,14 @@ export class Call {
   }
 
   /** Takes x and the options of a forward pass. weight and bias must be there already. */
-  takeForward(x: Operand, normalizedShape: readonly number[], options: ForwardOptions<Operand>): Place {
+  takeForward(
+    x: Operand,
+    normalizedShape: readonly number[],
+    out: Operand | undefined,
+    residual: Operand | undefined,
+    sum: Operand | undefined,
+  ): Place {
     const { where } = this;
-    checkOptions(where, options, FORWARD_OPTIONS);
-    const { out, residual, sum } = options;
     const source = this.take("x", x);
     this.rows = checkRows(where, "x", source, normalizedShape, this.cols);
     this.x = source;
@@ -347,11 +329,11 @@ export class Call {
   }
 
   #checkForward(name: string, place: Place): void {
-    const { where, weight, bias, x, residual } = this;
-    if (weight !== null && overlap(place, weight)) overlaps(where, name, "weight");
-    if (bias !== null && overlap(place, bias)) overlaps(where, name, "bias");
-    if (overlapPartly(place, x as Place)) overlaps(where, name, "x");
-    if (residual !== null && overlapPartly(place, residual)) overlaps(where, name, "residual");
+    const { where, residual } = this;
+    checkApart(where, name, place, "weight", this.weight);
+    checkApart(where, name, place, "bias", this.bias);
+    checkApartOrSame(where, name, place, "x", this.x);
+    if (residual !== null) checkApartOrSame(where, name, place, "residual", residual);
   }
 
   /**

@@ -21,6 +21,7 @@ import {
   checkRows,
   checkSame,
   type Family,
+  FORWARD_OPTIONS,
   type ForwardOptions,
   handOut,
   type Operand,
@@ -221,13 +222,15 @@ function forward(
   options: ForwardOptions<Operand>,
   stats: boolean,
 ): { y: Operand; mean?: Operand; rstd?: Operand } {
+  checkOptions(where, options, FORWARD_OPTIONS);
+  const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
   const trailing = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
   const call = new Call(where, runtime, family, sizeOf(trailing), false);
   call.weight = takeAffine(call, "weight", weight, trailing);
   call.bias = takeAffine(call, "bias", bias, trailing);
   call.eps = checkEps(`${where}: eps`, eps);
-  const source = call.takeForward(x, trailing, options);
+  const source = call.takeForward(x, trailing, out, residual, sum);
   if (!stats) return { y: call.placeForward(null).run() };
   const shape = source.array === null ? source.shape.slice(0, -trailing.length) : [call.rows];
   const mean = family.hasMean ? call.makeLike(source, shape) : null;

@@ -12,6 +12,7 @@ import {
   checkApart,
   checkRows,
   type Family,
+  FORWARD_OPTIONS,
   type ForwardOptions,
   type Method,
   type Operand,
@@ -196,13 +197,15 @@ export abstract class Norm<O = unknown> {
 
   /** A forward pass that is only to be run. */
   #forward(call: Call, method: Method, x: Operand, options: ForwardOptions<Operand>): Call {
+    const where = this.#family.methods[method];
+    checkOptions(where, options, FORWARD_OPTIONS);
+    const { out, residual, sum } = options;
     this.#checkUsable();
-    call.where = this.#family.methods[method];
+    call.where = where;
     call.weight = this.#weightPlace;
     call.bias = this.#biasPlace;
     call.eps = this.#eps;
-    call.takeForward(x, this.#normalizedShape, options);
-    this.#checkUsable(); // a getter among the options may have disposed of it
+    call.takeForward(x, this.#normalizedShape, out, residual, sum);
     return this.#training ? this.#keep(call) : call.placeForward(null);
   }
 
@@ -274,11 +277,10 @@ export abstract class Norm<O = unknown> {
 
   /** A backward pass that is only to be run. */
   #backward(method: "backward" | "backwardAsync", dy: Operand, options: BackwardOptions<Operand>): Call {
-    this.#checkUsable();
     const where = this.#family.methods[method];
     checkOptions(where, options, ["out", "add"]);
     const { out, add } = options;
-    this.#checkUsable(); // a getter among them may have disposed of it
+    this.#checkUsable();
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }

@@ -119,6 +119,32 @@ describe("arguments are read once", () => {
     }
   });
 
+  test("an option whose getter disposes of the weight, or of the module", () => {
+    const weight = () => new Tensor([cols], x.subarray(0, cols));
+    const disposing = (name: string, what: { dispose(): void }) => ({
+      get [name](): undefined {
+        what.dispose();
+        return undefined;
+      },
+    });
+    for (const name of ["out", "residual"]) {
+      const w = weight();
+      expect(() => layerNorm(x, cols, w, null, 1e-5, disposing(name, w))).toThrow(/layerNorm: weight was disposed/);
+    }
+    const modules: [string, (ln: LayerNorm, options: object) => unknown][] = [
+      ["out", (ln, options) => ln.forward(x, options)],
+      ["add", (ln, options) => ln.backward(x, options)],
+    ];
+    for (const [name, use] of modules) {
+      const ln = new LayerNorm(cols);
+      ln.forward(x);
+      expect(() => use(ln, disposing(name, ln.weight))).toThrow(/used after a parameter of it was disposed/);
+      const other = new LayerNorm(cols);
+      other.forward(x);
+      expect(() => use(other, disposing(name, other))).toThrow(/used after it was disposed/);
+    }
+  });
+
   test("an out that shrinks the buffer of x while it is read", () => {
     const { runtime, expectNoStrayWrite } = guarded();
     for (const ln of [new LayerNorm(cols, { runtime }), new LayerNorm(cols, { runtime }).eval()]) {
