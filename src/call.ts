@@ -150,7 +150,7 @@ export function checkAffine(where: string, name: string, place: Place, normalize
   if (place.size !== size) throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${size}`);
 }
 
-/** Two operands, of which one is written to, share no byte. Arrays are copied: only the same array given twice overlaps. */
+/** Two operands, of which one is written to, share no byte. Arrays are copied: only one given twice overlaps. */
 export function checkApart(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
   if (other === null) return;
   const overlap =
@@ -290,7 +290,7 @@ export class Call {
     return operand.array === null ? this.make(shape) : this.#stage(new Float32Array(sizeOf(shape)));
   }
 
-  /** Sets the result: `out`, which was taken as `place`, or something new that is like an operand. Returns its place. */
+  /** Sets the result: `out`, which was taken as `place`, or something new, like an operand. Returns its place. */
   #resultFor(out: Operand | undefined, place: Place | null, like: Place): Place {
     if (place === null) {
       this.#result = this.makeLike(like, like.array === null ? like.shape : [like.size]);

@@ -60,7 +60,7 @@ export function isLater(source: unknown): source is LaterModuleSource {
   return typeof then === "function" || typeof arrayBuffer === "function";
 }
 
-/** Waits for a module. A Response of the right type is compiled while it arrives. Returns what `compile` takes. @internal */
+/** Waits for a module, for `compile`. A Response of the right type is compiled while it arrives. @internal */
 export async function arrived(where: string, name: string, source: unknown): Promise<unknown> {
   const value = await source;
   if (!isLater(value)) return value;

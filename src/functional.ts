@@ -160,8 +160,8 @@ export function rmsNormWithStats<T extends Operand>(
  * @param mean one number for each row, as `layerNormWithStats` gives them
  * @param rstd the same
  * @param weight as in the forward pass; ones where it is absent
- * @param options `out`: what to write dx to; `add`: what is added to dx. Both are of the kind and shape of dy, and `out`
- * may be dy or add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
+ * @param options `out`: what to write dx to; `add`: what is added to dx. Both are of the kind and shape of dy, and
+ * `out` may be dy or add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
  * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */

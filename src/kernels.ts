@@ -28,9 +28,9 @@ export interface Kernels {
   /** The bytes of workspace for `layerNormBackward`. Of 2 GiB or more it is a negative number. */
   layerNormBackwardWorkspace(rows: number, cols: number): number;
   /**
-   * `layerNormBackward` of some rows of a call. Pointers are those of the first of these rows, which is row `start` of
-   * `total`. The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows may come
-   * in any order, but the rows of a chunk in theirs.
+   * `layerNormBackward` of some rows of a call. Pointers are those of the first of these rows, which is row `start`
+   * of `total`. The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows
+   * may come in any order, but the rows of a chunk in theirs.
    */
   layerNormBackwardRows(...args: [...Parameters<Kernels["layerNormBackward"]>, start: number, total: number]): void;
   /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */

@@ -180,9 +180,9 @@ export abstract class Norm<O = unknown> {
   }
 
   /**
-   * `forward` without blocking. In a runtime of several threads the other threads compute it; in any other runtime it is
-   * computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls made
-   * meanwhile are computed after it.
+   * `forward` without blocking. In a runtime of several threads the other threads compute it; in any other runtime it
+   * is computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls
+   * made meanwhile are computed after it.
    */
   forwardAsync(x: Tensor, options?: ForwardOptions<Tensor>): Promise<Tensor>;
   forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(

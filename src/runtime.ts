@@ -26,8 +26,8 @@ export interface RuntimeOptions {
    */
   memory?: LinearMemory | undefined;
   /**
-   * The module of the kernels, which is `layernorm.wasm` of the package; by default the one that is inlined. It may be a
-   * `WebAssembly.Module` or its bytes. With a `Response` or a promise, `create` returns a promise.
+   * The module of the kernels, which is `layernorm.wasm` of the package; by default the one that is inlined. It may
+   * be a `WebAssembly.Module` or its bytes. With a `Response` or a promise, `create` returns a promise.
    */
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
@@ -122,7 +122,10 @@ export class Runtime {
     return owners.has(memory);
   }
 
-  /** The runtime of a memory; of one that another thread shares, a runtime whose tensors can be read and written, no more. @internal */
+  /**
+   * The runtime of a memory. Of one that another thread shares it is a runtime whose tensors can be read and written,
+   * no more. @internal
+   */
   static of(memory: LinearMemory): Runtime {
     return owners.get(memory) ?? new Runtime(memory, {} as Kernels, { allocate: elsewhere, free: elsewhere });
   }

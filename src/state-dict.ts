@@ -52,7 +52,7 @@ const DTYPES: Record<string, "bf16" | "f16" | "f32"> = {
   float32: "f32",
 };
 
-/** Copies the entries of `dict` to the parameters of those names. Everything is read and checked before the first is written. */
+/** Copies entries of `dict` to the parameters of those names. All are read and checked before the first is written. */
 export function loadParameters(
   where: string,
   parameters: readonly ["weight" | "bias", Parameter][],

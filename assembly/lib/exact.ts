@@ -1,5 +1,5 @@
-// Backward of one row in double, two numbers at a time, with a mean of its own, and an rstd of its own where eps is
-// known: right for any finite row.
+// Backward of one row in double, two numbers at a time: right for any finite row. It computes the mean anew, and rstd
+// where eps is known.
 //
 //   dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add        g = dy * weight, xhat = (x - mean) * rstd
 

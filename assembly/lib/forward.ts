@@ -3,12 +3,13 @@
 // A row is read twice, for its moments and to be normalized, the second time from the first-level cache where it fits
 // there. The first pass adds the residual, if there is one, and stores the sum; the second reads it.
 //
-// One pass gives both moments, but only where the mean is small beside the standard deviation: the variance is
-// otherwise a small difference of large numbers, and one float does not hold the mean. So there are three kinds of
-// row, from fast to slow:
+// One pass gives both moments, but only where the mean is small beside the standard deviation. Otherwise the variance
+// is a small difference of large numbers, and one float does not hold the mean. So there are three kinds of row, from
+// fast to slow:
 //
 //   near   moments about zero; y from x - mean
-//   far    moments about k, the mean of the pass before; y from (x - k) - delta, where k + delta is the mean. A constant row too
+//   far    moments about k, the mean of the pass before; y from (x - k) - delta. The mean is k + delta. So are constant
+//          rows
 //   exact  squares beyond the range of float32: everything in double
 //
 // What a row yields depends on that row alone, bit for bit: the order of every sum is fixed by cols.
@@ -140,7 +141,7 @@ function farRow(
     delta = 0;
   } else if (centered) {
     k = 0;
-    // The third k is as close to the mean as a float can be: x - k is then a few of its last bits, and sums are exact.
+    // The third k is as close to the mean as a float can be. There x - k is a few of its last bits, and sums are exact.
     for (let pass = 1; !done && pass <= 3; pass++) {
       k = f32(f64(k) + delta);
       const moments = shiftedMoments(x, cols, k, inverse);

@@ -5,7 +5,7 @@ import { Absent } from "./lanes";
 import { accuratePair, largestRatio, rowSums } from "./moments";
 import { normalize, normalizeAffine } from "./normalize";
 
-/** Normalizes four rows of one block each; false where moments about zero are not accurate, and nothing is written then. */
+/** Normalizes four rows of one block each. False where moments about zero are not accurate: then nothing is written. */
 export function fourRows<Mean>(
   y: usize, // [4, cols]
   mean: usize, // [4] or 0

@@ -1,10 +1,10 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
-// A sum runs in float32 for a group of GROUP rows only: each addition may err by half a unit of the sum, and on equal
+// A sum runs in float32 for a group of GROUP rows only. Each addition may err by half a unit of the sum, and on equal
 // rows all err the same way. The groups of a part are added in float32, the parts in double. The parts make at most
 // CHUNKS chunks. Each chunk has totals of its own, and the totals of the chunks are added in their order. All of
-// these depend on the number of rows alone, so every sum has the same bits for one thread or many, and for rows that
-// come all at once or some at a time.
+// these depend on the number of rows alone. So every sum has the same bits for one thread or many. It also has them for
+// rows that come all at once or some at a time.
 //
 // A chunk's slot in the workspace: its totals in double, then the groups of its current part in float32, each for
 // dweight and dbias.

@@ -1,5 +1,6 @@
-// Backward of two wide rows at a time, with the same bits as one after the other. weight, dweight and dbias no longer
-// stay in the first-level cache from row to row. Here they are read, and the latter two written, half as often.
+// Backward of two wide rows at a time, with the same bits as one after the other. In wide rows the first-level cache
+// does not hold weight, dweight and dbias from row to row. Here they are read, and the latter two written, half as
+// often.
 
 import { BLOCK, blockSums, centered, finish } from "./ordinary";
 

@@ -9,7 +9,7 @@ import { memoryOf, type WasmMemory } from "./wasm-memory.js";
 
 /** Takes x, and residual, gamma and beta where they are. Returns y, x + residual where there is one, `Stats`. */
 export const FORWARD = "LayernormWasmForward";
-/** Takes dy, x (or x + residual), gamma where there is one, `Stats`. Returns dx, then the gradients of gamma and beta. */
+/** Takes dy, x (or x + residual), gamma if there is one, `Stats`. Returns dx, then the gradients of gamma and beta. */
 export const BACKWARD = "LayernormWasmBackward";
 
 /** The attributes of a pass. */

@@ -151,8 +151,8 @@ export function layerNormalization(args?: LayerNormalizationArgs): layers.Layer 
 }
 
 /**
- * RMS normalization as a layer. Its arguments are those of `layerNormalization`, without `center` and beta's. Its weight
- * is gamma. It is saved as `RMSNormalization`, which this package has to be imported to load.
+ * RMS normalization as a layer. Its arguments are those of `layerNormalization`, without `center` and beta's. Its
+ * weight is gamma. It is saved as `RMSNormalization`, which this package has to be imported to load.
  */
 export function rmsNormalization(args?: RMSNormalizationArgs): layers.Layer {
   return new (classes().RMSNormalization)(args) as unknown as layers.Layer;

@@ -51,7 +51,7 @@ export class WasmMemory {
     return tensor === undefined ? 0 : this.#backend.dataIdMap.get(tensor.dataId).memoryOffset;
   }
 
-  /** Computes new tensors: `compute` gets a function that makes one, of zeros where it has to be, and returns its address. */
+  /** Computes new tensors. `compute` gets a function that makes one, of zeros if wanted, and returns its address. */
   outputs(compute: (make: (shape: number[], zeros?: boolean) => number) => void): TensorInfo[] {
     const made: TensorInfo[] = [];
     try {

@@ -17,11 +17,11 @@ import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, obstacle } from "./spawn.js";
 
 export interface ThreadsOptions {
-  /** How many threads compute, the calling one among them: at most 256, by default as many as the machine runs at a time. */
+  /** How many threads compute, the calling one among them; 256 at most. By default as many as the machine runs. */
   threads?: number | undefined;
   /** "single": where threads are impossible, a runtime of one thread instead of an error. */
   fallback?: "single" | undefined;
-  /** A shared memory to compute in; by default a new one. For that of another module, give its `allocate` and `free`. */
+  /** A shared memory to compute in; by default a new one. If it is another module's, give its `allocate` and `free`. */
   memory?: LinearMemory | undefined;
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
@@ -39,7 +39,7 @@ const PAGES = [65536, 16384, 4096]; // 4 GiB of addresses, or what the engine ha
 const WORTH = { awake: 49152, asleep: 700_000, backward: 1.5 };
 /** Milliseconds between two calls that wake the threads for less, as more are to be expected. */
 const BURST_MS = 0.4;
-/** Elements of a chunk where the kernels don't say: enough not to notice its ticket, few enough for all to end at a time. */
+/** Elements of a chunk where the kernels don't say: enough not to notice its ticket, few enough to end together. */
 const CHUNK = { least: 4096, most: 32768, each: 8 };
 /** How many bytes of arrays are copied at a time: enough to be worth waking threads for. */
 const BLOCK_BYTES = 1 << 22;
