@@ -230,7 +230,7 @@ function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake:
   const rows = args[kernel.rows] as number;
   const work = rows * (args[kernel.cols] as number);
   const sums = sumsAnything(kernel, args);
-  // Without a workspace sums are taken row by row.
+  // Without a workspace the sums of chunks have no place.
   if (rows <= 1 || (sums && args[kernel.workspace] === 0)) return undefined;
   if (!worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
   const share = Math.min(Math.max(work / (pool.threads * CHUNK.each), CHUNK.least), CHUNK.most);
