@@ -1,5 +1,5 @@
 // Looks for the inputs on which the kernels are furthest off: random search, and from the worst found a hill climb. Prints the
-// worst of each result, as a recipe that repeats it, and fails when one is beyond its limit or not finite where the truth is.
+// worst of each result, as a recipe that repeats it, and fails when one is beyond what is held or not finite where the truth is.
 //
 //   npm run search [-- --minutes 10] [--seed S] [--recipe '{"norm": ...}']
 //
@@ -8,7 +8,7 @@
 import { parseArgs } from "node:util";
 import { moduleOf } from "../test/builds.js";
 import { bell, uniform } from "../test/helpers.js";
-import { LIMITS, machineOf, measure, type Pattern, type Recipe } from "../test/recipe.js";
+import { HELD, LIMITS, machineOf, measure, type Pattern, type Recipe } from "../test/recipe.js";
 import type { Results } from "../test/reference.js";
 
 const string = { type: "string" } as const;
@@ -317,6 +317,7 @@ for (; performance.now() < end; tried++) {
 
 console.log(`${tried} inputs\n`);
 let beyond = 0;
+let unheld = 0;
 for (const norm of new Set(norms)) {
   for (const name of NAMES) {
     const all = [...worst.values(), ...broken.values()].filter(
@@ -325,6 +326,7 @@ for (const norm of new Set(norms)) {
     all.sort((a, b) => b.units - a.units);
     const bad = all.filter(({ units }) => units > LIMITS[name]);
     beyond += bad.length;
+    unheld += bad.filter(({ units }) => units > HELD[name]).length;
     for (const { recipe } of bad.length > 0 ? bad.slice(0, 5) : all.slice(0, 1)) {
       const shown = bad.length > 0 ? simplest(recipe, name) : recipe;
       console.log(
@@ -334,4 +336,5 @@ for (const norm of new Set(norms)) {
   }
 }
 console.log(beyond === 0 ? "\nAll within their limits." : `\n${beyond} beyond their limits.`);
-process.exit(beyond === 0 ? 0 : 1);
+if (unheld > 0) console.log(`${unheld} beyond what is held: ${JSON.stringify(HELD)}`);
+process.exit(unheld === 0 ? 0 : 1);
