@@ -306,14 +306,15 @@ export abstract class Norm<O = unknown> {
     call.mean = mean && storageOf(mean);
     call.rstd = storageOf(rstd);
     call.weight = this.#weightPlace;
-    if (this.#weight?.requiresGrad) call.dweight = storageOf(gradientOf(this.#weight));
-    if (this.#bias?.requiresGrad) call.dbias = storageOf(gradientOf(this.#bias));
+    const dweight = this.#weight && storageOf(gradientOf(this.#weight));
+    const dbias = this.#bias && storageOf(gradientOf(this.#bias));
+    if (this.#weight?.requiresGrad) call.dweight = dweight;
+    if (this.#bias?.requiresGrad) call.dbias = dbias;
     call.takeBackward(source, out, add);
     if (call.dx !== null) {
-      for (const [name, parameter] of this.#named()) {
-        checkApart(where, "out", call.dx, name, storageOf(parameter));
-        checkApart(where, "out", call.dx, `${name}.grad`, storageOf(gradientOf(parameter)));
-      }
+      checkApart(where, "out", call.dx, "bias", this.#biasPlace);
+      checkApart(where, "out", call.dx, "weight.grad", dweight);
+      checkApart(where, "out", call.dx, "bias.grad", dbias);
     }
     return call.placeBackward();
   }
