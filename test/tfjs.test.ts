@@ -221,6 +221,41 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       });
     });
 
+    test("has the second derivatives of the ops of tfjs", async () => {
+      const shape = [3, 5, 4];
+      const given = [shape, shape, [5, 4], ...(norm === "layerNorm" ? [[5, 4]] : [])].map(tensorOf) as Three;
+      const f = (x: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta?: tf.Tensor) => {
+        const options = { residual, returnSum: true, fallback: true };
+        const [y, sum] = op(x, gamma, beta, [1, 2], 1e-3, options) as unknown as [tf.Tensor, tf.Tensor];
+        return tf.sum(tf.mul(tf.square(y), sum));
+      };
+      // A penalty on gradients, as it is used to train a critic.
+      const penalty = (...given: tf.Tensor[]) =>
+        tf.addN(
+          tf
+            .grads(f as never)(given)
+            .map((gradient) => tf.sum(tf.square(gradient))),
+        );
+      const second = () =>
+        tf.tidy(() =>
+          tf
+            .grads(penalty as never)(given)
+            .map(values),
+        );
+      const before = held();
+      const ours = second();
+      expect(held()).toEqual(before);
+      await withBackend("other", () => {
+        for (const [i, expected] of second().entries()) {
+          const scale = Math.max(...expected.map(Math.abs));
+          // Sums of 3 * 20 products, twice, in float32.
+          expect(Math.max(...expected.map((value, k) => Math.abs(value - ours[i]![k]!)))).toBeLessThan(
+            120 * scale * UNIT,
+          );
+        }
+      });
+    });
+
     test("takes lists of numbers, other types of numbers, and tensors without elements", () => {
       const rows = [
         [1, 2, 4],
@@ -718,16 +753,24 @@ describe("tensors and scopes of tfjs", () => {
     }
   });
 
-  test("a second derivative is an error that names the kernel", () => {
-    const second = tf.grad((x: tf.Tensor) => tf.sum(tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x))))(x)));
-    expect(() => second(tensorOf([3, 4], 1))).toThrow(/gradient function not found for LayernormWasmBackward/);
-  });
-
-  test("profile shows the kernel by its name", async () => {
-    const x = tensorOf([3, 4], 1);
-    const { kernelNames } = await tf.profile(() => layerNorm(x));
-    expect(kernelNames).toContain("LayernormWasmForward");
-  });
+  test.each(["layerNorm", "rmsNorm"] as const)(
+    "%s shows in profiles by its kernel, and copies nothing",
+    async (norm) => {
+      const op = (x: tf.Tensor, options = {}) =>
+        norm === "layerNorm" ? layerNorm(x, null, null, -1, 1e-3, options) : rmsNorm(x, null, -1, 1e-3, options);
+      const kernelsOf = async (run: () => tf.TensorContainer) =>
+        (await tf.profile(run)).kernels.map(({ name }) => name);
+      const [x, residual] = [tensorOf([3, 4], 1), tensorOf([3, 4], 2)];
+      expect(await kernelsOf(() => op(x))).toContain("LayernormWasmForward");
+      for (const options of [{}, { residual }, { residual, returnSum: true }]) {
+        expect(await kernelsOf(() => op(x, options))).not.toContain("Identity");
+        // Of what the gradient needs tfjs itself makes copies: of x or the sum, and of one or two numbers for each row.
+        const gradient = () => tf.grad((x: tf.Tensor) => [op(x, options)].flat()[0]!)(x, residual);
+        const copies = (await kernelsOf(gradient)).filter((name) => name === "Identity");
+        expect(copies.length).toBe(norm === "layerNorm" ? 3 : 2);
+      }
+    },
+  );
 });
 
 describe("backends", () => {

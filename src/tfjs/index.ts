@@ -1,6 +1,6 @@
 /**
  * The norms for TensorFlow.js: layers, ops with gradients, and a patch for `tf.layers.layerNormalization`. On the wasm
- * backend they compute in its own memory, without a copy. Only with a residual is the result copied once.
+ * backend they compute in its own memory, without a copy.
  * @module
  */
 

@@ -25,6 +25,7 @@ import {
   tidy,
   transpose,
   util,
+  zeros,
 } from "@tensorflow/tfjs-core";
 import { checkOptions } from "../check.js";
 import { type Attributes, BACKWARD, FORWARD } from "./kernels.js";
@@ -49,7 +50,8 @@ type Optional = Tensor | TensorLike | null | undefined;
 /**
  * Layer normalization: `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, with the mean and variance over `axis`.
  *
- * It has gradients for x, gamma, beta and the residual, but no second derivatives.
+ * It has gradients for x, gamma, beta and the residual. A gradient that is differentiated in its turn is computed with
+ * the ops of tfjs.
  * @param gamma of the shape that x has along `axis`; null for none
  * @param beta of the same shape; null for none
  * @param axis one or several dimensions, negative ones from the end
@@ -85,7 +87,8 @@ export function layerNorm(
 /**
  * RMS normalization: `x / sqrt(mean(x^2) + epsilon) * gamma`, with the mean over `axis`.
  *
- * It has gradients for x, gamma and the residual, but no second derivatives.
+ * It has gradients for x, gamma and the residual. A gradient that is differentiated in its turn is computed with the
+ * ops of tfjs.
  * @param gamma of the shape that x has along `axis`; null for none
  * @param axis one or several dimensions, negative ones from the end
  * @returns y, of the shape of x and of type float32; with `returnSum`, y and x + residual
@@ -238,7 +241,6 @@ function withGradient(
   rest: Omit<Attributes, "center">,
 ): [Tensor, Tensor] {
   const attributes = { ...rest, center: beta !== null };
-  const parameters = [gamma, beta].filter((parameter) => parameter !== null);
   const forward = () => run(FORWARD, { x, residual, gamma, beta }, attributes);
   /** What was computed together with the sum. */
   let computed: Tensor[] = [];
@@ -248,34 +250,47 @@ function withGradient(
       sum = customGrad(() => {
         const [y, value, ...stats] = forward() as [Tensor, Tensor, ...Tensor[]];
         computed = [y, ...stats].map((tensor) => keep(tensor));
-        return { value, gradFunc: (dsum: Tensor) => [dsum.clone(), dsum.clone()] };
+        return { value, gradFunc: (dsum: Tensor) => [view(dsum), view(dsum)] };
       })(x, residual);
     }
     const y = customGrad((...inputs) => {
       const save = inputs.pop() as unknown as (tensors: Tensor[]) => void;
-      const [value, ...stats] = residual ? computed.map((tensor) => tensor.clone()) : forward();
-      save([sum, ...(gamma ? [gamma] : []), ...stats]);
+      const [value, ...stats] = residual ? computed.map(view) : forward();
+      save(present([sum, gamma, ...stats] as Tensor[]));
       return {
         value: value as Tensor,
         gradFunc: (dy: Tensor, saved: Tensor[]) => backward(dy, saved, gamma !== null, attributes),
       };
-    })(sum, ...parameters);
+    })(sum, ...present([gamma, beta]));
     return [y, sum];
   } finally {
     for (const tensor of computed) tensor.dispose();
   }
 }
 
+/** Another tensor of the same data. Unlike `clone`, it copies nothing on the wasm backend. */
+const view = (tensor: Tensor): Tensor => reshape(tensor, tensor.shape);
+
 /** The gradients of x (or of x + residual), gamma and beta. */
 function backward(dy: Tensor, saved: Tensor[], scale: boolean, attributes: Attributes): Tensor[] {
   const [x, ...others] = saved as [Tensor, ...Tensor[]];
   const gamma = scale ? (others.shift() as Tensor) : null;
+  if (engine().isTapeOn()) {
+    // These gradients may have to be differentiated themselves, which the ops of tfjs can be.
+    const { norm, epsilon, shape, center } = attributes;
+    const axes = shape.map((_, i) => x.rank - shape.length + i);
+    const beta = center ? zeros(shape) : null;
+    const y = () => byOps(norm, x, axes, epsilon, { gamma, beta, residual: null })[0];
+    return engine().gradients(y, present([x, gamma, beta]), dy).grads;
+  }
   const rstd = others.pop() as Tensor;
   return run(BACKWARD, { dy, x, gamma, mean: others[0] ?? null, rstd }, attributes);
 }
 
+const present = (tensors: (Tensor | null)[]) => tensors.filter((tensor) => tensor !== null);
+
 /** Runs a kernel with those of the inputs that are there. */
 function run(kernel: string, inputs: Record<string, Tensor | null>, attributes: Attributes): Tensor[] {
-  const present = Object.fromEntries(Object.entries(inputs).filter(([, input]) => input !== null));
-  return engine().runKernel(kernel, present as NamedTensorMap, attributes as never) as unknown as Tensor[];
+  const given = Object.fromEntries(Object.entries(inputs).filter(([, input]) => input !== null));
+  return engine().runKernel(kernel, given as NamedTensorMap, attributes as never) as unknown as Tensor[];
 }
