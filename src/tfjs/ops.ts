@@ -165,29 +165,26 @@ function normalize(
   const { residual, returnSum = false, fallback = false } = options;
   return tidy(norm, () => {
     const input = floats(norm, "x", x);
-    const { shape, rank } = input;
-    const axes = axesOf(norm, axis, rank);
-    const along = () => axes.map((dimension) => shape[dimension] as number);
-    const empty = along().includes(0);
-    util.assert(!empty, () => `Error in ${norm}: x of shape [${shape}] has no elements along axis ${axis}.`);
-    const given = {
-      gamma: optional(norm, "gamma", gamma, along()),
-      beta: optional(norm, "beta", beta, along()),
-    };
+    const axes = axesOf(norm, axis, input.rank);
+    // As in tfjs, the order of the axes is that of this shape alone: the values are in the order of x.
+    const shape = axes.map((dimension) => input.shape[dimension] as number);
+    const empty = shape.includes(0);
+    util.assert(!empty, () => `Error in ${norm}: x of shape [${input.shape}] has no elements along axis ${axis}.`);
     axes.sort((a, b) => a - b);
     const operands = {
-      // As in tfjs, the order of the axes is that of the shape alone: the values are in the order of x.
-      gamma: given.gamma && reshape(given.gamma, along()),
-      beta: given.beta && reshape(given.beta, along()),
-      residual: optional(norm, "residual", residual, shape),
+      gamma: optional(norm, "gamma", gamma, shape),
+      beta: optional(norm, "beta", beta, shape),
+      residual: optional(norm, "residual", residual, input.shape),
     };
     util.assert(!returnSum || operands.residual !== null, () => `Error in ${norm}: returnSum needs a residual.`);
     const [y, sum] = supported(norm, fallback)
-      ? onLastAxes(norm, input, axes, epsilon, operands)
+      ? onLastAxes(input, axes, operands, { norm, epsilon, shape })
       : byOps(norm, input, axes, epsilon, operands);
     return returnSum ? [y, sum] : y;
   });
 }
+
+type Given = Pick<Attributes, "norm" | "epsilon" | "shape">;
 
 interface Operands {
   gamma: Tensor | null;
@@ -222,11 +219,9 @@ function byOps(norm: Norm, x: Tensor, axes: number[], epsilon: number, operands:
 }
 
 /** Brings the axes to the end, normalizes, and brings them back. Returns what `byOps` does. */
-function onLastAxes(norm: Norm, x: Tensor, axes: number[], epsilon: number, operands: Operands): [Tensor, Tensor] {
+function onLastAxes(x: Tensor, axes: number[], operands: Operands, attributes: Given): [Tensor, Tensor] {
   const others = Array.from(x.shape.keys()).filter((dimension) => !axes.includes(dimension));
   const order = [...others, ...axes];
-  const sizes = (dimensions: number[]) => dimensions.map((dimension) => x.shape[dimension] as number);
-  const attributes = { norm, epsilon, rows: util.sizeFromShape(sizes(others)), shape: sizes(axes) };
   if (order.every((dimension, i) => dimension === i)) return withGradient(x, operands, attributes);
   const residual = operands.residual && transpose(operands.residual, order);
   const results = withGradient(transpose(x, order), { ...operands, residual }, attributes);
@@ -235,13 +230,13 @@ function onLastAxes(norm: Norm, x: Tensor, axes: number[], epsilon: number, oper
 }
 
 /** The kernels, with their gradient. Normalizes the last dimensions. Returns what `byOps` does. */
-function withGradient(
-  x: Tensor,
-  { gamma, beta, residual }: Operands,
-  rest: Omit<Attributes, "center">,
-): [Tensor, Tensor] {
-  const attributes = { ...rest, center: beta !== null };
+function withGradient(x: Tensor, { gamma, beta, residual }: Operands, given: Given): [Tensor, Tensor] {
+  const attributes = { ...given, rows: x.size / util.sizeFromShape(given.shape), center: beta !== null };
   const forward = () => run(FORWARD, { x, residual, gamma, beta }, attributes);
+  if (!engine().isTapeOn()) {
+    const [y, sum] = forward() as [Tensor, Tensor];
+    return [y, residual ? sum : x];
+  }
   /** What was computed together with the sum. */
   let computed: Tensor[] = [];
   try {
