@@ -84,15 +84,18 @@ for (const [rows, cols] of [
     if (!(units < (name === "ours" ? 4 : 4 * Math.sqrt(cols)))) throw new Error(`${name}: ${units} units off`);
   }
   const forward = (f: F) => () => tf.tidy(() => void f(x).dataSync());
-  const both = (f: F) => () =>
+  const loss = (f: F) => () =>
     tf.tidy(
       () =>
         void tf
           .grad((x: Tensor) => tf.sum(tf.mul(f(x), dy)))(x)
           .dataSync(),
     );
+  const gradient = (f: F) => () => tf.tidy(() => void tf.grad(f)(x, dy).dataSync());
   print(`forward, ${rows} x ${cols}`, await race(map(contenders, forward)));
-  print(`forward and backward, ${rows} x ${cols}`, await race(map(contenders, both)));
+  const withLoss = { "that loss alone": (x: Tensor) => tf.reshape(x, x.shape), ...contenders };
+  print(`forward and backward, with a loss of sum(y * dy), ${rows} x ${cols}`, await race(map(withLoss, loss)));
+  print(`forward and backward, dy given, ${rows} x ${cols}`, await race(map(contenders, gradient)));
 }
 
 interface LayerOfWeights extends tfl.layers.Layer {
