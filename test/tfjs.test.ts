@@ -264,17 +264,45 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       const expected = values(op(tf.tensor2d(rows), null, null, -1, 1e-3));
       expect(values(op(rows as never, [1, 1, 1] as never, null, -1, 1e-3))).toEqual(expected);
       expect(values(op(tf.tensor2d(rows, [2, 3], "int32"), null, null, -1, 1e-3))).toEqual(expected);
-      for (const shape of [
-        [0, 3],
-        [2, 0, 3],
-      ]) {
-        const gamma = tf.ones([shape.at(-1)!]);
-        const [dx, dgamma] = tf.grads((x: tf.Tensor, gamma: tf.Tensor) => tf.sum(op(x, gamma, null, -1, 1e-3)))([
-          tf.zeros(shape),
-          gamma,
-        ]);
+      const bits = [0, 1, 1, 1, 0, 1];
+      const [asBool, asFloat] = (["bool", "float32"] as const).map((dtype) => {
+        const x = tf.tensor2d(bits, [2, 3], dtype);
+        const gamma = tf.tensor1d([1, 1, 0], dtype);
+        return [
+          op(x, gamma, null, -1, 1e-3, { residual: x }),
+          ...tf.grads((x: tf.Tensor, gamma: tf.Tensor) => weighed(op(x, gamma, null, -1, 1e-3), x))([x, gamma]),
+        ].map(values);
+      });
+      expect(asBool).toEqual(asFloat);
+      for (const [shape, axis, cols] of [
+        [[0, 3], -1, 3],
+        [[2, 0, 3], -1, 3],
+        [[2, 3, 0], 1, 3],
+        [[0, 4, 5], 1, 4],
+      ] as const) {
+        const gamma = tf.ones([cols]);
+        const [dx, dgamma] = tf.grads((x: tf.Tensor, gamma: tf.Tensor) =>
+          tf.sum(op(x, gamma, null, axis, 1e-3, { residual: x })),
+        )([tf.zeros([...shape]), gamma]);
         expect([dx!.shape, dgamma!.shape]).toEqual([shape, gamma.shape]);
         expect(values(dgamma!).every((value) => value === 0)).toBe(true);
+      }
+    });
+
+    test("keeps NaN and infinity within their rows", () => {
+      const [x, dy] = [tensorOf([4, 7], 1), tensorOf([4, 7], 2)];
+      const spoiled = tf.tensor2d(
+        values(x).map((value, i) => (i === 9 ? NaN : i === 16 ? -Infinity : value)),
+        [4, 7],
+      );
+      const f = (x: tf.Tensor) => op(x, null, null, -1, 1e-3);
+      const rowsOf = (x: tf.Tensor) =>
+        [f(x), tf.grad(f)(x, dy)].map((t) => [0, 1, 2, 3].map((row) => [...values(t).slice(7 * row, 7 * row + 7)]));
+      const expected = rowsOf(x);
+      for (const [i, [first, second, third, fourth]] of rowsOf(spoiled).entries()) {
+        expect([first, fourth]).toEqual([expected[i]![0], expected[i]![3]]);
+        expect(second!.every(Number.isNaN)).toBe(true);
+        expect(third!.some(Number.isNaN)).toBe(true);
       }
     });
 
@@ -288,6 +316,8 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
         [[x, [1, 2, 3]], `Error in ${norm}: gamma has the shape [3], but [4] is expected.`],
         [[x, null, null, 3], /All values in axis param must be in range \[-3, 3\) but got axis 3/],
         [[x, null, null, 0.5], /All values in axis param must be integers but got axis 0.5/],
+        [[x, null, null, null], `Error in ${norm}: axis is null, but a number or an array of numbers is expected.`],
+        [[x, null, null, ["1"]], `Error in ${norm}: axis is ["1"], but a number or an array of numbers is expected.`],
         [[x, null, null, []], `Error in ${norm}: axis is [], but at least one dimension is expected.`],
         [[x, null, null, [2, -1]], `Error in ${norm}: axis [2,-1] names a dimension twice.`],
         [[[[], []]], `Error in ${norm}: x of shape [2,0] has no elements along axis -1.`],
@@ -499,6 +529,50 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
     },
   );
 
+  test("a model with a shared layer, dropout and two outputs does what it does with tfjs' own layer", async () => {
+    const models = [layerNormalization, tfl.layers.layerNormalization].map((create) => {
+      const dense = (units: number, seed: number) =>
+        tfl.layers.dense({ units, kernelInitializer: tfl.initializers.glorotNormal({ seed }) });
+      const shared = create();
+      const pool = () => tfl.layers.globalAveragePooling1d({});
+      const input = tfl.input({ shape: [null, 8] });
+      const first = shared.apply(input);
+      const second = shared.apply(dense(8, 1).apply(first)) as tfl.SymbolicTensor;
+      const dropped = tfl.layers.dropout({ rate: 0.5, seed: 2 }).apply(second) as tfl.SymbolicTensor;
+      const sum = create({ epsilon: 1e-5 }).apply(tfl.layers.add().apply([first as tfl.SymbolicTensor, dropped]));
+      const outputs = [dense(3, 4).apply(pool().apply(sum)), pool().apply(second)] as tfl.SymbolicTensor[];
+      const model = tfl.model({ inputs: input, outputs });
+      model.compile({ optimizer: "adam", loss: "meanSquaredError" });
+      return model;
+    });
+    const [x, ys] = [tensorOf([6, 5, 8], 1), [tensorOf([6, 3], 2), tensorOf([6, 8], 3)]];
+    const [ours, own] = await Promise.all(
+      models.map(async (model) => {
+        const { history } = await model.fit(x, ys, {
+          epochs: 3,
+          batchSize: 4,
+          shuffle: false,
+          validationSplit: 0.34,
+          verbose: 0,
+        });
+        const shapes = [
+          [1, 1, 8],
+          [7, 9, 8],
+          [9, 2, 8],
+        ];
+        const y = shapes.flatMap((shape) => model.apply(tensorOf(shape, 4)) as tf.Tensor[]);
+        return { losses: [history.loss, history.val_loss].flat() as number[], y };
+      }),
+    );
+    const apart = (a: ArrayLike<number>, b: ArrayLike<number>) =>
+      Math.max(0, ...Array.from(a, (value, i) => Math.abs(value - b[i]!)));
+    expect(apart(ours!.losses, own!.losses)).toBeLessThan(1e-5);
+    for (const [i, y] of ours!.y.entries()) {
+      expect(y.shape).toEqual(own!.y[i]!.shape);
+      expect(apart(values(y), values(own!.y[i]!))).toBeLessThan(1e-4);
+    }
+  });
+
   test("numbers of names go on as in tfjs", () => {
     const names = [tfl.layers.batchNormalization(), layerNormalization(), layerNormalization()].map(({ name }) => name);
     const numbers = [...names, tfl.layers.batchNormalization().name, tfl.layers.layerNormalization().name].map((name) =>
@@ -694,6 +768,23 @@ describe("tensors and scopes of tfjs", () => {
     expect(() => layerNorm(kept)).toThrow(/disposed/);
   });
 
+  test("what was given and returned may be disposed of before the gradient is computed", () => {
+    const x = tensorOf([3, 4], 1);
+    const f = (early: boolean) => (x: tf.Tensor) => {
+      const [residual, gamma] = [tf.mul(x, 2), tf.add(tf.sum(x, 0), 1)];
+      const [y, sum] = layerNorm(x, gamma, null, -1, 1e-3, { residual, returnSum: true });
+      const result = weighed(y, tf.square(sum));
+      if (early) tf.dispose([residual, gamma, y, sum]);
+      return result;
+    };
+    expect(values(tf.grad(f(true))(x))).toEqual(values(tf.grad(f(false))(x)));
+    // Nor does the gradient of the sum alone take dy along.
+    const dy = tensorOf([3, 4], 2);
+    const ofSum = (x: tf.Tensor) => layerNorm(x, null, null, -1, 1e-3, { residual: x, returnSum: true })[1];
+    tf.dispose(tf.grad(ofSum)(x, dy));
+    expect(dy.isDisposed).toBe(false);
+  });
+
   test("the heap of the wasm backend stays as it is", () => {
     const [x, gamma] = [tensorOf([16, 20000], 1), tensorOf([20000], 2)];
     const step = () => tf.tidy(() => void tf.grad((x: tf.Tensor) => tf.sum(tf.square(layerNorm(x, gamma))))(x));
@@ -794,6 +885,20 @@ describe("backends", () => {
     await tf.setBackend("wasm");
     await freshWasm();
     expect(values(layerNorm(tensorOf([6, 35], 1), tensorOf([35], 2)))).toEqual(onCpu[0]);
+  });
+
+  test("may change in the course of a training", async () => {
+    const train = async (backends: string[]) => {
+      const model = modelOf(layerNormalization({ inputShape: [6] }));
+      for (const backend of backends) {
+        await tf.setBackend(backend);
+        await model.fit(tensorOf([8, 6], 1), tensorOf([8, 1], 2), { verbose: 0 });
+      }
+      return model.getWeights().map(values);
+    };
+    const [changing, staying] = [await train(["wasm", "cpu", "wasm"]), await train(["wasm", "wasm", "wasm"])];
+    for (const [i, weight] of changing.entries())
+      for (const [k, value] of weight.entries()) expect(value).toBeCloseTo(staying[i]![k]!, 5);
   });
 
   test("that are not supported are named by the error, unless there is a fallback", async () => {

@@ -27,7 +27,7 @@ import {
   util,
   zeros,
 } from "@tensorflow/tfjs-core";
-import { checkOptions } from "../check.js";
+import { checkOptions, describe } from "../check.js";
 import { type Attributes, BACKWARD, FORWARD } from "./kernels.js";
 
 /** What to do on backends other than wasm and cpu. */
@@ -142,6 +142,12 @@ function optional(norm: Norm, name: string, value: Optional, shape: number[]): T
 /** The axes as dimensions from 0 on, in the order in which they were given. */
 function axesOf(norm: Norm, axis: number | number[], rank: number): number[] {
   util.assert(rank > 0, () => `Error in ${norm}: x is a scalar, but a tensor of rank 1 or higher is expected.`);
+  // Null, which the types don't allow, would be all of them.
+  const numbers = [axis].flat().every((dimension) => typeof dimension === "number");
+  util.assert(
+    numbers,
+    () => `Error in ${norm}: axis is ${describe(axis)}, but a number or an array of numbers is expected.`,
+  );
   const axes = util.parseAxisParam(axis, new Array(rank).fill(1));
   util.assert(axes.length > 0, () => `Error in ${norm}: axis is [], but at least one dimension is expected.`);
   util.assert(new Set(axes).size === axes.length, () => `Error in ${norm}: axis [${axis}] names a dimension twice.`);
@@ -223,10 +229,19 @@ function onLastAxes(x: Tensor, axes: number[], operands: Operands, attributes: G
   const others = Array.from(x.shape.keys()).filter((dimension) => !axes.includes(dimension));
   const order = [...others, ...axes];
   if (order.every((dimension, i) => dimension === i)) return withGradient(x, operands, attributes);
-  const residual = operands.residual && transpose(operands.residual, order);
-  const results = withGradient(transpose(x, order), { ...operands, residual }, attributes);
+  const residual = operands.residual && permute(operands.residual, order);
+  const results = withGradient(permute(x, order), { ...operands, residual }, attributes);
   const back = order.map((_, dimension) => order.indexOf(dimension));
-  return results.map((result) => transpose(result, back)) as [Tensor, Tensor];
+  return results.map((result) => permute(result, back)) as [Tensor, Tensor];
+}
+
+/** `transpose`, which traps on the wasm backend for a tensor without elements. */
+function permute(tensor: Tensor, order: number[]): Tensor {
+  if (tensor.size > 0) return transpose(tensor, order);
+  return reshape(
+    tensor,
+    order.map((dimension) => tensor.shape[dimension] as number),
+  );
 }
 
 /** The kernels, with their gradient. Normalizes the last dimensions. Returns what `byOps` does. */
