@@ -44,7 +44,10 @@ export async function compare(binaries) {
   undo();
   const { buffer } = tf.backend().wasm.HEAPU8;
   const before = tf.memory().numTensors;
-  for (let i = 0; i < 100; i++) tf.tidy(() => void tf.grad((x) => tf.sum(layerNorm(x)))(tf.ones([5, 7])));
+  const both = (x) => tf.addN(layerNorm(x, null, null, -1, 1e-3, { residual: x, returnSum: true }));
+  const penalty = (x) => tf.sum(tf.square(tf.grad(both)(x)));
+  const gradients = () => [layerNorm, both, penalty].map((f) => tf.grad((x) => tf.sum(f(x)))(tf.ones([5, 7])));
+  for (let i = 0; i < 100; i++) tf.tidy(() => void gradients());
   return {
     version: tf.version_core,
     backend: tf.getBackend(),
