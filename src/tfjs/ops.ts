@@ -142,10 +142,9 @@ function optional(norm: Norm, name: string, value: Optional, shape: number[]): T
 /** The axes as dimensions from 0 on, in the order in which they were given. */
 function axesOf(norm: Norm, axis: number | number[], rank: number): number[] {
   util.assert(rank > 0, () => `Error in ${norm}: x is a scalar, but a tensor of rank 1 or higher is expected.`);
-  // Null, which the types don't allow, would be all of them.
-  const numbers = [axis].flat().every((dimension) => typeof dimension === "number");
+  // Of null, which the types don't allow, tfjs would make all of them.
   util.assert(
-    numbers,
+    [axis].flat().every((dimension) => typeof dimension === "number"),
     () => `Error in ${norm}: axis is ${describe(axis)}, but a number or an array of numbers is expected.`,
   );
   const axes = util.parseAxisParam(axis, new Array(rank).fill(1));
@@ -237,11 +236,8 @@ function onLastAxes(x: Tensor, axes: number[], operands: Operands, attributes: G
 
 /** `transpose`, which traps on the wasm backend for a tensor without elements. */
 function permute(tensor: Tensor, order: number[]): Tensor {
-  if (tensor.size > 0) return transpose(tensor, order);
-  return reshape(
-    tensor,
-    order.map((dimension) => tensor.shape[dimension] as number),
-  );
+  const shape = order.map((dimension) => tensor.shape[dimension] as number);
+  return tensor.size > 0 ? transpose(tensor, order) : reshape(tensor, shape);
 }
 
 /** The kernels, with their gradient. Normalizes the last dimensions. Returns what `byOps` does. */
