@@ -255,19 +255,19 @@ function steady(
 ): bool {
   const last = (cols - 4) << 2;
   let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
-  let few = repeats(v128.load(x), v128.load(x + last));
+  let same = repeats(v128.load(x), v128.load(x + last));
   if (cols >= 64) {
     const third = (cols / 3) << 2;
     const half = (cols / 2) << 2;
     g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, third), sizes(dy, weight, half)));
-    if (cols > 128) few = few || repeats(v128.load(x + third), v128.load(x + half));
+    if (cols > 128) same = same || repeats(v128.load(x + third), v128.load(x + half));
   }
   let size = most(g);
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
   const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
-  if (size > LEAST && size < MOST && !few && even && a + root * sum <= size * 2) return true;
+  if (size > LEAST && size < MOST && !same && even && a + root * sum <= size * <f32>1.25) return true;
 
   let high = v128.load(x + last);
   let low = high;
@@ -287,7 +287,8 @@ function steady(
     low = f32x4.pmin(low, p);
   }
   const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
-  if (!(t <= (few ? <f32>2.5 : even ? <f32>1e6 : <f32>6))) return false;
+  const few = same && repeats(sizes(dy, weight, 0), sizes(dy, weight, last));
+  if (!(t <= (few || !even ? <f32>2.5 : same ? <f32>6 : <f32>1e6))) return false;
   if (moderate(a, a + t * sum, size)) return true;
   for (i = 0; i < last; i += 16) g = f32x4.pmax(g, sizes(dy, weight, i));
   size = most(g);
