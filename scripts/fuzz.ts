@@ -19,7 +19,7 @@ import {
   Tensor,
 } from "../src/index.js";
 import { normal, uniform } from "../test/helpers.js";
-import { HELD } from "../test/recipe.js";
+import { LIMITS } from "../test/recipe.js";
 import { type Case, errorsOf, type Results, rstdWithoutEps } from "../test/reference.js";
 
 const string = { type: "string" } as const;
@@ -168,7 +168,7 @@ function checkErrors(got: Partial<Results>, input: Case, before?: Any): void {
   for (const [name, units] of Object.entries(errorsOf(got, input, before)) as [keyof Results, number][]) {
     counts.compared++;
     check(
-      units <= HELD[name],
+      units <= LIMITS[name],
       () =>
         `${name} is ${units} units off: [${Array.from(got[name] ?? []).slice(0, 40)}] of ${JSON.stringify(input).slice(0, 2000)}`,
     );

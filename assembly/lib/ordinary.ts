@@ -5,7 +5,7 @@
 //
 // - The mean is hundreds of times the spread of the row.
 // - Numbers are so large or small that products leave the range of floats.
-// - Numbers repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
+// - Numbers of x and of g repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
 // - One lane has most of the sum of g * xhat: an outlier that magnifies the error of the sums, and adds to it.
 // - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it. That of rstd
 //   counts twice there.
@@ -266,7 +266,7 @@ function steady(
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
-  const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
+  const even = largest <= size * (cols < 1024 ? root * <f32>0.75 + <f32>1.2 : <f32>20);
   if (size > LEAST && size < MOST && !same && even && a + root * sum <= size * <f32>1.25) return true;
 
   let high = v128.load(x + last);
@@ -287,6 +287,7 @@ function steady(
     low = f32x4.pmin(low, p);
   }
   const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
+  // Few values, or most of the sum in one lane: then a smaller outlier already magnifies the error too much.
   const few = same && repeats(sizes(dy, weight, 0), sizes(dy, weight, last));
   if (!(t <= (few || !even ? <f32>2.5 : same ? <f32>6 : <f32>1e6))) return false;
   if (moderate(a, a + t * sum, size)) return true;
