@@ -47,7 +47,7 @@ export function ordinary<Mean>(
   r: f32,
   least: f32, // spread beside the mean: NEAR or FAR
 ): bool {
-  if (cols < 4 || r <= <f32>1e-9 || r >= <f32>1e9) return false;
+  if (cols < 4 || r <= <f32>1e-9 || r >= <f32>1e9 || abs(m) * least * r > <f32>2) return false;
   const mv = f32x4.splat(m);
   const next = min(cols - 4, 4) << 2;
   const first = f32x4.abs(centered<Mean>(v128.load(x), mv));
@@ -110,7 +110,7 @@ export function ordinaryRow<Mean>(
 }
 
 /**
- * The first pass over a block of a row: [sum of g, sum of g * xhat], and what it adds to dweight and dbias. With
+ * The first pass over a block of a row: [sum of g, sum of g * d], d = x - mean, and what it adds to dweight and dbias. With
  * `All`, the code for operands that are absent is left out. It is a function of its own because engines keep more in
  * registers then.
  */
@@ -140,43 +140,43 @@ function first<Mean, All>(
   // 16 per step
   for (; i < end16; i += 64) {
     let g0 = v128.load(dy + i);
-    let p0 = f32x4.mul(g0, f32x4.mul(centered<Mean>(v128.load(x + i), mv, ev), rv));
+    const d0 = centered<Mean>(v128.load(x + i), mv, ev);
     const w0 = isVoid<All>() ? (weight ? v128.load(weight + i) : one) : v128.load(weight + i);
     if (!isVoid<All>() || sums) {
-      accumulate(sums + i, p0);
+      accumulate(sums + i, f32x4.mul(g0, f32x4.mul(d0, rv)));
       if (!isVoid<Mean>()) accumulate(biases + i, g0);
     }
     g0 = f32x4.mul(g0, w0);
-    p0 = f32x4.mul(p0, w0);
+    const p0 = f32x4.mul(g0, d0);
     let g1 = v128.load(dy + i, 16);
-    let p1 = f32x4.mul(g1, f32x4.mul(centered<Mean>(v128.load(x + i, 16), mv, ev), rv));
+    const d1 = centered<Mean>(v128.load(x + i, 16), mv, ev);
     const w1 = isVoid<All>() ? (weight ? v128.load(weight + i, 16) : one) : v128.load(weight + i, 16);
     if (!isVoid<All>() || sums) {
-      accumulate(sums + i + 16, p1);
+      accumulate(sums + i + 16, f32x4.mul(g1, f32x4.mul(d1, rv)));
       if (!isVoid<Mean>()) accumulate(biases + i + 16, g1);
     }
     g1 = f32x4.mul(g1, w1);
-    p1 = f32x4.mul(p1, w1);
+    const p1 = f32x4.mul(g1, d1);
     s0 = f32x4.add(s0, f32x4.add(g0, g1));
     q0 = f32x4.add(q0, f32x4.add(p0, p1));
     let g2 = v128.load(dy + i, 32);
-    let p2 = f32x4.mul(g2, f32x4.mul(centered<Mean>(v128.load(x + i, 32), mv, ev), rv));
+    const d2 = centered<Mean>(v128.load(x + i, 32), mv, ev);
     const w2 = isVoid<All>() ? (weight ? v128.load(weight + i, 32) : one) : v128.load(weight + i, 32);
     if (!isVoid<All>() || sums) {
-      accumulate(sums + i + 32, p2);
+      accumulate(sums + i + 32, f32x4.mul(g2, f32x4.mul(d2, rv)));
       if (!isVoid<Mean>()) accumulate(biases + i + 32, g2);
     }
     g2 = f32x4.mul(g2, w2);
-    p2 = f32x4.mul(p2, w2);
+    const p2 = f32x4.mul(g2, d2);
     let g3 = v128.load(dy + i, 48);
-    let p3 = f32x4.mul(g3, f32x4.mul(centered<Mean>(v128.load(x + i, 48), mv, ev), rv));
+    const d3 = centered<Mean>(v128.load(x + i, 48), mv, ev);
     const w3 = isVoid<All>() ? (weight ? v128.load(weight + i, 48) : one) : v128.load(weight + i, 48);
     if (!isVoid<All>() || sums) {
-      accumulate(sums + i + 48, p3);
+      accumulate(sums + i + 48, f32x4.mul(g3, f32x4.mul(d3, rv)));
       if (!isVoid<Mean>()) accumulate(biases + i + 48, g3);
     }
     g3 = f32x4.mul(g3, w3);
-    p3 = f32x4.mul(p3, w3);
+    const p3 = f32x4.mul(g3, d3);
     s1 = f32x4.add(s1, f32x4.add(g2, g3));
     q1 = f32x4.add(q1, f32x4.add(p2, p3));
   }
@@ -185,24 +185,20 @@ function first<Mean, All>(
   while (i < end) {
     const left = end - i;
     let g = load4(dy + i, left);
-    let p = f32x4.mul(g, f32x4.mul(centered<Mean>(load4(x + i, left), mv, ev), rv));
+    const d = centered<Mean>(load4(x + i, left), mv, ev);
     if (sums) {
-      store4(sums + i, f32x4.add(load4(sums + i, left), p), left);
+      store4(sums + i, f32x4.add(load4(sums + i, left), f32x4.mul(g, f32x4.mul(d, rv))), left);
       if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
     }
-    if (weight) {
-      const w = load4(weight + i, left);
-      g = f32x4.mul(g, w);
-      p = f32x4.mul(p, w);
-    }
+    if (weight) g = f32x4.mul(g, load4(weight + i, left));
     s0 = f32x4.add(s0, g);
-    q0 = f32x4.add(q0, p);
+    q0 = f32x4.add(q0, f32x4.mul(g, d));
     i += left < 16 ? 4 : 16;
   }
   return blockSums(f32x4.add(s0, s1), f32x4.add(q0, q1));
 }
 
-/** [sum of g, sum of g * xhat, the largest |lane| of the latter] of a block, from its sums by lane. */
+/** [sum of g, sum of g * d, the largest |lane| of the latter] of a block, from its sums by lane. */
 export function blockSums(g: v128, p: v128): v128 {
   const size = f32x4.abs(p);
   const half = f32x4.pmax(size, v128.shuffle<f32>(size, size, 2, 3, 0, 1));
@@ -223,14 +219,14 @@ export function finish<Mean>(
   r: f32,
   inverse: f64, // 1 / cols
   total: v128,
-  largest: f32, // sum of g * xhat in a lane of a block
+  largest: f32, // sum of g * d in a lane of a block
 ): bool {
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
   const a = f64x2.extract_lane(total, 0) * inverse;
-  const q = f64x2.extract_lane(total, 1) * inverse;
+  const q = f64x2.extract_lane(total, 1) * inverse * f64(r);
   // What one float leaves of the mean counts in the sums.
   const error: f32 = isFloat<Mean>() ? 0.35 : <f32>0.35 + <f32>0.5 * abs(m) * r;
-  if (!steady(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), error, largest)) return false;
+  if (!steady(dy, x, weight, cols, m, r, f32(abs(a)), f32(abs(q)), error, largest * r)) return false;
   const c = f32(f64(r) * f64(r) * q);
   const k = f32(f64(r) * a - f64(c) * f64(isFloat<Mean>() ? rest : m));
   writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, c, k);
@@ -266,7 +262,7 @@ function steady(
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
-  const even = largest <= size * (cols < 1024 ? root * <f32>0.75 + <f32>1.2 : <f32>20);
+  const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
   if (size > LEAST && size < MOST && !same && even && a + root * sum <= size * <f32>1.25) return true;
 
   let high = v128.load(x + last);
@@ -287,9 +283,8 @@ function steady(
     low = f32x4.pmin(low, p);
   }
   const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
-  // Few values, or most of the sum in one lane: then a smaller outlier already magnifies the error too much.
-  const few = same && repeats(sizes(dy, weight, 0), sizes(dy, weight, last));
-  if (!(t <= (few || !even ? <f32>2.5 : same ? <f32>6 : <f32>1e6))) return false;
+  if (same && (t > 6 || repeats(sizes(dy, weight, 0), sizes(dy, weight, last)))) return false;
+  if (!even && t * largest > size * f32(cols) * <f32>0.2) return false;
   if (moderate(a, a + t * sum, size)) return true;
   for (i = 0; i < last; i += 16) g = f32x4.pmax(g, sizes(dy, weight, i));
   size = most(g);
