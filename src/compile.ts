@@ -21,12 +21,22 @@ export type ModuleSource = object;
 export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
 
 /**
- * The bytes of an inlined binary. It is in hexadecimal, which brotli and gzip compress as well as the bytes themselves.
- * A module that was imported in its place is returned as it is. @internal
+ * The bytes of an inlined binary, which `text` in scripts/build.mjs has written. A module that was imported in its place
+ * is returned as it is. @internal
  */
 export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   if (typeof binary !== "string") return binary;
-  return Uint8Array.from({ length: binary.length / 2 }, (_, i) => Number.parseInt(binary.slice(2 * i, 2 * i + 2), 16));
+  const bytes: number[] = [];
+  let more = 0;
+  for (let i = 0; i < binary.length; i++) {
+    const code = binary.charCodeAt(i);
+    if (code < 35) more = (code - 31) * 92;
+    else {
+      bytes.push(code - 65 + more);
+      more = 0;
+    }
+  }
+  return Uint8Array.from(bytes);
 }
 
 /** Whether it is a module, of this realm or another. */
