@@ -22,6 +22,7 @@ import {
   sizeOf,
   tagOf,
   viewOf,
+  wrongSize,
   wrongType,
 } from "./check.js";
 import { addSums, callRows, type Kernel, type Kernels, RECORD, sumsRows } from "./kernels.js";
@@ -51,19 +52,22 @@ export interface Family {
   workspace(kernels: Kernels, rows: number, cols: number): number;
 }
 
-/** Whether an array is copied in before the kernel runs, and out afterwards. */
-const READ = 1;
-const WRITTEN = 2;
+/** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
+export const READ = 1;
+export const WRITTEN = 2;
+/** All rows have it in common. */
+export const SHARED = 4;
 
 /** An array, and its copy in the memory. */
 export class Staged {
   array: Float32Array;
+  readonly mode: number;
   /** The array that the call took before it. */
   readonly next: Staged | null;
   readonly size: number;
+  readonly shape = null;
   /** How many of its floats belong to a row; 0 where all rows share them. */
   rowSize = 0;
-  mode = 0;
   /** Where the copy is. */
   pointer = 0;
   /** Another array whose copy is in the same place, or a storage with room for all rows. */
@@ -71,27 +75,26 @@ export class Staged {
   /** Where the array itself lies in the memory, if it does. */
   byteOffset = -1;
 
-  constructor(array: Float32Array, next: Staged | null) {
+  constructor(array: Float32Array, mode: number, next: Staged | null) {
     this.array = array;
+    this.mode = mode;
     this.next = next;
     this.size = lengthOf(array);
   }
 }
 
-/** A checked operand: what a Tensor is made of, whose `array` is null, or a staged array. */
+/** A checked operand: what a Tensor is made of, whose `array` is null, or a staged array, whose `shape` is null. */
 export type Place = Storage | Staged;
 
-/** A result. */
-export type Result = Tensor | Staged;
-
-/** Where a result is written. */
-export function placeFor(result: Result): Place {
-  return storageOf(result) ?? (result as Staged);
+/** The shape that is normalized, and how many elements it has. */
+export interface Normalized {
+  shape: readonly number[];
+  size: number;
 }
 
-/** A result as the caller gets it, once the call is done. */
-export function handOut(result: Result): Operand {
-  return result instanceof Staged ? result.array : result;
+/** An operand as the caller gets it, once the call is done. An array may have been replaced, see `#findAgain`. */
+export function handOut(operand: Operand, place: Place | null): Operand {
+  return place?.array ?? operand;
 }
 
 const { set } = Float32Array.prototype;
@@ -108,46 +111,29 @@ export function runtimeOf(...values: readonly unknown[]): Runtime {
 }
 
 /** The number of rows of x: the trailing dimensions of a Tensor, or the length of an array, must fit. */
-export function checkRows(
-  where: string,
-  name: string,
-  x: Place,
-  normalizedShape: readonly number[],
-  cols: number,
-): number {
-  if (x.array !== null) {
-    if (x.size % cols !== 0) {
-      throw new RangeError(`${where}: ${name} has ${x.size} elements, expected a multiple of ${cols}`);
-    }
-  } else if (!endsWith(x.shape, normalizedShape)) {
-    throw new RangeError(
-      `${where}: ${name} has the shape ${describe(x.shape)}, expected [..., ${normalizedShape.join(", ")}]`,
-    );
+export function checkRows(where: string, name: string, x: Place, { shape, size }: Normalized): number {
+  if (x.shape === null ? x.size % size !== 0 : !endsWith(x.shape, shape)) {
+    wrongSize(`${where}: ${name}`, x.shape ?? x.size, x.shape ? `[..., ${shape.join(", ")}]` : `a multiple of ${size}`);
   }
-  return x.size / cols;
+  return x.size / size;
 }
 
 /** As many elements as another operand and, where both are Tensors, its shape. */
 export function checkSame(where: string, name: string, place: Place, otherName: string, other: Place): void {
-  if (place.array === null && other.array === null && !sameShape(place.shape, other.shape)) {
-    throw new RangeError(
-      `${where}: ${name} has the shape ${describe(place.shape)}, expected that of ${otherName}, ${describe(other.shape)}`,
-    );
+  if (place.shape !== null && other.shape !== null) {
+    if (sameShape(place.shape, other.shape)) return;
+    wrongSize(`${where}: ${name}`, place.shape, `that of ${otherName}, ${describe(other.shape)}`);
   }
   if (place.size !== other.size) {
-    throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${other.size}, as ${otherName} has`);
+    wrongSize(`${where}: ${name}`, place.size, `${other.size}, as ${otherName} has`);
   }
 }
 
 /** A parameter or its gradient: of the normalized shape. */
-export function checkAffine(where: string, name: string, place: Place, normalizedShape: readonly number[]): void {
-  if (place.array === null && !sameShape(place.shape, normalizedShape)) {
-    throw new RangeError(
-      `${where}: ${name} has the shape ${describe(place.shape)}, expected ${describe(normalizedShape)}`,
-    );
+export function checkAffine(where: string, name: string, place: Place, { shape, size }: Normalized): void {
+  if (place.shape === null ? place.size !== size : !sameShape(place.shape, shape)) {
+    wrongSize(`${where}: ${name}`, place.shape ?? place.size, describe(place.shape ? shape : size));
   }
-  const size = sizeOf(normalizedShape);
-  if (place.size !== size) throw new RangeError(`${where}: ${name} has ${place.size} elements, expected ${size}`);
 }
 
 /** Two operands, of which one is written to, share no byte. Arrays are copied: only one given twice overlaps. */
@@ -162,7 +148,12 @@ export function checkApart(where: string, name: string, place: Place, otherName:
 
 /** The same, but the two may also be one. */
 function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
-  if (place.array === null && place.pointer !== other?.pointer) checkApart(where, name, place, otherName, other);
+  if (place.pointer !== other?.pointer) checkApart(where, name, place, otherName, other);
+}
+
+/** Has the copy of an array share the place of another's, or of a storage. Does nothing for a Tensor. */
+function share(place: Place | null, at: Place | null): void {
+  if (place !== null && place.array !== null) place.at = at;
 }
 
 /**
@@ -193,11 +184,8 @@ export class Call {
   dbias: Place | null = null;
   /** Its address. */
   workspace = 0;
-  /** What is normalized, as it was given: sum or x. */
-  given: Operand | undefined;
+  /** What the caller gets: y or dx. */
   #out: Operand | undefined;
-  /** What the caller gets. */
-  #result: Result | undefined;
   /** Whether the caller goes on before it is done. */
   readonly #concurrent: boolean;
   /** The last array that was taken; the others hang on it. */
@@ -206,7 +194,7 @@ export class Call {
   #scratch: Scratch | undefined;
   #blockRows = 0;
 
-  constructor(where: string, runtime: Runtime, family: Family, cols: number, concurrent: boolean) {
+  constructor(where: string, runtime: Runtime, family: Family, cols: number, concurrent = false) {
     this.where = where;
     this.runtime = runtime;
     this.family = family;
@@ -222,9 +210,7 @@ export class Call {
     this.residual = null;
     this.sum = null;
     this.y = null;
-    this.given = undefined;
     this.#out = undefined;
-    this.#result = undefined;
     this.#staged = null;
     this.#made = undefined;
     return this;
@@ -236,9 +222,10 @@ export class Call {
   }
 
   /** A Float32Array, or a Tensor of the runtime that is not disposed. */
-  take(name: string, value: unknown): Place {
+  take(name: string, value: unknown, mode: number): Place {
     if (tagOf(value) === "Float32Array") {
-      const staged = this.#stage(value as Float32Array);
+      const staged = new Staged(value as Float32Array, mode, this.#staged);
+      this.#staged = staged;
       if (staged.size === 0) checkAttached(`${this.where}: ${name}`, staged.array);
       return staged;
     }
@@ -249,25 +236,21 @@ export class Call {
     return storage;
   }
 
-  #stage(array: Float32Array): Staged {
-    const staged = new Staged(array, this.#staged);
-    this.#staged = staged;
-    return staged;
-  }
-
-  #allStaged(): Staged[] {
-    const all: Staged[] = [];
-    for (let staged = this.#staged; staged !== null; staged = staged.next) all.push(staged);
-    return all;
-  }
-
   /** Takes an operand of the kind, size and shape of another. */
-  like(name: string, value: unknown, otherName: string, other: Place): Place {
-    const place = this.take(name, value);
+  #like(name: string, value: unknown, mode: number, otherName: string, other: Place): Place {
+    const place = this.take(name, value, mode);
     if ((place.array === null) !== (other.array === null)) {
       wrongType(`${this.where}: ${name}`, value, `${other.array ? "a Float32Array" : "a Tensor"}, as ${otherName} is`);
     }
     checkSame(this.where, name, place, otherName, other);
+    return place;
+  }
+
+  /** Takes a parameter, or what is added to its gradient. null where it is absent. */
+  takeAffine(name: string, value: Operand | null | undefined, mode: number, normalized: Normalized): Place | null {
+    if (value === null || value === undefined) return null;
+    const place = this.take(name, value, mode | SHARED);
+    checkAffine(this.where, name, place, normalized);
     return place;
   }
 
@@ -286,54 +269,49 @@ export class Call {
   }
 
   /** A new result of the kind of an operand: a Tensor, or an array of as many elements. */
-  makeLike(operand: Place, shape: readonly number[]): Result {
-    return operand.array === null ? this.make(shape) : this.#stage(new Float32Array(sizeOf(shape)));
+  makeLike(operand: Place, shape: readonly number[]): Operand {
+    return operand.array === null ? this.make(shape) : new Float32Array(sizeOf(shape));
   }
 
-  /** Sets the result: `out`, which was taken as `place`, or something new, like an operand. Returns its place. */
-  #resultFor(out: Operand | undefined, place: Place | null, like: Place): Place {
-    if (place === null) {
-      this.#result = this.makeLike(like, like.array === null ? like.shape : [like.size]);
-      return placeFor(this.#result);
-    }
-    this.#result = place.array === null ? (out as Tensor) : place;
-    return place;
+  /** The place of the result, which is made where the caller has given no `out`. */
+  #resultPlace(out: Place | null, like: Place): Place {
+    if (out !== null) return out;
+    this.#out = this.makeLike(like, like.shape ?? [like.size]);
+    return this.take("out", this.#out, WRITTEN);
   }
 
   /** Takes x and the options of a forward pass. weight and bias must be there already. */
   takeForward(
     x: Operand,
-    normalizedShape: readonly number[],
+    normalized: Normalized,
     out: Operand | undefined,
     residual: Operand | undefined,
     sum: Operand | undefined,
   ): Place {
-    const { where } = this;
-    const source = this.take("x", x);
-    this.rows = checkRows(where, "x", source, normalizedShape, this.cols);
+    const source = this.take("x", x, READ);
+    this.rows = checkRows(this.where, "x", source, normalized);
     this.x = source;
-    this.given = sum ?? x;
-    if (residual !== undefined) this.residual = this.like("residual", residual, "x", source);
+    if (residual !== undefined) this.residual = this.#like("residual", residual, READ, "x", source);
     if (sum !== undefined) {
-      if (this.residual === null) throw new TypeError(`${where}: sum is given without a residual to add to x`);
-      this.sum = this.like("sum", sum, "x", source);
-      this.#checkForward("sum", this.sum);
+      if (this.residual === null) throw new TypeError(`${this.where}: sum is given without a residual to add to x`);
+      this.sum = this.#takeOutput("sum", sum, source);
     }
     if (out !== undefined) {
       this.#out = out;
-      this.y = this.like("out", out, "x", source);
-      this.#checkForward("out", this.y);
-      checkApart(where, "out", this.y, "sum", this.sum);
+      this.y = this.#takeOutput("out", out, source);
     }
     return source;
   }
 
-  #checkForward(name: string, place: Place): void {
-    const { where, residual } = this;
+  #takeOutput(name: string, value: Operand, x: Place): Place {
+    const { where } = this;
+    const place = this.#like(name, value, WRITTEN, "x", x);
     checkApart(where, name, place, "weight", this.weight);
     checkApart(where, name, place, "bias", this.bias);
-    checkApartOrSame(where, name, place, "x", this.x);
-    if (residual !== null) checkApartOrSame(where, name, place, "residual", residual);
+    checkApart(where, name, place, "sum", this.sum);
+    checkApartOrSame(where, name, place, "x", x);
+    if (this.residual !== null) checkApartOrSame(where, name, place, "residual", this.residual);
+    return place;
   }
 
   /**
@@ -341,35 +319,27 @@ export class Call {
    * @param copy where x + residual, or an array x, is kept for backward
    */
   placeForward(copy: Storage | null): this {
-    const { cols, residual } = this;
+    const { residual } = this;
     const x = this.x as Place;
-    this.y = this.#resultFor(this.#out, this.y, x);
-    if (this.#staged !== null) {
-      copied(x, cols, READ, copy);
-      copied(residual, cols, READ);
-      copied(this.sum, cols, WRITTEN, copy ?? residual);
-      copied(this.weight, 0, READ);
-      copied(this.bias, 0, READ);
-      copied(this.y, cols, WRITTEN, copy === null ? x : residual);
-      copied(this.mean, 1, WRITTEN);
-      copied(this.rstd, 1, WRITTEN);
-    }
+    this.y = this.#resultPlace(this.y, x);
+    share(x, copy);
+    share(this.sum, copy ?? residual);
+    share(this.y, copy === null ? x : residual);
     if (copy !== null && residual !== null) this.sum = copy;
-    this.#reserve();
-    return this;
+    return this.#reserve();
   }
 
   /** Takes the options of a backward pass. x, mean, rstd and weight must be there already. */
   takeBackward(dy: Place, out: Operand | undefined, add: Operand | undefined): void {
     const { where } = this;
     this.dy = dy;
-    if (add !== undefined) this.add = this.like("add", add, "dy", dy);
+    if (add !== undefined) this.add = this.#like("add", add, READ, "dy", dy);
     if (out === undefined) return;
     this.#out = out;
-    this.dx = this.like("out", out, "dy", dy);
+    this.dx = this.#like("out", out, WRITTEN, "dy", dy);
     this.checkBackward("out", this.dx);
     checkApartOrSame(where, "out", this.dx, "dy", dy);
-    if (this.add !== null) checkApartOrSame(where, "out", this.dx, "add", this.add);
+    checkApartOrSame(where, "out", this.dx, "add", this.add);
   }
 
   /** That what is written to lies apart from what is read, but for dy and add. */
@@ -383,82 +353,18 @@ export class Call {
 
   /** Finds places for everything of a backward pass. */
   placeBackward(): this {
-    const { runtime, rows, cols } = this;
     const dy = this.dy as Place;
-    this.dx = this.#resultFor(this.#out, this.dx, dy);
-    if (this.#staged !== null) {
-      copied(dy, cols, READ);
-      copied(this.add, cols, READ);
-      copied(this.x, cols, READ);
-      copied(this.mean, 1, READ);
-      copied(this.rstd, 1, READ);
-      copied(this.weight, 0, READ);
-      copied(this.dweight, 0, READ | WRITTEN);
-      copied(this.dbias, 0, READ | WRITTEN);
-      copied(this.dx, cols, WRITTEN, dy);
-    }
-    const sums = this.dweight !== null || this.dbias !== null;
-    this.workspace = this.#reserve(sums ? this.family.workspace(runtime.kernels, rows, cols) >>> 0 : undefined);
-    return this;
+    this.dx = this.#resultPlace(this.dx, dy);
+    share(this.dx, dy);
+    return this.#reserve();
   }
 
   /** Remembers which arrays lie in the memory, before that grows and detaches them. */
   #locate(): void {
-    if (this.#staged === null) return;
-    const { memory } = this.runtime;
-    for (let staged: Staged | null = this.#staged; staged !== null; staged = staged.next) {
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
       const { buffer, byteOffset } = placeOf(staged.array);
-      if (buffer === memory.buffer) staged.byteOffset = byteOffset;
+      if (buffer === this.runtime.memory.buffer) staged.byteOffset = byteOffset;
     }
-  }
-
-  /**
-   * Finds room for the copies of arrays and for a workspace.
-   * @param workspace its bytes for a call in one piece; undefined where nothing is summed over the rows
-   * @returns the address of the workspace, 0 where none is needed
-   */
-  #reserve(workspace?: number): number {
-    try {
-      if (this.#staged !== null) return this.#reserveStaged(this.#staged, workspace);
-      if (!workspace) return 0;
-      this.#scratch = this.runtime.borrow(workspace);
-      return this.#scratch.pointer;
-    } catch (error) {
-      this.#abandon();
-      throw error;
-    }
-  }
-
-  #reserveStaged(staged: Staged, workspace?: number): number {
-    const { runtime, rows } = this;
-    let rowBytes = 0;
-    let bytes = 0;
-    for (let each: Staged | null = staged; each !== null; each = each.next) {
-      bytes += ALIGNMENT;
-      if (each.at !== null) continue;
-      if (each.rowSize > 0) rowBytes += each.rowSize * 4;
-      else bytes += each.size * 4;
-    }
-    const most = runtime.blockBytes(workspace !== undefined);
-    const split = rows * rowBytes > most && !this.#concurrent && !this.#entangled();
-    const blockRows = split ? Math.max(1, Math.floor(most / rowBytes)) : rows;
-    this.#blockRows = blockRows;
-    const room = (split && workspace ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace) ?? 0;
-    bytes += room + blockRows * rowBytes;
-    if (runtime.lacks(bytes)) this.#locate();
-    this.#scratch = runtime.borrow(bytes);
-    let { pointer } = this.#scratch;
-    for (let each: Staged | null = staged; each !== null; each = each.next) {
-      if (each.at === null) {
-        each.pointer = pointer;
-        pointer += aligned((each.rowSize > 0 ? blockRows * each.rowSize : each.size) * 4);
-      }
-      if (lengthOf(each.array) !== each.size) this.#findAgain(each);
-    }
-    for (let each: Staged | null = staged; each !== null; each = each.next) {
-      if (each.at !== null) each.pointer = each.at.pointer;
-    }
-    return room > 0 ? pointer : 0;
   }
 
   /** The memory has grown and detached an array in it. Or somebody has changed the size of the array. */
@@ -467,19 +373,73 @@ export class Call {
     staged.array = new Float32Array(this.runtime.memory.buffer, staged.byteOffset, staged.size);
   }
 
+  /** Finds room for a workspace and for the copies of arrays. */
+  #reserve(): this {
+    const { runtime } = this;
+    try {
+      const sums = this.dweight !== null || this.dbias !== null;
+      const workspace = sums ? this.family.workspace(runtime.kernels, this.rows, this.cols) >>> 0 : 0;
+      if (this.#staged !== null) this.#reserveStaged(sums, workspace);
+      else if (workspace > 0) {
+        this.#scratch = runtime.borrow(workspace);
+        this.workspace = this.#scratch.pointer;
+      }
+      return this;
+    } catch (error) {
+      this.#abandon();
+      throw error;
+    }
+  }
+
+  /** @param workspace the bytes of it for a call in one piece */
+  #reserveStaged(sums: boolean, workspace: number): void {
+    const { runtime, rows } = this;
+    let rowBytes = 0;
+    let bytes = 0;
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
+      bytes += ALIGNMENT;
+      if (!(staged.mode & SHARED) && rows > 0) staged.rowSize = staged.size / rows;
+      if (staged.at !== null) continue;
+      if (staged.rowSize > 0) rowBytes += staged.rowSize * 4;
+      else bytes += staged.size * 4;
+    }
+    const most = runtime.blockBytes(sums);
+    const split = rows * rowBytes > most && !this.#concurrent && !this.#entangled();
+    const blockRows = split ? Math.max(1, Math.floor(most / rowBytes)) : rows;
+    this.#blockRows = blockRows;
+    const room = split && workspace > 0 ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace;
+    bytes += room + blockRows * rowBytes;
+    if (runtime.lacks(bytes)) this.#locate();
+    this.#scratch = runtime.borrow(bytes);
+    let { pointer } = this.#scratch;
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
+      if (staged.at === null) {
+        staged.pointer = pointer;
+        pointer += aligned((staged.rowSize > 0 ? blockRows * staged.rowSize : staged.size) * 4);
+      }
+      if (lengthOf(staged.array) !== staged.size) this.#findAgain(staged);
+    }
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
+      if (staged.at !== null) staged.pointer = staged.at.pointer;
+    }
+    if (room > 0) this.workspace = pointer;
+  }
+
   /** Whether writing some rows of an array may change later rows of another, or a parameter. */
   #entangled(): boolean {
-    const { memory } = this.runtime;
-    const places = this.#allStaged().map(({ array, size, mode }) => ({ ...placeOf(array), size, mode }));
-    return places.some(({ buffer, byteOffset, size, mode }, i) => {
-      if (buffer === memory.buffer) return true;
-      return places.slice(0, i).some((other) => {
-        if (!((mode | other.mode) & WRITTEN)) return false;
-        if (buffer !== other.buffer) return isShared(buffer) && isShared(other.buffer);
-        if (byteOffset === other.byteOffset) return false;
-        return byteOffset < other.byteOffset + other.size * 4 && other.byteOffset < byteOffset + size * 4;
-      });
-    });
+    const places: { buffer: ArrayBufferLike; start: number; end: number }[] = [];
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
+      const { buffer, byteOffset: start } = placeOf(staged.array);
+      const end = start + staged.size * 4;
+      if (buffer === this.runtime.memory.buffer) return true;
+      for (const other of places) {
+        if (buffer !== other.buffer) {
+          if (isShared(buffer) && isShared(other.buffer)) return true;
+        } else if (start !== other.start && start < other.end && other.start < end) return true;
+      }
+      places.push({ buffer, start, end });
+    }
+    return false;
   }
 
   /** Computes. */
@@ -489,25 +449,28 @@ export class Call {
     if (arrays) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
     if (arrays && this.#blockRows < rows) this.#runBlocks();
     else {
-      this.#copyIn(0, rows);
+      this.#copy(READ, 0, rows);
       this.#invoke(runtime.kernels as never);
-      this.#copyOut(0, rows);
+      this.#copy(WRITTEN, 0, rows);
     }
     this.#end();
-    return handOut(this.#result as Result);
+    return this.#result;
   }
 
   #runBlocks(): void {
     const { runtime, rows } = this;
     const kernelCall = this.#invoke(RECORD);
     const sums = sumsRows(kernelCall);
-    const fixed = this.#allStaged().flatMap(({ at, pointer }) => (at?.array === null ? [] : [pointer]));
+    const fixed: number[] = [];
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
+      if (staged.at?.array !== null) fixed.push(staged.pointer);
+    }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
-      this.#copyIn(start, count);
+      this.#copy(READ, start, count);
       callRows(runtime.kernels, kernelCall, start, count, sums, fixed);
       if (sums && start + count === rows) addSums(runtime.kernels, kernelCall);
-      this.#copyOut(start, count);
+      this.#copy(WRITTEN, start, count);
     }
   }
 
@@ -516,39 +479,30 @@ export class Call {
     if (!this.#concurrent) return this.run();
     const { runtime, rows } = this;
     try {
-      if (this.#allStaged().some(({ array }) => isShared(placeOf(array).buffer))) runtime.settle();
-      this.#copyIn(0, rows);
+      for (let staged = this.#staged; staged !== null; staged = staged.next) {
+        if (isShared(placeOf(staged.array).buffer)) runtime.settle();
+      }
+      this.#copy(READ, 0, rows);
       await runtime.start(this.#invoke(RECORD));
-      this.#copyOut(0, rows);
+      this.#copy(WRITTEN, 0, rows);
     } finally {
       this.#end();
     }
-    return handOut(this.#result as Result);
+    return this.#result;
   }
 
-  /** Copies some rows of arrays to the memory, and with the first row what all rows share. */
-  #copyIn(start: number, count: number): void {
+  /** Copies some rows of arrays to the memory or back, what all rows share with the first row or the last. */
+  #copy(mode: number, start: number, count: number): void {
+    const last = mode === READ ? start === 0 : start + count === this.rows;
     for (let staged = this.#staged; staged !== null; staged = staged.next) {
-      if (staged.mode & READ && (staged.rowSize > 0 || start === 0)) this.#copy(staged, start, count, true);
+      const { array, size, rowSize, at } = staged;
+      const length = rowSize === 0 ? size : count * rowSize;
+      if (!(staged.mode & mode) || length === 0 || !(rowSize > 0 || last)) continue;
+      const rows = length === size ? array : viewOf(array, start * rowSize, length);
+      const copy = this.runtime.view(staged.pointer + (at?.array === null ? start * rowSize * 4 : 0), length);
+      if (mode === READ) copy.set(rows);
+      else set.call(rows, copy);
     }
-  }
-
-  /** Copies them back, what all rows share with the last row. */
-  #copyOut(start: number, count: number): void {
-    for (let staged = this.#staged; staged !== null; staged = staged.next) {
-      if (staged.mode & WRITTEN && (staged.rowSize > 0 || start + count === this.rows)) {
-        this.#copy(staged, start, count, false);
-      }
-    }
-  }
-
-  #copy({ array, size, rowSize, pointer, at }: Staged, start: number, count: number, inwards: boolean): void {
-    const length = rowSize === 0 ? size : count * rowSize;
-    if (length === 0) return;
-    const rows = length === size ? array : viewOf(array, start * rowSize, length);
-    const copy = this.runtime.view(at?.array === null ? pointer + start * rowSize * 4 : pointer, length);
-    if (inwards) copy.set(rows);
-    else set.call(rows, copy);
   }
 
   /** Gives back all that was made for a call that can't be made. */
@@ -559,22 +513,13 @@ export class Call {
 
   /** Gives the scratch memory back. */
   #end(): void {
-    if (this.#scratch === undefined) return;
-    this.runtime.giveBack(this.#scratch);
+    if (this.#scratch !== undefined) this.runtime.giveBack(this.#scratch);
     this.#scratch = undefined;
   }
-}
 
-/**
- * How an array is copied for a call. Does nothing for a Tensor.
- * @param rowSize how many of its floats belong to a row; 0 where all rows share them
- * @param at another array of the call, to share the place of its copy, or a storage with room for all rows
- */
-function copied(operand: Place | null, rowSize: number, mode: number, at: Place | null = null): void {
-  if (operand === null || operand.array === null) return;
-  operand.rowSize = rowSize;
-  operand.mode = mode;
-  operand.at = at;
+  get #result(): Operand {
+    return handOut(this.#out as Operand, this.dx ?? this.y);
+  }
 }
 
 /** The address of an operand, 0 for one that is absent: what the kernels take. */

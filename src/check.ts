@@ -58,6 +58,17 @@ export function wrongType(where: string, value: unknown, expected: string): neve
   throw new TypeError(`${where} is ${describe(value)}, expected ${expected}`);
 }
 
+/** Throws the error for an argument of the wrong size or value. */
+export function wrongValue(where: string, value: unknown, expected: string): never {
+  throw new RangeError(`${where} is ${describe(value)}, expected ${expected}`);
+}
+
+/** Throws the error for an argument of the wrong shape or number of elements. */
+export function wrongSize(where: string, got: readonly number[] | number, expected: string): never {
+  const has = typeof got === "number" ? `${got} elements` : `the shape ${describe(got)}`;
+  throw new RangeError(`${where} has ${has}, expected ${expected}`);
+}
+
 /** Options must be an object with these properties of its own: a misspelled one would be lost without a word. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== "object" || options === null) {

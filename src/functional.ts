@@ -26,11 +26,12 @@ import {
   handOut,
   type Operand,
   type Place,
-  placeFor,
-  type Result,
+  READ,
   runtimeOf,
+  SHARED,
+  WRITTEN,
 } from "./call.js";
-import { checkEps, checkNormalizedShape, checkOptions, sameShape, sizeOf, wrongType } from "./check.js";
+import { checkEps, checkNormalizedShape, checkOptions, sameShape, sizeOf, wrongSize, wrongType } from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 import type { Tensor } from "./tensor.js";
@@ -93,8 +94,7 @@ export function layerNorm<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): ResultOf<T> {
-  checkNoMore("layerNorm", 6, rest);
-  return forward("layerNorm", LAYER_NORM, x, normalizedShape, weight, bias, eps, options, false).y as ResultOf<T>;
+  return forward("layerNorm", LAYER_NORM, rest, x, normalizedShape, weight, bias, eps, options).y as ResultOf<T>;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
@@ -107,9 +107,18 @@ export function layerNormWithStats<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): WithStats<ResultOf<T>> {
-  const where = "layerNormWithStats";
-  checkNoMore(where, 6, rest);
-  return forward(where, LAYER_NORM, x, normalizedShape, weight, bias, eps, options, true) as WithStats<ResultOf<T>>;
+  return forward(
+    "layerNormWithStats",
+    LAYER_NORM,
+    rest,
+    x,
+    normalizedShape,
+    weight,
+    bias,
+    eps,
+    options,
+    true,
+  ) as WithStats<ResultOf<T>>;
 }
 
 /**
@@ -130,8 +139,7 @@ export function rmsNorm<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): ResultOf<T> {
-  checkNoMore("rmsNorm", 5, rest);
-  return forward("rmsNorm", RMS_NORM, x, normalizedShape, weight, null, eps, options, false).y as ResultOf<T>;
+  return forward("rmsNorm", RMS_NORM, rest, x, normalizedShape, weight, null, eps, options).y as ResultOf<T>;
 }
 
 /** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
@@ -143,11 +151,18 @@ export function rmsNormWithStats<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): RMSNormWithStats<ResultOf<T>> {
-  const where = "rmsNormWithStats";
-  checkNoMore(where, 5, rest);
-  return forward(where, RMS_NORM, x, normalizedShape, weight, null, eps, options, true) as RMSNormWithStats<
-    ResultOf<T>
-  >;
+  return forward(
+    "rmsNormWithStats",
+    RMS_NORM,
+    rest,
+    x,
+    normalizedShape,
+    weight,
+    null,
+    eps,
+    options,
+    true,
+  ) as RMSNormWithStats<ResultOf<T>>;
 }
 
 /**
@@ -174,9 +189,7 @@ export function layerNormBackward<T extends Operand>(
   options: LayerNormBackwardOptions<Operand> = {},
   ...rest: never[]
 ): Gradients<ResultOf<T>> {
-  const where = "layerNormBackward";
-  checkNoMore(where, 6, rest);
-  return backward(where, LAYER_NORM, dy, x, mean, rstd, weight, options) as Gradients<ResultOf<T>>;
+  return backward("layerNormBackward", LAYER_NORM, rest, dy, x, mean, rstd, weight, options) as Gradients<ResultOf<T>>;
 }
 
 /**
@@ -200,50 +213,54 @@ export function rmsNormBackward<T extends Operand>(
   options: RMSNormBackwardOptions<Operand> = {},
   ...rest: never[]
 ): RMSNormGradients<ResultOf<T>> {
-  const where = "rmsNormBackward";
-  checkNoMore(where, 5, rest);
-  return backward(where, RMS_NORM, dy, x, null, rstd, weight, options) as RMSNormGradients<ResultOf<T>>;
+  return backward("rmsNormBackward", RMS_NORM, rest, dy, x, null, rstd, weight, options) as RMSNormGradients<
+    ResultOf<T>
+  >;
 }
 
-function checkNoMore(where: string, most: number, rest: readonly unknown[]): void {
-  if (rest.length > 0) {
-    wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
-  }
+/** No further arguments than the options, which RMSNorm has one place earlier. */
+function checkRest(where: string, { hasMean }: Family, rest: readonly unknown[]): void {
+  const most = hasMean ? 6 : 5;
+  if (rest.length > 0) wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
 }
 
 function forward(
   where: string,
   family: Family,
+  rest: readonly unknown[],
   x: Operand,
   normalizedShape: number | readonly number[],
   weight: Operand | null | undefined,
   bias: Operand | null | undefined,
   eps: number,
   options: ForwardOptions<Operand>,
-  stats: boolean,
+  stats = false,
 ): { y: Operand; mean?: Operand; rstd?: Operand } {
+  checkRest(where, family, rest);
   checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
-  const trailing = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const call = new Call(where, runtime, family, sizeOf(trailing), false);
-  call.weight = takeAffine(call, "weight", weight, trailing);
-  call.bias = takeAffine(call, "bias", bias, trailing);
+  const shape = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
+  const normalized = { shape, size: sizeOf(shape) };
+  const call = new Call(where, runtime, family, normalized.size);
+  call.weight = call.takeAffine("weight", weight, READ, normalized);
+  call.bias = call.takeAffine("bias", bias, READ, normalized);
   call.eps = checkEps(`${where}: eps`, eps);
-  const source = call.takeForward(x, trailing, out, residual, sum);
+  const source = call.takeForward(x, normalized, out, residual, sum);
   if (!stats) return { y: call.placeForward(null).run() };
-  const shape = source.array === null ? source.shape.slice(0, -trailing.length) : [call.rows];
-  const mean = family.hasMean ? call.makeLike(source, shape) : null;
-  const rstd = call.makeLike(source, shape);
-  call.mean = mean && placeFor(mean);
-  call.rstd = placeFor(rstd);
-  const y = call.placeForward(null).run();
-  return { y, ...(mean && { mean: handOut(mean) }), rstd: handOut(rstd) };
+  const leading = source.shape ? source.shape.slice(0, -shape.length) : [call.rows];
+  const rstd = call.makeLike(source, leading);
+  call.rstd = call.take("rstd", rstd, WRITTEN);
+  if (!family.hasMean) return { y: call.placeForward(null).run(), rstd };
+  const mean = call.makeLike(source, leading);
+  call.mean = call.take("mean", mean, WRITTEN);
+  return { y: call.placeForward(null).run(), mean, rstd };
 }
 
 function backward(
   where: string,
   family: Family,
+  rest: readonly unknown[],
   dy: Operand,
   x: Operand,
   mean: Operand | null,
@@ -251,38 +268,32 @@ function backward(
   weight: Operand | null | undefined,
   options: LayerNormBackwardOptions<Operand>,
 ): { dx: Operand; dweight: Operand; dbias?: Operand } {
-  checkOptions(where, options, ["out", "add", "dweight", ...(family.hasMean ? ["dbias"] : []), "eps"]);
-  const { out, add, dweight, dbias, eps } = options;
-  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), family, 0, false);
-  const source = call.take("dy", dy);
-  const xPlace = call.take("x", x);
-  const rstdPlace = call.take("rstd", rstd);
-  const meanPlace = family.hasMean ? call.take("mean", mean) : null;
-  const weightPlace = weight === null || weight === undefined ? null : call.take("weight", weight);
-  checkSame(where, "x", xPlace, "dy", source);
-  if (meanPlace) checkSame(where, "rstd", rstdPlace, "mean", meanPlace);
-  const rows = rstdPlace.size;
-  const trailing = normalizedShapeOf(source, rstdPlace, weightPlace);
-  const cols = sizeOf(trailing);
-  if (source.array === null) checkRows(where, "dy", source, trailing, cols);
-  if (source.size !== rows * cols) {
-    throw new RangeError(
-      `${where}: dy has ${source.size} elements, expected ${rows} rows, one for each rstd, of the same size`,
-    );
-  }
-  if (weightPlace) checkAffine(where, "weight", weightPlace, trailing);
-  call.cols = cols;
-  call.rows = rows;
-  if (eps !== undefined) call.eps = checkEps(`${where}: eps`, eps);
-  call.x = xPlace;
-  call.mean = meanPlace;
-  call.rstd = rstdPlace;
-  call.weight = weightPlace;
-  call.takeBackward(source, out, add);
-  const given = { dweight, dbias };
+  checkRest(where, family, rest);
   const names = family.hasMean ? (["dweight", "dbias"] as const) : (["dweight"] as const);
+  checkOptions(where, options, ["out", "add", ...names, "eps"]);
+  const { out, add, dweight, dbias, eps } = options;
+  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), family, 0);
+  const source = call.take("dy", dy, READ);
+  call.x = call.take("x", x, READ);
+  call.rstd = call.take("rstd", rstd, READ);
+  if (family.hasMean) call.mean = call.take("mean", mean, READ);
+  if (weight !== null && weight !== undefined) call.weight = call.take("weight", weight, READ | SHARED);
+  checkSame(where, "x", call.x, "dy", source);
+  if (call.mean) checkSame(where, "rstd", call.rstd, "mean", call.mean);
+  const shape = normalizedShapeOf(source, call.rstd, call.weight);
+  const normalized = { shape, size: sizeOf(shape) };
+  call.rows = call.rstd.size;
+  call.cols = normalized.size;
+  if (source.shape) checkRows(where, "dy", source, normalized);
+  if (source.size !== call.rows * call.cols) {
+    wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
+  }
+  if (call.weight) checkAffine(where, "weight", call.weight, normalized);
+  if (eps !== undefined) call.eps = checkEps(`${where}: eps`, eps);
+  call.takeBackward(source, out, add);
+  const sums = { dweight, dbias };
   for (const name of names) {
-    const place = takeAffine(call, name, given[name], trailing);
+    const place = call.takeAffine(name, sums[name], READ | WRITTEN, normalized);
     if (place === null) continue;
     call.checkBackward(name, place);
     checkApart(where, name, place, "dy", source);
@@ -291,31 +302,15 @@ function backward(
     checkApart(where, name, place, "dweight", call.dweight);
     call[name] = place;
   }
-  const sums: Partial<Record<"dweight" | "dbias", Result>> = {};
   for (const name of names) {
-    const place = call[name];
-    const sum =
-      place === null ? call.makeLike(source, trailing) : place.array === null ? (given[name] as Tensor) : place;
-    sums[name] = sum;
-    if (place !== null) continue;
-    call[name] = placeFor(sum);
+    if (call[name] !== null) continue;
+    sums[name] = call.makeLike(source, shape);
+    call[name] = call.take(name, sums[name], READ | WRITTEN | SHARED);
     if (call[name].array === null) call[name].data.fill(0);
   }
-  const dx = call.placeBackward().run();
-  return { dx, dweight: handOut(sums.dweight as Result), ...(sums.dbias && { dbias: handOut(sums.dbias) }) };
-}
-
-/** A parameter or its gradient, null where it is absent. */
-function takeAffine(
-  call: Call,
-  name: string,
-  value: Operand | null | undefined,
-  normalizedShape: readonly number[],
-): Place | null {
-  if (value === null || value === undefined) return null;
-  const place = call.take(name, value);
-  checkAffine(call.where, name, place, normalizedShape);
-  return place;
+  const results = { dx: call.placeBackward().run() } as ReturnType<typeof backward>;
+  for (const name of names) results[name] = handOut(sums[name] as Operand, call[name]);
+  return results;
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */

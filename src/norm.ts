@@ -8,26 +8,20 @@
 import {
   type BackwardOptions,
   Call,
-  checkAffine,
   checkApart,
   checkRows,
+  checkSame,
   type Family,
   FORWARD_OPTIONS,
   type ForwardOptions,
   type Method,
+  type Normalized,
   type Operand,
+  type Place,
+  READ,
   runtimeOf,
 } from "./call.js";
-import {
-  checkBoolean,
-  checkEps,
-  checkNormalizedShape,
-  checkOptions,
-  describe,
-  sameShape,
-  sizeOf,
-  wrongType,
-} from "./check.js";
+import { checkBoolean, checkEps, checkNormalizedShape, checkOptions, sizeOf, wrongSize, wrongType } from "./check.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { dispose, gradientOf, Parameter, parameterOver, type Storage, storageOf, type Tensor } from "./tensor.js";
@@ -71,10 +65,9 @@ export let biasOf: (norm: Norm) => Parameter | null;
 export abstract class Norm<O = unknown> {
   readonly #family: Family;
   readonly #runtime: Runtime;
-  readonly #normalizedShape: readonly number[];
-  /** The same, to be given away. */
+  readonly #normalized: Normalized;
+  /** Its shape, to be given away. */
   readonly #frozenShape: readonly number[];
-  readonly #cols: number;
   readonly #eps: number;
   readonly #weight: Parameter | null = null;
   readonly #bias: Parameter | null = null;
@@ -103,9 +96,9 @@ export abstract class Norm<O = unknown> {
     checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
     this.#family = family;
-    this.#normalizedShape = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
-    this.#frozenShape = Object.freeze(this.#normalizedShape.slice());
-    this.#cols = sizeOf(this.#normalizedShape);
+    const shape = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
+    this.#normalized = { shape, size: sizeOf(shape) };
+    this.#frozenShape = Object.freeze(shape.slice());
     this.#eps = checkEps(`${name}: eps`, eps);
     checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
@@ -116,11 +109,9 @@ export abstract class Norm<O = unknown> {
       ["bias", givenBias],
     ] as const) {
       if (tensor === undefined) continue;
-      if (!elementwiseAffine) {
-        wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
-      }
+      if (!elementwiseAffine) wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
       if (!storageOf(tensor)) wrongType(`${name}: ${key}`, tensor, "a Tensor");
-      checkAffine(name, key, new Call(name, this.#runtime, family, 0, false).take(key, tensor), this.#normalizedShape);
+      new Call(name, this.#runtime, family, 0).takeAffine(key, tensor, READ, this.#normalized);
     }
     if (!elementwiseAffine) return;
     try {
@@ -139,7 +130,7 @@ export abstract class Norm<O = unknown> {
     if (given instanceof Parameter) return given;
     const parameter = given
       ? parameterOver(given)
-      : new Parameter(this.#normalizedShape, undefined, { runtime: this.#runtime });
+      : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
     this.#owned.push(given ? gradientOf(parameter) : parameter);
     if (!given) parameter.data.fill(initial);
     return parameter;
@@ -172,7 +163,7 @@ export abstract class Norm<O = unknown> {
   forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
   forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
   forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    const call = this.#spare ?? new Call("", this.#runtime, this.#family, this.#cols, false);
+    const call = this.#spare ?? new Call("", this.#runtime, this.#family, this.#normalized.size);
     this.#spare = null;
     const result = this.#forward(call, "forward", x, options).run();
     this.#spare = call.clear();
@@ -191,7 +182,7 @@ export abstract class Norm<O = unknown> {
   ): Promise<T>;
   forwardAsync<T extends Operand>(x: T, options?: ForwardOptions<T>): Promise<T>;
   async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
-    const call = new Call("", this.#runtime, this.#family, this.#cols, true);
+    const call = new Call("", this.#runtime, this.#family, this.#normalized.size, true);
     return this.#forward(call, "forwardAsync", x, options).start();
   }
 
@@ -205,27 +196,29 @@ export abstract class Norm<O = unknown> {
     call.weight = this.#weightPlace;
     call.bias = this.#biasPlace;
     call.eps = this.#eps;
-    call.takeForward(x, this.#normalizedShape, out, residual, sum);
-    return this.#training ? this.#keep(call) : call.placeForward(null);
+    call.takeForward(x, this.#normalized, out, residual, sum);
+    return this.#training ? this.#keep(call, sum ?? x) : call.placeForward(null);
   }
 
-  /** Finds places for a call and for what backward will need, in place of what it would have needed until now. */
-  #keep(call: Call): Call {
-    const { where, rows, x, y, residual } = call;
-    for (const [name, place] of [
-      ["x", x],
-      ["residual", residual],
-    ] as const) {
-      if (y?.array !== null || y.pointer !== place?.pointer) continue;
-      throw new RangeError(
-        `${where}: out is ${name}, which backward will need; give another out, or call eval() first`,
-      );
+  /**
+   * Finds places for a call and for what backward will need, in place of what it would have needed until now.
+   * @param given what is normalized: sum or x
+   */
+  #keep(call: Call, given: Operand): Call {
+    const { where, rows, y, residual } = call;
+    const x = call.x as Place;
+    if (y !== null && y.array === null) {
+      const name = y.pointer === x.pointer ? "x" : y.pointer === residual?.pointer ? "residual" : undefined;
+      if (name)
+        throw new RangeError(
+          `${where}: out is ${name}, which backward will need; give another out, or call eval() first`,
+        );
     }
     const last = this.#saved;
-    const own = x?.array !== null || (residual !== null && call.sum === null);
+    const own = x.array !== null || (residual !== null && call.sum === null);
     // A call under way may still read the last one.
-    const again = own && last?.own && last.x.size === x?.size && !this.#runtime.busy;
-    const kept = again ? last.x : own ? call.make([x?.size as number]) : (call.given as Tensor);
+    const again = own && last?.own && last.x.size === x.size && !this.#runtime.busy;
+    const kept = again ? last.x : own ? call.make([x.size]) : (given as Tensor);
     const stats =
       last?.rows === rows ? last : { rstd: call.make([rows]), mean: this.#family.hasMean ? call.make([rows]) : null };
     call.rstd = storageOf(stats.rstd);
@@ -289,17 +282,11 @@ export abstract class Norm<O = unknown> {
     const { rows, rstd, mean, own } = saved;
     const x = storageOf(saved.x);
     if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
-    const call = new Call(where, this.#runtime, this.#family, this.#cols, method === "backwardAsync");
-    const source = call.take("dy", dy);
-    checkRows(where, "dy", source, this.#normalizedShape, this.#cols);
-    if (source.array === null && !own && !sameShape(source.shape, x.shape)) {
-      throw new RangeError(
-        `${where}: dy has the shape ${describe(source.shape)}, expected that of the last x, ${describe(x.shape)}`,
-      );
-    }
-    if (source.size !== x.size) {
-      throw new RangeError(`${where}: dy has ${source.size} elements, expected ${x.size}, as the last x had`);
-    }
+    const call = new Call(where, this.#runtime, this.#family, this.#normalized.size, method === "backwardAsync");
+    const source = call.take("dy", dy, READ);
+    checkRows(where, "dy", source, this.#normalized);
+    if (!own && source.array === null) checkSame(where, "dy", source, "the last x", x);
+    else if (source.size !== x.size) wrongSize(`${where}: dy`, source.size, `${x.size}, as the last x had`);
     call.rows = rows;
     call.eps = this.#eps;
     call.x = x;
