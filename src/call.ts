@@ -17,6 +17,7 @@ import {
   endsWith,
   isShared,
   lengthOf,
+  type Normalized,
   placeOf,
   sameShape,
   sizeOf,
@@ -85,12 +86,6 @@ export class Staged {
 
 /** A checked operand: what a Tensor is made of, whose `array` is null, or a staged array, whose `shape` is null. */
 export type Place = Storage | Staged;
-
-/** The shape that is normalized, and how many elements it has. */
-export interface Normalized {
-  shape: readonly number[];
-  size: number;
-}
 
 /** An operand as the caller gets it, once the call is done. An array may have been replaced, see `#findAgain`. */
 export function handOut(operand: Operand, place: Place | null): Operand {

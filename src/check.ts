@@ -71,9 +71,7 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 
 /** Options must be an object with these properties of its own: a misspelled one would be lost without a word. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
-  if (typeof options !== "object" || options === null) {
-    wrongType(`${where}: options`, options, "an object");
-  }
+  if (typeof options !== "object" || options === null) wrongType(`${where}: options`, options, "an object");
   for (const name in options) {
     if (!names.includes(name) && Object.hasOwn(options, name)) {
       throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
@@ -110,39 +108,37 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
 
 /** `value` as a list of integers, each at least `least`; a copy. */
 export function checkShape(where: string, value: unknown, least: number): readonly number[] {
-  if (!Array.isArray(value)) {
-    wrongType(where, value, "a list of integers");
-  }
-  const shape = Array.from(value as number[]);
+  if (!Array.isArray(value)) wrongType(where, value, "a list of integers");
+  const shape: unknown[] = [...value];
   for (const dimension of shape) {
-    if (typeof dimension !== "number") {
-      wrongType(where, shape, "a list of integers");
-    }
+    if (typeof dimension !== "number") wrongType(where, shape, "a list of integers");
     if (!Number.isInteger(dimension) || dimension < least) {
-      throw new RangeError(`${where} is ${describe(shape)}, expected integers of ${least} or more`);
+      wrongValue(where, shape, `integers of ${least} or more`);
     }
   }
-  if (!Number.isSafeInteger(sizeOf(shape))) {
-    throw new RangeError(`${where} is ${describe(shape)}, which is more elements than can be counted`);
-  }
-  return shape;
+  if (!Number.isSafeInteger(sizeOf(shape as number[]))) wrongValue(where, shape, "no more elements than can be counted");
+  return shape as number[];
 }
 
-/** `value`, a positive integer or a non-empty list of them, as a list. */
-export function checkNormalizedShape(where: string, value: unknown): readonly number[] {
+/** The shape that is normalized, and how many elements it has. */
+export interface Normalized {
+  shape: readonly number[];
+  size: number;
+}
+
+/** A positive integer or a non-empty list of them. */
+export function checkNormalizedShape(where: string, value: unknown): Normalized {
   if (typeof value !== "number" && !Array.isArray(value)) {
     wrongType(where, value, "a positive integer or a list of them");
   }
   const shape = checkShape(where, typeof value === "number" ? [value] : value, 1);
-  if (shape.length === 0) throw new RangeError(`${where} is [], expected at least one dimension`);
-  return shape;
+  if (shape.length === 0) wrongValue(where, shape, "at least one dimension");
+  return { shape, size: sizeOf(shape) };
 }
 
 export function checkEps(where: string, value: unknown): number {
   if (typeof value !== "number") wrongType(where, value, "a number");
-  if (!(value >= 0 && value < Infinity)) {
-    throw new RangeError(`${where} is ${value}, expected a finite number of 0 or more`);
-  }
+  if (!(value >= 0 && value < Infinity)) wrongValue(where, value, "a finite number of 0 or more");
   return value;
 }
 
@@ -154,7 +150,7 @@ export function checkBoolean(where: string, value: unknown): boolean {
 /** A list of numbers, as a copy; undefined for what is no list. */
 export function checkList(where: string, value: unknown): number[] | undefined {
   if (!Array.isArray(value)) return undefined;
-  const numbers = Array.from(value as number[]);
+  const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
   if (odd < 0) return numbers;
   throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);

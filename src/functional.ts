@@ -240,15 +240,14 @@ function forward(
   checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
-  const shape = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const normalized = { shape, size: sizeOf(shape) };
+  const normalized = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
   const call = new Call(where, runtime, family, normalized.size);
   call.weight = call.takeAffine("weight", weight, READ, normalized);
   call.bias = call.takeAffine("bias", bias, READ, normalized);
   call.eps = checkEps(`${where}: eps`, eps);
   const source = call.takeForward(x, normalized, out, residual, sum);
   if (!stats) return { y: call.placeForward(null).run() };
-  const leading = source.shape ? source.shape.slice(0, -shape.length) : [call.rows];
+  const leading = source.shape ? source.shape.slice(0, -normalized.shape.length) : [call.rows];
   const rstd = call.makeLike(source, leading);
   call.rstd = call.take("rstd", rstd, WRITTEN);
   if (!family.hasMean) return { y: call.placeForward(null).run(), rstd };

@@ -15,13 +15,20 @@ import {
   FORWARD_OPTIONS,
   type ForwardOptions,
   type Method,
-  type Normalized,
   type Operand,
   type Place,
   READ,
   runtimeOf,
 } from "./call.js";
-import { checkBoolean, checkEps, checkNormalizedShape, checkOptions, sizeOf, wrongSize, wrongType } from "./check.js";
+import {
+  checkBoolean,
+  checkEps,
+  checkNormalizedShape,
+  checkOptions,
+  type Normalized,
+  wrongSize,
+  wrongType,
+} from "./check.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import { dispose, gradientOf, Parameter, parameterOver, type Storage, storageOf, type Tensor } from "./tensor.js";
@@ -96,9 +103,8 @@ export abstract class Norm<O = unknown> {
     checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
     this.#family = family;
-    const shape = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
-    this.#normalized = { shape, size: sizeOf(shape) };
-    this.#frozenShape = Object.freeze(shape.slice());
+    this.#normalized = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
+    this.#frozenShape = Object.freeze([...this.#normalized.shape]);
     this.#eps = checkEps(`${name}: eps`, eps);
     checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);

@@ -4,7 +4,7 @@
  */
 
 import * as binaries from "./binaries.js";
-import { checkOptions, describe, wrongType } from "./check.js";
+import { checkOptions, describe, wrongType, wrongValue } from "./check.js";
 import {
   arrived,
   checkSource,
@@ -195,9 +195,7 @@ export class Runtime {
    * changed then. TypeError when the allocator given to `create` returns what is no address.
    */
   allocate(bytes: number): number {
-    if (!Number.isInteger(bytes) || bytes < 0) {
-      throw new RangeError(`Runtime.allocate: bytes is ${describe(bytes)}, expected an integer of 0 or more`);
-    }
+    if (!Number.isInteger(bytes) || bytes < 0) wrongValue("Runtime.allocate: bytes", bytes, "an integer of 0 or more");
     // At least a word: an allocator may have no block of 0 bytes.
     const size = Math.max(bytes, 4);
     let pointer = 0;

@@ -3,7 +3,16 @@
  * @module
  */
 
-import { checkAttached, checkBoolean, checkList, checkOptions, describe, tagOf, wrongType } from "./check.js";
+import {
+  checkAttached,
+  checkBoolean,
+  checkList,
+  checkOptions,
+  describe,
+  tagOf,
+  wrongSize,
+  wrongType,
+} from "./check.js";
 import { type Parameter, type Storage, storageOf, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
@@ -86,9 +95,7 @@ export function loadParameters(
     const storage = storageOf(parameter) as Storage;
     const values = floatsOf(`${where}: ${prefix}${key}`, entries.get(key));
     entries.delete(key);
-    if (values.length !== storage.size) {
-      throw new RangeError(`${where}: ${prefix}${key} has ${values.length} elements, expected ${storage.size}`);
-    }
+    if (values.length !== storage.size) wrongSize(`${where}: ${prefix}${key}`, values.length, `${storage.size}`);
     loads.push({ storage, values });
   }
   const unexpectedKeys = [...entries.keys()].map((key) => prefix + key);

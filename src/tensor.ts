@@ -14,7 +14,9 @@ import {
   lengthOf,
   placeOf,
   sizeOf,
+  wrongSize,
   wrongType,
+  wrongValue,
 } from "./check.js";
 import type { LinearMemory } from "./memory.js";
 import { checkRuntime, Runtime } from "./runtime.js";
@@ -121,7 +123,7 @@ export class Tensor {
     const source = data === undefined ? undefined : checkNumbers("Tensor: data", data);
     const length = source && (Array.isArray(source) ? source.length : lengthOf(source as Float32Array));
     if (length !== undefined && length !== size) {
-      throw new RangeError(`Tensor: data has ${length} elements, expected ${size} for the shape ${describe(own)}`);
+      wrongSize("Tensor: data", length, `${size} for the shape ${describe(own)}`);
     }
     checkOptions("Tensor", options, ["runtime", "pointer"]);
     const { pointer: address } = options;
@@ -276,9 +278,7 @@ function checkPointer(pointer: unknown, size: number, runtime: Runtime): number 
   if (typeof pointer !== "number") wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
   if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
-    throw new RangeError(
-      `Tensor: pointer is ${pointer}, expected a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`,
-    );
+    wrongValue("Tensor: pointer", pointer, `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`);
   }
   return pointer;
 }
