@@ -105,47 +105,6 @@ export function runtimeOf(...values: readonly unknown[]): Runtime {
   return Runtime.default;
 }
 
-/** The number of rows of x: the trailing dimensions of a Tensor, or the length of an array, must fit. */
-export function checkRows(where: string, name: string, x: Place, { shape, size }: Normalized): number {
-  if (x.shape === null ? x.size % size !== 0 : !endsWith(x.shape, shape)) {
-    wrongSize(`${where}: ${name}`, x.shape ?? x.size, x.shape ? `[..., ${shape.join(", ")}]` : `a multiple of ${size}`);
-  }
-  return x.size / size;
-}
-
-/** As many elements as another operand and, where both are Tensors, its shape. */
-export function checkSame(where: string, name: string, place: Place, otherName: string, other: Place): void {
-  if (place.shape !== null && other.shape !== null) {
-    if (sameShape(place.shape, other.shape)) return;
-    wrongSize(`${where}: ${name}`, place.shape, `that of ${otherName}, ${describe(other.shape)}`);
-  }
-  if (place.size !== other.size) {
-    wrongSize(`${where}: ${name}`, place.size, `${other.size}, as ${otherName} has`);
-  }
-}
-
-/** A parameter or its gradient: of the normalized shape. */
-export function checkAffine(where: string, name: string, place: Place, { shape, size }: Normalized): void {
-  if (place.shape === null ? place.size !== size : !sameShape(place.shape, shape)) {
-    wrongSize(`${where}: ${name}`, place.shape ?? place.size, describe(place.shape ? shape : size));
-  }
-}
-
-/** Two operands, of which one is written to, share no byte. Arrays are copied: only one given twice overlaps. */
-export function checkApart(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
-  if (other === null) return;
-  const overlap =
-    place.array !== null || other.array !== null
-      ? place.array === other.array
-      : place.pointer < other.pointer + other.size * 4 && other.pointer < place.pointer + place.size * 4;
-  if (overlap) throw new RangeError(`${where}: ${name} overlaps ${otherName}`);
-}
-
-/** The same, but the two may also be one. */
-function checkApartOrSame(where: string, name: string, place: Place, otherName: string, other: Place | null): void {
-  if (place.pointer !== other?.pointer) checkApart(where, name, place, otherName, other);
-}
-
 /** Has the copy of an array share the place of another's, or of a storage. Does nothing for a Tensor. */
 function share(place: Place | null, at: Place | null): void {
   if (place !== null && place.array !== null) place.at = at;
@@ -231,13 +190,55 @@ export class Call {
     return storage;
   }
 
+  /** The number of rows of x: the trailing dimensions of a Tensor, or the length of an array, must fit. */
+  checkRows(name: string, x: Place, { shape, size }: Normalized): number {
+    if (x.shape === null ? x.size % size !== 0 : !endsWith(x.shape, shape)) {
+      const expected = x.shape ? `[..., ${shape.join(", ")}]` : `a multiple of ${size}`;
+      wrongSize(`${this.where}: ${name}`, x.shape ?? x.size, expected);
+    }
+    return x.size / size;
+  }
+
+  /** As many elements as another operand and, where both are Tensors, its shape. */
+  checkSame(name: string, place: Place, otherName: string, other: Place): void {
+    if (place.shape !== null && other.shape !== null) {
+      if (sameShape(place.shape, other.shape)) return;
+      wrongSize(`${this.where}: ${name}`, place.shape, `that of ${otherName}, ${describe(other.shape)}`);
+    }
+    if (place.size !== other.size) {
+      wrongSize(`${this.where}: ${name}`, place.size, `${other.size}, as ${otherName} has`);
+    }
+  }
+
+  /** A parameter or its gradient: of the normalized shape. */
+  checkAffine(name: string, place: Place, { shape, size }: Normalized): void {
+    if (place.shape === null ? place.size !== size : !sameShape(place.shape, shape)) {
+      wrongSize(`${this.where}: ${name}`, place.shape ?? place.size, describe(place.shape ? shape : size));
+    }
+  }
+
+  /** Two operands, of which one is written to, share no byte. Arrays are copied: only one given twice overlaps. */
+  checkApart(name: string, place: Place, otherName: string, other: Place | null): void {
+    if (other === null) return;
+    const overlap =
+      place.array !== null || other.array !== null
+        ? place.array === other.array
+        : place.pointer < other.pointer + other.size * 4 && other.pointer < place.pointer + place.size * 4;
+    if (overlap) throw new RangeError(`${this.where}: ${name} overlaps ${otherName}`);
+  }
+
+  /** The same, but the two may also be one. */
+  #checkApartOrSame(name: string, place: Place, otherName: string, other: Place | null): void {
+    if (place.pointer !== other?.pointer) this.checkApart(name, place, otherName, other);
+  }
+
   /** Takes an operand of the kind, size and shape of another. */
   #like(name: string, value: unknown, mode: number, otherName: string, other: Place): Place {
     const place = this.take(name, value, mode);
     if ((place.array === null) !== (other.array === null)) {
       wrongType(`${this.where}: ${name}`, value, `${other.array ? "a Float32Array" : "a Tensor"}, as ${otherName} is`);
     }
-    checkSame(this.where, name, place, otherName, other);
+    this.checkSame(name, place, otherName, other);
     return place;
   }
 
@@ -245,7 +246,7 @@ export class Call {
   takeAffine(name: string, value: Operand | null | undefined, mode: number, normalized: Normalized): Place | null {
     if (value === null || value === undefined) return null;
     const place = this.take(name, value, mode | SHARED);
-    checkAffine(this.where, name, place, normalized);
+    this.checkAffine(name, place, normalized);
     return place;
   }
 
@@ -284,7 +285,7 @@ export class Call {
     sum: Operand | undefined,
   ): Place {
     const source = this.take("x", x, READ);
-    this.rows = checkRows(this.where, "x", source, normalized);
+    this.rows = this.checkRows("x", source, normalized);
     this.x = source;
     if (residual !== undefined) this.residual = this.#like("residual", residual, READ, "x", source);
     if (sum !== undefined) {
@@ -299,13 +300,12 @@ export class Call {
   }
 
   #takeOutput(name: string, value: Operand, x: Place): Place {
-    const { where } = this;
     const place = this.#like(name, value, WRITTEN, "x", x);
-    checkApart(where, name, place, "weight", this.weight);
-    checkApart(where, name, place, "bias", this.bias);
-    checkApart(where, name, place, "sum", this.sum);
-    checkApartOrSame(where, name, place, "x", x);
-    if (this.residual !== null) checkApartOrSame(where, name, place, "residual", this.residual);
+    this.checkApart(name, place, "weight", this.weight);
+    this.checkApart(name, place, "bias", this.bias);
+    this.checkApart(name, place, "sum", this.sum);
+    this.#checkApartOrSame(name, place, "x", x);
+    if (this.residual !== null) this.#checkApartOrSame(name, place, "residual", this.residual);
     return place;
   }
 
@@ -326,24 +326,22 @@ export class Call {
 
   /** Takes the options of a backward pass. x, mean, rstd and weight must be there already. */
   takeBackward(dy: Place, out: Operand | undefined, add: Operand | undefined): void {
-    const { where } = this;
     this.dy = dy;
     if (add !== undefined) this.add = this.#like("add", add, READ, "dy", dy);
     if (out === undefined) return;
     this.#out = out;
     this.dx = this.#like("out", out, WRITTEN, "dy", dy);
     this.checkBackward("out", this.dx);
-    checkApartOrSame(where, "out", this.dx, "dy", dy);
-    checkApartOrSame(where, "out", this.dx, "add", this.add);
+    this.#checkApartOrSame("out", this.dx, "dy", dy);
+    this.#checkApartOrSame("out", this.dx, "add", this.add);
   }
 
   /** That what is written to lies apart from what is read, but for dy and add. */
   checkBackward(name: string, place: Place): void {
-    const { where } = this;
-    checkApart(where, name, place, "x", this.x);
-    checkApart(where, name, place, "mean", this.mean);
-    checkApart(where, name, place, "rstd", this.rstd);
-    checkApart(where, name, place, "weight", this.weight);
+    this.checkApart(name, place, "x", this.x);
+    this.checkApart(name, place, "mean", this.mean);
+    this.checkApart(name, place, "rstd", this.rstd);
+    this.checkApart(name, place, "weight", this.weight);
   }
 
   /** Finds places for everything of a backward pass. */

@@ -32,9 +32,13 @@ export function placeOf(array: ArrayBufferView): { buffer: ArrayBufferLike; byte
   return { buffer: getBuffer.call(array), byteOffset: getOffset.call(array) };
 }
 
-/** Whether a buffer is a SharedArrayBuffer, of this realm or another. */
+/** The name of an object's own class, of this realm or another, as in "WebAssembly.Module". */
+export function classOf(value: unknown): string {
+  return Object.prototype.toString.call(value).slice(8, -1);
+}
+
 export function isShared(buffer: ArrayBufferLike): boolean {
-  return Object.prototype.toString.call(buffer) === "[object SharedArrayBuffer]";
+  return classOf(buffer) === "SharedArrayBuffer";
 }
 
 /** What came, in the words of an error. */
@@ -116,7 +120,8 @@ export function checkShape(where: string, value: unknown, least: number): readon
       wrongValue(where, shape, `integers of ${least} or more`);
     }
   }
-  if (!Number.isSafeInteger(sizeOf(shape as number[]))) wrongValue(where, shape, "no more elements than can be counted");
+  if (!Number.isSafeInteger(sizeOf(shape as number[])))
+    wrongValue(where, shape, "no more elements than can be counted");
   return shape as number[];
 }
 
@@ -147,21 +152,21 @@ export function checkBoolean(where: string, value: unknown): boolean {
   return value;
 }
 
-/** A list of numbers, as a copy; undefined for what is no list. */
-export function checkList(where: string, value: unknown): number[] | undefined {
+/** The floats of a list of numbers; undefined for what is no list. */
+export function checkList(where: string, value: unknown): Float32Array | undefined {
   if (!Array.isArray(value)) return undefined;
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
-  if (odd < 0) return numbers;
+  if (odd < 0) return Float32Array.from(numbers);
   throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
 }
 
-/** A list of numbers, as a copy, or a typed array of them, as it is. */
-export function checkNumbers(where: string, value: unknown): ArrayLike<number> {
+/** The floats of a list of numbers, or a typed array of numbers as it is. */
+export function checkNumbers(where: string, value: unknown): Float32Array {
   const tag = tagOf(value);
-  if (tag && !tag.startsWith("Big")) {
-    checkAttached(where, value as Float32Array);
-    return value as Float32Array;
+  if (!tag || tag.startsWith("Big")) {
+    return checkList(where, value) ?? wrongType(where, value, "a Float32Array or a list of numbers");
   }
-  return checkList(where, value) ?? wrongType(where, value, "a Float32Array or a list of numbers");
+  checkAttached(where, value as Float32Array);
+  return value as Float32Array;
 }

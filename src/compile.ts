@@ -3,7 +3,7 @@
  * @module
  */
 
-import { wrongType } from "./check.js";
+import { classOf, wrongType } from "./check.js";
 
 /** The part of a `Response` of `fetch` that is used here. */
 export interface ResponseLike {
@@ -39,9 +39,8 @@ export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   return Uint8Array.from(bytes);
 }
 
-/** Whether it is a module, of this realm or another. */
 function isModule(source: unknown): boolean {
-  return Object.prototype.toString.call(source) === "[object WebAssembly.Module]";
+  return classOf(source) === "WebAssembly.Module";
 }
 
 /** That a source is of a kind that `compile` or `arrived` takes. @internal */

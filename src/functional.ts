@@ -16,10 +16,6 @@
 import {
   type BackwardOptions,
   Call,
-  checkAffine,
-  checkApart,
-  checkRows,
-  checkSame,
   type Family,
   FORWARD_OPTIONS,
   type ForwardOptions,
@@ -277,17 +273,17 @@ function backward(
   call.rstd = call.take("rstd", rstd, READ);
   if (family.hasMean) call.mean = call.take("mean", mean, READ);
   if (weight !== null && weight !== undefined) call.weight = call.take("weight", weight, READ | SHARED);
-  checkSame(where, "x", call.x, "dy", source);
-  if (call.mean) checkSame(where, "rstd", call.rstd, "mean", call.mean);
+  call.checkSame("x", call.x, "dy", source);
+  if (call.mean) call.checkSame("rstd", call.rstd, "mean", call.mean);
   const shape = normalizedShapeOf(source, call.rstd, call.weight);
   const normalized = { shape, size: sizeOf(shape) };
   call.rows = call.rstd.size;
   call.cols = normalized.size;
-  if (source.shape) checkRows(where, "dy", source, normalized);
+  if (source.shape) call.checkRows("dy", source, normalized);
   if (source.size !== call.rows * call.cols) {
     wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
   }
-  if (call.weight) checkAffine(where, "weight", call.weight, normalized);
+  if (call.weight) call.checkAffine("weight", call.weight, normalized);
   if (eps !== undefined) call.eps = checkEps(`${where}: eps`, eps);
   call.takeBackward(source, out, add);
   const sums = { dweight, dbias };
@@ -295,10 +291,10 @@ function backward(
     const place = call.takeAffine(name, sums[name], READ | WRITTEN, normalized);
     if (place === null) continue;
     call.checkBackward(name, place);
-    checkApart(where, name, place, "dy", source);
-    checkApart(where, name, place, "add", call.add);
-    checkApart(where, name, place, "out", call.dx);
-    checkApart(where, name, place, "dweight", call.dweight);
+    call.checkApart(name, place, "dy", source);
+    call.checkApart(name, place, "add", call.add);
+    call.checkApart(name, place, "out", call.dx);
+    call.checkApart(name, place, "dweight", call.dweight);
     call[name] = place;
   }
   for (const name of names) {

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isShared, wrongType } from "./check.js";
+import { classOf, isShared, wrongType } from "./check.js";
 
 /** The part of a `WebAssembly.Memory` that is used here. Declared so that the types need no library of the DOM's. */
 export interface LinearMemory {
@@ -38,20 +38,15 @@ export function checkMemory(
   shared: boolean,
   owned: (memory: LinearMemory) => boolean,
 ): void {
-  for (const [name, value] of [
-    ["allocate", allocate],
-    ["free", free],
-  ] as const) {
-    if (value !== undefined && typeof value !== "function") {
-      wrongType(`${where}: ${name}`, value, "a function");
-    }
+  for (const [name, value] of Object.entries({ allocate, free })) {
+    if (value !== undefined && typeof value !== "function") wrongType(`${where}: ${name}`, value, "a function");
   }
   if ((allocate === undefined) !== (free === undefined)) {
     throw new TypeError(`${where}: allocate and free must be given together`);
   }
   if (memory === undefined) {
     if (allocate) throw new TypeError(`${where}: allocate and free need the memory they manage`);
-  } else if (Object.prototype.toString.call(memory) !== "[object WebAssembly.Memory]") {
+  } else if (classOf(memory) !== "WebAssembly.Memory") {
     wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
   } else if (isShared(memory.buffer) !== shared) {
     throw new TypeError(

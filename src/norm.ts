@@ -8,9 +8,6 @@
 import {
   type BackwardOptions,
   Call,
-  checkApart,
-  checkRows,
-  checkSame,
   type Family,
   FORWARD_OPTIONS,
   type ForwardOptions,
@@ -110,10 +107,7 @@ export abstract class Norm<O = unknown> {
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
     const givenBias = storageOf(bias) ? (bias as Tensor) : undefined;
     if (!givenBias) checkBoolean(`${name}: bias`, bias);
-    for (const [key, tensor] of [
-      ["weight", weight],
-      ["bias", givenBias],
-    ] as const) {
+    for (const [key, tensor] of Object.entries({ weight, bias: givenBias })) {
       if (tensor === undefined) continue;
       if (!elementwiseAffine) wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
       if (!storageOf(tensor)) wrongType(`${name}: ${key}`, tensor, "a Tensor");
@@ -290,8 +284,8 @@ export abstract class Norm<O = unknown> {
     if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
     const call = new Call(where, this.#runtime, this.#family, this.#normalized.size, method === "backwardAsync");
     const source = call.take("dy", dy, READ);
-    checkRows(where, "dy", source, this.#normalized);
-    if (!own && source.array === null) checkSame(where, "dy", source, "the last x", x);
+    call.checkRows("dy", source, this.#normalized);
+    if (!own && source.array === null) call.checkSame("dy", source, "the last x", x);
     else if (source.size !== x.size) wrongSize(`${where}: dy`, source.size, `${x.size}, as the last x had`);
     call.rows = rows;
     call.eps = this.#eps;
@@ -305,9 +299,9 @@ export abstract class Norm<O = unknown> {
     if (this.#bias?.requiresGrad) call.dbias = dbias;
     call.takeBackward(source, out, add);
     if (call.dx !== null) {
-      checkApart(where, "out", call.dx, "bias", this.#biasPlace);
-      checkApart(where, "out", call.dx, "weight.grad", dweight);
-      checkApart(where, "out", call.dx, "bias.grad", dbias);
+      call.checkApart("out", call.dx, "bias", this.#biasPlace);
+      call.checkApart("out", call.dx, "weight.grad", dweight);
+      call.checkApart("out", call.dx, "bias.grad", dbias);
     }
     return call.placeBackward();
   }
@@ -339,15 +333,8 @@ export abstract class Norm<O = unknown> {
   namedParameters(): ["weight" | "bias", Parameter][] {
     this.#checkUsable();
     this.#runtime.settle();
-    return this.#named();
-  }
-
-  #named(): ["weight" | "bias", Parameter][] {
-    const all = [
-      ["weight", this.#weight],
-      ["bias", this.#bias],
-    ] as const;
-    return all.filter(([, parameter]) => parameter !== null) as unknown as ["weight" | "bias", Parameter][];
+    const all = Object.entries({ weight: this.#weight, bias: this.#bias });
+    return all.filter(([, parameter]) => parameter !== null) as ["weight" | "bias", Parameter][];
   }
 
   /** Sets all gradients to zero. */

@@ -8,6 +8,7 @@ import {
   checkBoolean,
   checkList,
   checkOptions,
+  classOf,
   describe,
   tagOf,
   wrongSize,
@@ -124,7 +125,7 @@ function floatsOf(where: string, value: unknown): Float32Array {
     );
   }
   const list = checkList(where, value);
-  if (list) return Float32Array.from(list);
+  if (list) return list;
   if (typeof value === "object" && value !== null) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
@@ -151,27 +152,28 @@ function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Ar
   }
   if (type === "f32") return new Float32Array(bytes.buffer);
   const halves = new Uint16Array(bytes.buffer);
-  return new Float32Array(Uint32Array.from(halves, type === "bf16" ? (bits) => bits << 16 : bitsFromF16).buffer);
+  if (type === "bf16") return new Float32Array(Uint32Array.from(halves, (bits) => bits << 16).buffer);
+  return Float32Array.from(halves, numberOfF16);
 }
 
 /** A copy of the bytes of a typed array or a buffer. */
 function bytesOf(where: string, data: unknown): Uint8Array<ArrayBuffer> {
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
-  if (/^\[object (Shared)?ArrayBuffer\]$/.test(Object.prototype.toString.call(data))) {
-    return new Uint8Array(data as ArrayBuffer).slice();
-  }
+  if (/^(Shared)?ArrayBuffer$/.test(classOf(data))) return new Uint8Array(data as ArrayBuffer).slice();
   wrongType(where, data, "a typed array or an ArrayBuffer");
 }
 
-/** The bits of the float32 that is equal to a float16 (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */
-function bitsFromF16(bits: number): number {
-  const sign = (bits & 0x8000) << 16;
+/** The number that the bits of a float16 stand for (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */
+function numberOfF16(bits: number): number {
   const exponent = (bits >> 10) & 31;
-  const mantissa = bits & 1023;
-  if (exponent === 31) return sign | 0x7f800000 | (mantissa << 13);
-  if (exponent > 0) return sign | ((exponent + 112) << 23) | (mantissa << 13);
-  if (mantissa === 0) return sign;
-  // Subnormal: the leading bit moves to where a float32 doesn't store it.
-  const shift = Math.clz32(mantissa) - 21;
-  return sign | ((113 - shift) << 23) | (((mantissa << shift) & 1023) << 13);
+  const fraction = (bits & 1023) / 1024;
+  const size =
+    exponent === 0
+      ? fraction * 2 ** -14
+      : exponent < 31
+        ? (1 + fraction) * 2 ** (exponent - 15)
+        : fraction > 0
+          ? NaN
+          : Infinity;
+  return bits >> 15 ? -size : size;
 }

@@ -121,9 +121,8 @@ export class Tensor {
     const own = checkShape("Tensor: shape", shape, 0);
     const size = sizeOf(own);
     const source = data === undefined ? undefined : checkNumbers("Tensor: data", data);
-    const length = source && (Array.isArray(source) ? source.length : lengthOf(source as Float32Array));
-    if (length !== undefined && length !== size) {
-      wrongSize("Tensor: data", length, `${size} for the shape ${describe(own)}`);
+    if (source && lengthOf(source) !== size) {
+      wrongSize("Tensor: data", lengthOf(source), `${size} for the shape ${describe(own)}`);
     }
     checkOptions("Tensor", options, ["runtime", "pointer"]);
     const { pointer: address } = options;
@@ -131,7 +130,7 @@ export class Tensor {
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && !Array.isArray(source) && placeOf(source as Float32Array).buffer === runtime.memory.buffer;
+    const inside = source && placeOf(source).buffer === runtime.memory.buffer;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     try {
