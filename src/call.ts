@@ -40,9 +40,19 @@ export const FORWARD_OPTIONS = ["out", "residual", "sum"];
 
 export type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
 
+/** The methods of a module, in errors: to put the names together for each call takes as long as a short row. */
+export function methodsOf(name: string): Record<Method, string> {
+  return {
+    forward: `${name}.forward`,
+    forwardAsync: `${name}.forwardAsync`,
+    backward: `${name}.backward`,
+    backwardAsync: `${name}.backwardAsync`,
+  };
+}
+
 /** A norm: how its kernels are called. */
 export interface Family {
-  /** The name of its module in errors, and of its methods: to put them together takes as long as a short row. */
+  /** The name of its module. */
   name: string;
   methods: Record<Method, string>;
   /** Whether its statistics have a mean beside rstd. */
@@ -333,7 +343,7 @@ export class Call {
     this.dx = this.#like("out", out, WRITTEN, "dy", dy);
     this.checkBackward("out", this.dx);
     this.#checkApartOrSame("out", this.dx, "dy", dy);
-    this.#checkApartOrSame("out", this.dx, "add", this.add);
+    if (this.add !== null) this.#checkApartOrSame("out", this.dx, "add", this.add);
   }
 
   /** That what is written to lies apart from what is read, but for dy and add. */

@@ -32,7 +32,7 @@ export function inlined(binary: string | WebAssembly.Module): ModuleSource {
     const code = binary.charCodeAt(i);
     if (code < 35) more = (code - 31) * 92;
     else {
-      bytes.push(code - 65 + more);
+      bytes.push(code - 38 + more);
       more = 0;
     }
   }

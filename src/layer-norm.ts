@@ -3,7 +3,7 @@
  * @module
  */
 
-import { type Family, pointerOf } from "./call.js";
+import { type Family, methodsOf, pointerOf } from "./call.js";
 import { biasOf, Norm, type NormOptions, type ParameterUnless, type WeightOf } from "./norm.js";
 import type { Parameter, Tensor } from "./tensor.js";
 
@@ -19,12 +19,7 @@ export type BiasOf<O> =
 /** Layer normalization, to the calls that modules and functions share. */
 export const LAYER_NORM: Family = {
   name: "LayerNorm",
-  methods: {
-    forward: "LayerNorm.forward",
-    forwardAsync: "LayerNorm.forwardAsync",
-    backward: "LayerNorm.backward",
-    backwardAsync: "LayerNorm.backwardAsync",
-  },
+  methods: methodsOf("LayerNorm"),
   hasMean: true,
   forward: (kernels, { y, sum, mean, rstd, x, residual, weight, bias, rows, cols, eps }) =>
     kernels.layerNormForward(

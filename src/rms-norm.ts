@@ -3,7 +3,7 @@
  * @module
  */
 
-import { type Family, pointerOf } from "./call.js";
+import { type Family, methodsOf, pointerOf } from "./call.js";
 import { Norm, type NormOptions } from "./norm.js";
 
 export interface RMSNormOptions extends NormOptions {}
@@ -11,12 +11,7 @@ export interface RMSNormOptions extends NormOptions {}
 /** RMS normalization, to the calls that modules and functions share. */
 export const RMS_NORM: Family = {
   name: "RMSNorm",
-  methods: {
-    forward: "RMSNorm.forward",
-    forwardAsync: "RMSNorm.forwardAsync",
-    backward: "RMSNorm.backward",
-    backwardAsync: "RMSNorm.backwardAsync",
-  },
+  methods: methodsOf("RMSNorm"),
   hasMean: false,
   forward: (kernels, { y, sum, rstd, x, residual, weight, rows, cols, eps }) =>
     kernels.rmsNormForward(

@@ -51,17 +51,6 @@ export interface LoadResult {
 /** The names that a parameter goes by: PyTorch's, then those of Keras and TensorFlow, then Flax's. */
 const ALIASES = { weight: ["weight", "gamma", "scale"], bias: ["bias", "beta"] } as const;
 
-/** How the names of a type in a file are understood. */
-const DTYPES: Record<string, "bf16" | "f16" | "f32"> = {
-  bf16: "bf16",
-  bfloat16: "bf16",
-  f16: "f16",
-  float16: "f16",
-  half: "f16",
-  f32: "f32",
-  float32: "f32",
-};
-
 /** Copies entries of `dict` to the parameters of those names. All are read and checked before the first is written. */
 export function loadParameters(
   where: string,
@@ -79,30 +68,30 @@ export function loadParameters(
   }
   const entries = new Map<string, unknown>();
   for (const key of Object.keys(dict)) {
-    if (!key.startsWith(prefix)) continue;
-    const value = dict[key];
-    if (value !== undefined) entries.set(key.slice(prefix.length), value);
+    const value = key.startsWith(prefix) ? dict[key] : undefined;
+    if (value !== undefined) entries.set(key, value);
   }
   const missingKeys: string[] = [];
   const problems: string[] = [];
-  const loads: { storage: Storage; values: Float32Array }[] = [];
+  const loads: [Storage, Float32Array][] = [];
   for (const [name, parameter] of parameters) {
-    const key = ALIASES[name].find((alias) => entries.has(alias));
+    const names = ALIASES[name].map((alias) => prefix + alias);
+    const key = names.find((name) => entries.has(name));
     if (key === undefined) {
       missingKeys.push(prefix + name);
-      problems.push(`${ALIASES[name].map((alias) => prefix + alias).join(" or ")} is missing`);
+      problems.push(`${names.join(" or ")} is missing`);
       continue;
     }
-    const storage = storageOf(parameter) as Storage;
-    const values = floatsOf(`${where}: ${prefix}${key}`, entries.get(key));
+    const storage = storageOf(parameter);
+    const values = floatsOf(`${where}: ${key}`, entries.get(key));
     entries.delete(key);
-    if (values.length !== storage.size) wrongSize(`${where}: ${prefix}${key}`, values.length, `${storage.size}`);
-    loads.push({ storage, values });
+    if (values.length !== storage.size) wrongSize(`${where}: ${key}`, values.length, `${storage.size}`);
+    loads.push([storage, values]);
   }
-  const unexpectedKeys = [...entries.keys()].map((key) => prefix + key);
-  problems.push(...unexpectedKeys.map((name) => `${describe(name)} is unknown`));
+  const unexpectedKeys = [...entries.keys()];
+  problems.push(...unexpectedKeys.map((key) => `${describe(key)} is unknown`));
   if (strict && problems.length > 0) throw new RangeError(`${where}: ${problems.join(", ")}`);
-  for (const { storage, values } of loads) storage.data.set(values);
+  for (const [storage, values] of loads) storage.data.set(values);
   return { missingKeys, unexpectedKeys };
 }
 
@@ -141,14 +130,12 @@ function floatsOf(where: string, value: unknown): Float32Array {
 /** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */
 function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
   const name = typeof dtype === "string" ? dtype.toLowerCase() : "";
-  const type = Object.hasOwn(DTYPES, name) ? DTYPES[name] : undefined;
-  if (type === undefined) wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
+  const type = name === "half" ? "f16" : name.replace("float", "f");
+  if (!["bf16", "f16", "f32"].includes(type)) wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
   const bytes = bytesOf(`${where}: data`, data);
   const width = type === "f32" ? 4 : 2;
   if (bytes.length % width !== 0) {
-    throw new RangeError(
-      `${where}: data has ${bytes.length} bytes, expected a multiple of ${width} for ${describe(dtype)}`,
-    );
+    throw new RangeError(`${where}: data has ${bytes.length} bytes, expected a multiple of ${width} for "${type}"`);
   }
   if (type === "f32") return new Float32Array(bytes.buffer);
   const halves = new Uint16Array(bytes.buffer);
@@ -165,15 +152,9 @@ function bytesOf(where: string, data: unknown): Uint8Array<ArrayBuffer> {
 
 /** The number that the bits of a float16 stand for (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */
 function numberOfF16(bits: number): number {
+  const sign = bits >> 15 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
   const fraction = (bits & 1023) / 1024;
-  const size =
-    exponent === 0
-      ? fraction * 2 ** -14
-      : exponent < 31
-        ? (1 + fraction) * 2 ** (exponent - 15)
-        : fraction > 0
-          ? NaN
-          : Infinity;
-  return bits >> 15 ? -size : size;
+  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
+  return sign * (exponent === 0 ? fraction * 2 ** -14 : (1 + fraction) * 2 ** (exponent - 15));
 }
