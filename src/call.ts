@@ -327,9 +327,11 @@ export class Call {
     const { residual } = this;
     const x = this.x as Place;
     this.y = this.#resultPlace(this.y, x);
-    share(x, copy);
-    share(this.sum, copy ?? residual);
-    share(this.y, copy === null ? x : residual);
+    if (this.#staged !== null) {
+      share(x, copy);
+      share(this.sum, copy ?? residual);
+      share(this.y, copy === null ? x : residual);
+    }
     if (copy !== null && residual !== null) this.sum = copy;
     return this.#reserve();
   }
@@ -521,7 +523,8 @@ export class Call {
   }
 
   get #result(): Operand {
-    return handOut(this.#out as Operand, this.dx ?? this.y);
+    const { array } = (this.dx === null ? this.y : this.dx) as Place;
+    return array === null ? (this.#out as Operand) : array;
   }
 }
 
