@@ -585,6 +585,33 @@ const CASES: Record<string, Given> = {
     },
     dy: { kind: "xhat", noise: 0.0662437854 },
   },
+  "three equal numbers far from 1018 nearly equal ones, dy by turns": {
+    cols: 1021,
+    eps: 0.0418941374,
+    x: { kind: "bell", scale: 0.00104006646, spikes: [[4, 3, 2070667]] },
+    dy: { kind: "runs", values: [-5.12518436, 4.97502004] },
+  },
+  "three ordinary numbers among 380 of any tiny size, dy by turns": {
+    cols: 383,
+    eps: 0,
+    x: { kind: "binades", values: [20], scale: 3.00573292e-39, spikes: [[14, 3, 2.19089023]] },
+    dy: { kind: "runs", values: [-0.817108954, 0.671346012] },
+    weight: { kind: "runs", values: [87.9861864, 3.7], lengths: [64, 319] },
+  },
+  "a ramp with an outlier of 15, dy nearly of one size": {
+    cols: 256,
+    eps: 0.00000541283525,
+    x: { kind: "ramp", offset: -2.35735803, scale: -1, spikes: [[137, 2, 15.2381101]] },
+    dy: { kind: "runs", values: [-5.12518436, 4.97455407], lengths: [2], noise: 3.61650177e-7, seed: 550266 },
+  },
+  "an outlier of 66 among 240, dy nearly of one size": {
+    rows: 5,
+    cols: 240,
+    eps: 0.999999929,
+    x: { kind: "bell", seed: 481202, offset: 0.871612056, spikes: [[0, 1, 66.367412]] },
+    dy: { kind: "runs", values: [-5.12518436, 4.97455407], noise: 3.61650177e-7, seed: 894455 },
+    weight: { kind: "runs", values: [1.00000008, 0.999998492] },
+  },
 };
 
 const beyond = (errors: Partial<Record<keyof Results, number>>) =>

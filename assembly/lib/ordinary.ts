@@ -5,8 +5,8 @@
 //
 // - The mean is hundreds of times the spread of the row.
 // - Numbers are so large or small that products leave the range of floats.
-// - Numbers of x and of g repeat, so that roundings don't average out, and an outlier magnifies the error of the sums.
-// - One lane has most of the sum of g * xhat: an outlier that magnifies the error of the sums, and adds to it.
+// - Sizes of g nearly repeat, so that roundings don't average out. And so do numbers of x, or x has an outlier.
+// - One lane has most of the sum of g * xhat, and x has an outlier, which magnifies the error of that sum.
 // - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it. That of rstd
 //   counts twice there.
 //
@@ -250,15 +250,12 @@ function steady(
   largest: f32,
 ): bool {
   const last = (cols - 4) << 2;
-  let g = f32x4.pmax(sizes(dy, weight, 0), sizes(dy, weight, last));
-  let same = repeats(v128.load(x), v128.load(x + last));
-  if (cols >= 64) {
-    const third = (cols / 3) << 2;
-    const half = (cols / 2) << 2;
-    g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, third), sizes(dy, weight, half)));
-    if (cols > 128) same = same || repeats(v128.load(x + third), v128.load(x + half));
-  }
+  const g0 = sizes(dy, weight, 0);
+  const g1 = sizes(dy, weight, last);
+  let g = f32x4.pmax(g0, g1);
+  if (cols >= 64) g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, (cols / 3) << 2), sizes(dy, weight, (cols / 2) << 2)));
   let size = most(g);
+  const same = repeat(g0, g1, size * 256);
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
@@ -283,7 +280,8 @@ function steady(
     low = f32x4.pmin(low, p);
   }
   const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
-  if (same && (t > 6 || repeats(sizes(dy, weight, 0), sizes(dy, weight, last)))) return false;
+  const mv = f32x4.splat(m);
+  if (same && (t > 3 || repeat(f32x4.sub(v128.load(x), mv), f32x4.sub(v128.load(x + last), mv), 256 / r))) return false;
   if (!even && t * largest > size * f32(cols) * <f32>0.2) return false;
   if (moderate(a, a + t * sum, size)) return true;
   for (i = 0; i < last; i += 16) g = f32x4.pmax(g, sizes(dy, weight, i));
@@ -296,14 +294,20 @@ function moderate(a: f32, all: f32, size: f32): bool {
   return size > LEAST && size < MOST && a <= size * <f32>0.5 && all <= size * <f32>0.8;
 }
 
-/** Whether any two of eight numbers are the same. */
-function repeats(u: v128, v: v128): bool {
-  const u1 = v128.shuffle<f32>(u, u, 1, 2, 3, 0);
-  const u2 = v128.shuffle<f32>(u, u, 2, 3, 0, 1);
-  const u3 = v128.shuffle<f32>(u, u, 3, 0, 1, 2);
-  const own = v128.or(v128.or(f32x4.eq(u, u1), f32x4.eq(u, u2)), f32x4.eq(v, v128.shuffle<f32>(v, v, 1, 2, 3, 0)));
-  const others = v128.or(v128.or(f32x4.eq(v, u), f32x4.eq(v, u1)), v128.or(f32x4.eq(v, u2), f32x4.eq(v, u3)));
-  return v128.any_true(v128.or(v128.or(own, others), f32x4.eq(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1))));
+/** Whether numbers that are not 0 repeat, rounded to 2^-23 of a size: in one of two vectors, or in a lane of both. */
+function repeat(u: v128, v: v128, size: f32): bool {
+  const zero = f32x4.splat(size);
+  u = f32x4.add(u, zero);
+  v = f32x4.add(v, zero);
+  const ofU = v128.or(
+    f32x4.eq(u, v128.shuffle<f32>(u, u, 1, 2, 3, 0)),
+    v128.or(f32x4.eq(u, v128.shuffle<f32>(u, u, 2, 3, 0, 1)), f32x4.eq(u, v)),
+  );
+  const ofV = v128.or(
+    f32x4.eq(v, v128.shuffle<f32>(v, v, 1, 2, 3, 0)),
+    f32x4.eq(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1)),
+  );
+  return v128.any_true(v128.or(v128.and(ofU, f32x4.ne(u, zero)), v128.and(ofV, f32x4.ne(v, zero))));
 }
 
 /** |dy * weight|, 4 lanes. */
