@@ -604,6 +604,31 @@ const CASES: Record<string, Given> = {
     x: { kind: "ramp", offset: -2.35735803, scale: -1, spikes: [[137, 2, 15.2381101]] },
     dy: { kind: "runs", values: [-5.12518436, 4.97455407], lengths: [2], noise: 3.61650177e-7, seed: 550266 },
   },
+  "four outliers among 1535, all others nearly equal, dy xhat, weights of eight values": {
+    cols: 1535,
+    eps: 1.19209801e-7,
+    x: {
+      kind: "binades",
+      values: [3.98889476],
+      scale: 1.31137471e-19,
+      spikes: [[0, 4, -0.402957294]],
+      noise: 1.38469705e-9,
+      offset: -0.128975475,
+    },
+    dy: { kind: "xhat" },
+    weight: {
+      kind: "runs",
+      values: [4.74253539, 1.3, -3.83539521, -3.7, -1.94029617, 5.6767044, 4.12776808, 1.01801213],
+    },
+  },
+  "a row of 1e-9, dy * weight of 1e24": {
+    rows: 4,
+    cols: 6,
+    eps: 0,
+    x: { kind: "bell", seed: 651030, factors: [1, 1, 1, 4.50880723e-9] },
+    dy: { kind: "binades", values: [4], seed: 357773 },
+    weight: { kind: "runs", values: [1.00592757], scale: 6.21532923e22 },
+  },
   "an outlier of 66 among 240, dy nearly of one size": {
     rows: 5,
     cols: 240,

@@ -47,7 +47,7 @@ export function ordinary<Mean>(
   r: f32,
   least: f32, // spread beside the mean: NEAR or FAR
 ): bool {
-  if (cols < 4 || r <= <f32>1e-9 || r >= <f32>1e9 || abs(m) * least * r > <f32>2) return false;
+  if (cols < 4 || r <= <f32>1e-9 || r >= <f32>1e6 || abs(m) * least * r > <f32>2) return false;
   const mv = f32x4.splat(m);
   const next = min(cols - 4, 4) << 2;
   const first = f32x4.abs(centered<Mean>(v128.load(x), mv));
@@ -255,12 +255,16 @@ function steady(
   let g = f32x4.pmax(g0, g1);
   if (cols >= 64) g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, (cols / 3) << 2), sizes(dy, weight, (cols / 2) << 2)));
   let size = most(g);
+  const mv = f32x4.splat(m);
+  const x0 = f32x4.sub(v128.load(x), mv);
+  const x1 = f32x4.sub(v128.load(x + last), mv);
   const same = repeat(g0, g1, size * 256);
+  const alike = cols > 128 && repeat(x0, x1, 256 / r);
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
   const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
-  if (size > LEAST && size < MOST && !same && even && a + root * sum <= size * <f32>1.25) return true;
+  if (size > LEAST && size < MOST && !same && !alike && even && a + root * sum <= size * <f32>1.25) return true;
 
   let high = v128.load(x + last);
   let low = high;
@@ -280,8 +284,8 @@ function steady(
     low = f32x4.pmin(low, p);
   }
   const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
-  const mv = f32x4.splat(m);
-  if (same && (t > 3 || repeat(f32x4.sub(v128.load(x), mv), f32x4.sub(v128.load(x + last), mv), 256 / r))) return false;
+  if (same && (t > 3 || alike || repeat(x0, x1, 256 / r))) return false;
+  if (alike && t > 6) return false;
   if (!even && t * largest > size * f32(cols) * <f32>0.2) return false;
   if (moderate(a, a + t * sum, size)) return true;
   for (i = 0; i < last; i += 16) g = f32x4.pmax(g, sizes(dy, weight, i));
