@@ -4,7 +4,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { build, transform } from "esbuild";
+import { transform } from "esbuild";
 import { beforeAll, describe, expect, test } from "vitest";
 import { pictures } from "../bench/chart.js";
 import { documentsOf, snippetsOf } from "./snippets.mjs";
@@ -12,6 +12,7 @@ import { documentsOf, snippetsOf } from "./snippets.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
   version: string;
+  homepage: string;
   files: string[];
   scripts: Record<string, string>;
 };
@@ -73,6 +74,11 @@ describe("README.md", () => {
     expect(links.filter((link) => !packed.some((path) => link === path || link.startsWith(`${path}/`)))).toEqual([]);
   });
 
+  test("links to the pages that are published at package.json's homepage", () => {
+    const pages = [...text.matchAll(/\]\((https:\/\/[\w.]+\.github\.io[^)]*)\)/g)].map((match) => match[1] as string);
+    expect(new Set(pages)).toEqual(new Set([manifest.homepage, `${manifest.homepage}playground/`]));
+  });
+
   test("loads this version of the package from a CDN", () => {
     const [, version, path] = /\/npm\/layernorm-wasm@([\d.]+)\/([\w./]+)/.exec(text) ?? [];
     expect(manifest.version.startsWith(`${version}.`)).toBe(true);
@@ -124,7 +130,6 @@ describe("code in the documents", () => {
       types: ["node"],
       skipLibCheck: true, // for those of TensorFlow.js
       noImplicitAny: false,
-      useUnknownInCatchVariables: false,
     };
     const lib = ["es2022", "dom", "esnext.disposable"];
     writeFileSync(
@@ -137,16 +142,17 @@ describe("code in the documents", () => {
   });
 
   test.each(snippets.filter(({ mark }) => mark === "edge"))("bundles for an edge host: $title", async ({ file }) => {
-    const { warnings } = await build({
-      entryPoints: [join(folder, `${file}.mts`)],
-      bundle: true,
-      write: false,
-      outdir: folder,
-      format: "esm",
-      conditions: ["workerd"],
-      loader: { ".wasm": "copy" },
+    // By the command that the guide has.
+    const [, command] =
+      /^npx (esbuild worker\.js .*)/m.exec(readFileSync(join(root, "docs/guides/hosts.md"), "utf8")) ?? [];
+    const [program, , ...options] = (command as string).split(" ");
+    const { stderr } = spawnSync(join(root, "node_modules/.bin", program as string), [`${file}.mts`, ...options], {
+      cwd: folder,
+      encoding: "utf8",
     });
-    expect(warnings).toEqual([]);
+    expect(stderr).not.toMatch(/warning|error/i);
+    const modules = readdirSync(join(folder, "out")).filter((name) => name.endsWith(".wasm"));
+    expect(modules.map((name) => name.replace(/-.*/, "")).sort()).toEqual(["heap", "layernorm"]);
   });
 
   test.each(snippets.filter(({ mark }) => mark !== "edge"))("runs: $title", async ({ file, code }) => {
