@@ -13,6 +13,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
   version: string;
   homepage: string;
+  repository: { url: string };
   files: string[];
   scripts: Record<string, string>;
 };
@@ -61,6 +62,15 @@ describe.each(DOCUMENTS)("%s", (name) => {
   });
 });
 
+const PACKED = [...manifest.files, "README.md", "LICENSE"];
+const isPacked = (file: string) => PACKED.some((path) => file === path || file.startsWith(`${path}/`));
+
+test.each(DOCUMENTS.filter(isPacked))("%s, once packed, links only to files that are packed", (name) => {
+  const text = readFileSync(join(root, name), "utf8");
+  const links = [...text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)].map((match) => match[1] as string);
+  expect(links.filter((link) => !isPacked(join(dirname(name), link)))).toEqual([]);
+});
+
 describe("README.md", () => {
   const text = readFileSync(join(root, "README.md"), "utf8");
 
@@ -68,15 +78,12 @@ describe("README.md", () => {
     expect(text.trimEnd().split("\n").length).toBeLessThanOrEqual(150);
   });
 
-  test("links, once packed, only to files that are packed", () => {
-    const packed = [...manifest.files, "README.md", "LICENSE"];
-    const links = [...text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)].map((match) => match[1] as string);
-    expect(links.filter((link) => !packed.some((path) => link === path || link.startsWith(`${path}/`)))).toEqual([]);
-  });
-
-  test("links to the pages that are published at package.json's homepage", () => {
-    const pages = [...text.matchAll(/\]\((https:\/\/[\w.]+\.github\.io[^)]*)\)/g)].map((match) => match[1] as string);
-    expect(new Set(pages)).toEqual(new Set([manifest.homepage, `${manifest.homepage}playground/`]));
+  test("links only to pages of the addresses that package.json has", () => {
+    const { homepage, repository } = manifest;
+    const pages = [...text.matchAll(/\]\((https:\/\/[^)]*)\)/g)].map((match) => match[1] as string);
+    const source = repository.url.replace(/^git\+(.*)\.git$/, "$1/");
+    expect(pages.filter((page) => !page.startsWith(homepage) && !page.startsWith(source))).toEqual([]);
+    expect(pages).toContain(`${homepage}playground/`);
   });
 
   test("loads this version of the package from a CDN", () => {
