@@ -3,7 +3,7 @@
 //
 // Each large block starts STEP bytes behind the last, modulo 4 KiB. A processor first tells addresses apart by their
 // last 12 bits, so that with blocks of whole pages loads from x would wait for stores to y. Where rows are wide and
-// out of the caches, forward was a fifth faster with y 768 to 2048 bytes behind x, in this sense, than anywhere else.
+// out of the caches, forward was a fifth faster where the last 12 bits of y were 768 to 2048 more than those of x.
 
 // Only blocks of this size or more are moved: the room that it takes is then at most a sixteenth of the block.
 const LARGE: usize = 1 << 16;
@@ -13,7 +13,7 @@ const PAGE: usize = 1 << 12;
 // A bit of the word before a block. The heap never sets it while the block is in use.
 const MOVED: usize = 1;
 
-// Good for blocks that are made one after the other, or with one between them.
+// Two blocks that are made one after the other, or with one between them, then lie well.
 const STEP: usize = 768;
 
 let place: usize = 0;

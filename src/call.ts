@@ -122,8 +122,8 @@ function share(place: Place | null, at: Place | null): void {
 
 /**
  * A forward pass: sum = x + residual; y, mean, rstd = norm(sum), or norm(x) without a residual. Or, where there is a
- * dy, a backward pass: dx = gradient + add, and what is added to dweight and dbias. One class: to make an object of a
- * derived class takes twice the time, which is that of a short row.
+ * dy, a backward pass: dx = gradient + add, and what is added to dweight and dbias. Both are one class: an object
+ * of a derived class takes twice as long to make, as long as a short row takes.
  */
 export class Call {
   /** The method or function, in errors. */
@@ -152,7 +152,7 @@ export class Call {
   #out: Operand | undefined;
   /** Whether the caller goes on before it is done. */
   readonly #concurrent: boolean;
-  /** The last array that was taken; the others hang on it. */
+  /** The last array that was taken; the others are linked from it. */
   #staged: Staged | null = null;
   #made: Tensor[] | undefined;
   #scratch: Scratch | undefined;
@@ -348,7 +348,7 @@ export class Call {
     if (this.add !== null) this.#checkApartOrSame("out", this.dx, "add", this.add);
   }
 
-  /** That what is written to lies apart from what is read, but for dy and add. */
+  /** Checks that what is written to lies apart from what is read, but for dy and add. */
   checkBackward(name: string, place: Place): void {
     this.checkApart(name, place, "x", this.x);
     this.checkApart(name, place, "mean", this.mean);

@@ -73,7 +73,7 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
   throw new RangeError(`${where} has ${has}, expected ${expected}`);
 }
 
-/** Options must be an object with these properties of its own: a misspelled one would be lost without a word. */
+/** Options must be an object with these properties of its own: a misspelled one would be ignored. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== "object" || options === null) wrongType(`${where}: options`, options, "an object");
   for (const name in options) {

@@ -74,7 +74,7 @@ export interface Kernel {
   /** Its place in `KERNELS`. */
   index: number;
   moves: readonly number[];
-  /** Which of the arguments these are. */
+  /** The places of rows and cols among the arguments. */
   rows: number;
   cols: number;
   /** Which arguments are summed over the rows, dweight and dbias; -1 where there is none. */

@@ -87,8 +87,9 @@ export class Storage {
   }
 }
 
-/** Frees the memory of a tensor that was dropped without `dispose`: the safety net, not the plan. */
-const dropped = new FinalizationRegistry<Storage>((storage) => storage.free());
+/** Frees the memory of a tensor that was dropped without `dispose`, where the engine can tell. */
+const dropped: FinalizationRegistry<Storage> | undefined =
+  globalThis.FinalizationRegistry && new FinalizationRegistry((storage) => storage.free());
 
 /** The storage of a Tensor; undefined for anything else. */
 export let storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined };
@@ -140,7 +141,7 @@ export class Tensor {
       this.#storage.free();
       throw error;
     }
-    if (this.#storage.owned) dropped.register(this, this.#storage, this.#storage);
+    if (this.#storage.owned) dropped?.register(this, this.#storage, this.#storage);
   }
 
   /**
@@ -201,7 +202,7 @@ export class Tensor {
 
   /** Gives the memory back. A second time is harmless; any other use afterwards is an error. */
   dispose(): void {
-    dropped.unregister(this.#storage);
+    dropped?.unregister(this.#storage);
     this.#storage.free();
   }
 
@@ -222,7 +223,7 @@ function tensorOf(handle: TensorHandle): Tensor {
 /** A tensor of a storage that a call or a module has made: nothing about it is checked. */
 export function tensorFrom(storage: Storage): Tensor {
   const tensor = new Tensor(storage as never);
-  dropped.register(tensor, storage, storage);
+  dropped?.register(tensor, storage, storage);
   return tensor;
 }
 
@@ -263,7 +264,7 @@ export class Parameter extends Tensor {
   }
 }
 
-/** The tensors that parameters were made over: dropped, they would be freed. */
+/** Keeps alive the tensors that parameters were made over. */
 const sources = new WeakMap<Parameter, Tensor>();
 
 /** A parameter in the memory of a tensor, with a gradient of its own. */

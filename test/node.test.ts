@@ -49,17 +49,28 @@ test("Runtime.create takes an unshared memory of another realm, whose ArrayBuffe
   expect([...y]).toEqual([-1, 1]);
 });
 
-describe("createThreadedRuntime, in a process whose program is on its command line,", () => {
-  /** What a program prints. It imports the package as it is built. */
-  function print(program: string): string {
-    const args = ["--input-type=module", "--eval", program];
-    return execFileSync(process.execPath, args, {
-      cwd: fileURLToPath(new URL("..", import.meta.url)),
-      encoding: "utf8",
-      timeout: 50_000,
-    });
-  }
+/** What a program prints. It imports the package as it is built. */
+function print(program: string): string {
+  const args = ["--input-type=module", "--eval", program];
+  return execFileSync(process.execPath, args, {
+    cwd: fileURLToPath(new URL("..", import.meta.url)),
+    encoding: "utf8",
+    timeout: 50_000,
+  });
+}
 
+test("an engine without FinalizationRegistry runs it: tensors are freed by dispose alone", () => {
+  const printed = print(`
+    delete globalThis.FinalizationRegistry;
+    const { LayerNorm, Tensor } = await import("layernorm-wasm");
+    const x = new Tensor([1, 2], new Float32Array([3, 5]));
+    console.log(...new LayerNorm(2, { eps: 0 }).forward(x).data);
+    x.dispose();
+  `);
+  expect(printed).toBe("-1 1\n");
+});
+
+describe("createThreadedRuntime, in a process whose program is on its command line,", () => {
   test("starts threads that don't take its options", () => {
     const printed = print(`
       import { LayerNorm } from "layernorm-wasm";

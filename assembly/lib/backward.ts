@@ -12,14 +12,14 @@ import { FAR, NEAR, ordinary, ordinaryRow } from "./ordinary";
 import { addPart, addTo, addTotals, GROUP, PART, SLOT, sumsChunk } from "./sums";
 import { twoRows } from "./wide";
 
-// Columns from which two rows at a time win: their weight, dweight and dbias alone fill a first-level cache. Fewer,
-// and two rows lie so close that the hardware no longer sees one stream to follow: then it takes longer.
+// Columns from which two rows at a time win: their weight, dweight and dbias alone fill a first-level cache. With
+// fewer columns two rows lie so close that the hardware no longer sees one stream to follow, and it takes longer.
 const WIDE: usize = 2560;
 
 /**
  * Some rows of a call: dx, and the sums, which stay in the workspace. Each chunk of rows has a slot there. With
- * `whole`, these are all rows: all chunks but the first use one slot in turn, and in the end dweight and dbias are
- * added to.
+ * `whole`, these are all rows: all chunks but the first use one slot in turn, and in the end the sums are added to
+ * dweight and dbias.
  */
 export function backwardRows<Mean>(
   dx: usize, // [rows, cols] or 0
@@ -47,7 +47,7 @@ export function backwardRows<Mean>(
   const inverse = 1 / f64(cols);
   // Bytes of the sums: dbias only where there is a mean.
   const width = isVoid<Mean>() ? stride : stride << 1;
-  // One row that is ordinary is added to dweight and dbias at once, which gives the same bits.
+  // One row that is ordinary is added to dweight and dbias directly, which gives the same bits.
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && ordinary<Mean>(dy, x, cols, isVoid<Mean>() ? <f32>0 : load<f32>(mean), load<f32>(rstd), FAR);
   const sums = (dweight | dbias) !== 0 && !direct;

@@ -2,7 +2,7 @@
 
 /** Stands for an operand that the loop reads, writes or applies. */
 export type Present = u32;
-/** Stands for one that it does without: its code is left out at compile time. */
+/** Stands for an operand that it does without: its code is left out at compile time. */
 export type Absent = void;
 /** Stands for a mean that takes two floats: of a row far from zero. `isFloat` tells it from the others. */
 export type Far = f32;

@@ -3,7 +3,7 @@
 //   d = x - k      [mean(d), mean(d^2) - mean(d)^2]
 //
 // The subtraction magnifies the error of mean(d^2) where mean(d)^2 is not small beside the variance. `accurate`
-// tells. The shift is 0 at first, which costs nothing, and the row's own mean where 0 does not do. RMSNorm takes
+// tells. The shift is 0 at first, which costs nothing, and the row's own mean where that is not accurate. RMSNorm takes
 // mean(d) as 0.
 //
 // Each addition in float32 rounds its sum, and in rows of few distinct values the roundings add up. So float32 sums
@@ -139,8 +139,8 @@ export function shiftedMoments(
 }
 
 /**
- * The largest mean(d)^2 / variance that counts as accurate. The mean of few numbers strays from 0, by its nature, but
- * their sums are all the more exact: where the columns are few, it is more.
+ * The largest mean(d)^2 / variance that counts as accurate. It is larger where the columns are few: the
+ * mean of few numbers is seldom near 0, and their sums are more exact.
  */
 export function largestRatio(inverse: f64): f64 {
   return max<f64>(0.25, 10 * inverse);

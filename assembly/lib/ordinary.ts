@@ -7,11 +7,11 @@
 // - Numbers are so large or small that products leave the range of floats.
 // - Sizes of g nearly repeat, so that roundings don't average out. And so do numbers of x, or x has an outlier.
 // - One lane has most of the sum of g * xhat, and x has an outlier, which magnifies the error of that sum.
-// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it. That of rstd
-//   counts twice there.
+// - The sums are large beside g: dx is then a small difference, or roundings of the sums outweigh it. The
+//   rounding of rstd counts twice there.
 //
-// Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: a
-// pass more finds what the float leaves of its mean.
+// Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: one
+// more pass computes the rest of the mean.
 
 import { Absent, Present, sumPair } from "./lanes";
 import { shiftedMoments } from "./moments";
@@ -110,9 +110,9 @@ export function ordinaryRow<Mean>(
 }
 
 /**
- * The first pass over a block of a row: [sum of g, sum of g * d], d = x - mean, and what it adds to dweight and dbias. With
- * `All`, the code for operands that are absent is left out. It is a function of its own because engines keep more in
- * registers then.
+ * The first pass over a block of a row: [sum of g, sum of g * d], d = x - mean, and what it adds to dweight and dbias.
+ * With `All`, the code for operands that are absent is left out. It is a function of its own because engines keep more
+ * in registers then.
  */
 function first<Mean, All>(
   sums: usize, // [count] or 0

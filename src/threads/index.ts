@@ -17,7 +17,7 @@ import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, obstacle } from "./spawn.js";
 
 export interface ThreadsOptions {
-  /** How many threads compute, the calling one among them; 256 at most. By default as many as the machine runs. */
+  /** How many threads compute, the calling one among them; 256 at most. By default the number of logical processors. */
   threads?: number | undefined;
   /** "single": where threads are impossible, a runtime of one thread instead of an error. */
   fallback?: "single" | undefined;
@@ -33,8 +33,8 @@ const WHERE = "createThreadedRuntime";
 const MOST_THREADS = 256;
 const PAGES = [65536, 16384, 4096]; // 4 GiB of addresses, or what the engine has
 /**
- * From how many elements on a call is shared out, each element of backward as one and a half. The first limit holds
- * while threads are awake, as they are for 0.1 ms after a job, the second where they must be woken.
+ * The elements from which on a call is divided among threads. Each of backward counts as one and a half. The first
+ * limit holds while threads are awake, as they are for 0.1 ms after a job, the second where they must be woken.
  */
 const WORTH = { awake: 49152, asleep: 700_000, backward: 1.5 };
 /** Milliseconds between two calls that wake the threads for less, as more are to be expected. */

@@ -13,7 +13,7 @@ interface Port {
   start?(): void;
 }
 
-// For so long a thread looks for the next job before it sleeps: to be woken takes some 50 microseconds.
+// How long a thread looks for the next job before it sleeps: it takes some 50 microseconds to wake it.
 const AWAKE_MS = 0.1;
 
 const port: Port =
