@@ -2,8 +2,8 @@
 // because it keeps state (a root structure at the bottom of the memory), and they must not.
 //
 // Each large block starts STEP bytes behind the last, modulo 4 KiB. A processor first tells addresses apart by their
-// last 12 bits, so that with blocks of whole pages loads from x would wait for stores to y. Where rows are wide and
-// out of the caches, forward was a fifth faster where the last 12 bits of y were 768 to 2048 more than those of x.
+// last 12 bits, so that with blocks of whole pages loads from x would wait for stores to y. On wide rows out of the
+// caches, forward was a fifth faster if the last 12 bits of y were 768 to 2048 more than those of x.
 
 // Only blocks of this size or more are moved: the room that it takes is then at most a sixteenth of the block.
 const LARGE: usize = 1 << 16;

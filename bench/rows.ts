@@ -14,7 +14,7 @@ const EPS = 1e-5;
 const bell: Pattern = { kind: "bell" };
 const dy: Pattern = { kind: "bell", seed: 2 };
 
-const KINDS: Record<string, Pick<Recipe, "x" | "dy" | "weight">> = {
+const KINDS: Record<string, Pick<Recipe, "x" | "dy">> = {
   "N(0, 1), dy N(0, 1)": { x: bell, dy },
   "mean 40, spread 0.17": { x: { kind: "bell", offset: 40, scale: 0.17 }, dy },
   "mean 10,000 times the spread": { x: { kind: "bell", offset: 1e4 }, dy },
@@ -30,13 +30,10 @@ for (const [rows, cols] of SHAPES) {
   const calls = Object.values(KINDS).map((kind) => {
     const input = inputOf({ norm: "layerNorm", rows, cols, eps: EPS, ...kind });
     const ln = new LayerNorm(cols, { eps: EPS });
-    const [x, g] = [input.x, input.dy as Float32Array].map((values) => new Tensor([rows, cols], values)) as [
-      Tensor,
-      Tensor,
-    ];
-    const [y, dx] = [new Tensor([rows, cols]), new Tensor([rows, cols])];
+    const tensor = (values?: Float32Array) => new Tensor([rows, cols], values);
+    const [x, dy, y, dx] = [tensor(input.x), tensor(input.dy), tensor(), tensor()];
     const forward = () => void ln.forward(x, { out: y });
-    const backward = () => void ln.backward(g, { out: dx });
+    const backward = () => void ln.backward(dy, { out: dx });
     forward();
     backward();
     const results = { y: y.data, dx: dx.data, dweight: ln.weight.grad, dbias: ln.bias.grad };

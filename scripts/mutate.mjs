@@ -2,7 +2,7 @@
 // kernels' tests on it, which ought to fail. First the tests that know what is right, then the worst inputs known. What passes
 // those is shown the golden digest, which sees any change of a bit, as of a row that takes a slower way to the same result.
 //
-//   npm run mutate                          all of it, about a quarter of an hour on two cores
+//   npm run mutate                          all of it, about ten mutants a minute on two cores
 //   npm run mutate -- --file moments.ts     one file, or those of a name
 //   npm run mutate -- --again               those alone that passed the first tests the last time
 //   npm run mutate -- --list                what would be changed
@@ -29,7 +29,7 @@ const memory = join(root, "build/survivors.json");
 const RIGHT = ["test/forward.test.ts", "test/backward.test.ts", "test/abi.test.ts"];
 const WORST = ["test/worst.test.ts"];
 const DIGEST = ["test/digest.test.ts"];
-const LIMIT = 30_000; // ms, for a suite that takes 2 s: a mutant in an endless loop. Threads, not processes, end with it.
+const LIMIT = 30_000; // ms, for a suite that takes 10 s: a mutant in an endless loop. Threads, not processes, end with it.
 
 /** What is changed, and to what. @type {[RegExp, (found: string) => string[]][]} */
 const RULES = [

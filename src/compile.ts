@@ -21,8 +21,8 @@ export type ModuleSource = object;
 export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
 
 /**
- * The bytes of an inlined binary, which `text` in scripts/build.mjs has written. A module that was imported in its place
- * is returned as it is. @internal
+ * The bytes of an inlined binary, which `text` in scripts/build.mjs has written. A module that was imported in its
+ * place is returned as it is. @internal
  */
 export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   if (typeof binary !== "string") return binary;

@@ -155,8 +155,8 @@ export abstract class Norm<O = unknown> {
    * Normalizes each row of x. In training mode it keeps what `backward` needs: a copy of an array, but a reference to a
    * Tensor, whose elements must stay as they are until then.
    * @param x a Float32Array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
-   * @param options `out`: what to write to and return, of the kind and shape of x; it may be x itself, but
-   *   in training mode not where x is a Tensor
+   * @param options `out`: what to write to and return, of the kind and shape of x. It may be x itself, but not
+   *   if x is a Tensor in training mode
    * @returns the result, of the kind and shape of x
    * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
    */

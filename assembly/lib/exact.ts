@@ -3,9 +3,9 @@
 //
 //   dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add        g = dy * weight, xhat = (x - mean) * rstd
 //
-// A row is read twice: for the sums of d, d^2, g and g * d, where d = x - the first number of the row, then for dx and
-// what it adds to dweight and dbias. About the first number nearly equal numbers keep all their digits, and equal ones
-// have a variance of 0.
+// A row is read twice. The first pass adds d, d^2, g and g * d, where d = x - the first number of the row. The second
+// writes dx, and adds to dweight and dbias. About the first number nearly equal numbers keep all their digits, and
+// equal ones have a variance of 0.
 
 import { Absent, Present, sumLanes } from "./lanes";
 

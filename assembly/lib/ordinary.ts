@@ -255,11 +255,8 @@ function steady(
   let g = f32x4.pmax(g0, g1);
   if (cols >= 64) g = f32x4.pmax(g, f32x4.pmax(sizes(dy, weight, (cols / 3) << 2), sizes(dy, weight, (cols / 2) << 2)));
   let size = most(g);
-  const mv = f32x4.splat(m);
-  const x0 = f32x4.sub(v128.load(x), mv);
-  const x1 = f32x4.sub(v128.load(x + last), mv);
   const same = repeat(g0, g1, size * 256);
-  const alike = cols > 128 && repeat(x0, x1, 256 / r);
+  const alike = cols > 128 && repeats(x, x + last, m, r);
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
@@ -284,7 +281,7 @@ function steady(
     low = f32x4.pmin(low, p);
   }
   const t = max(most(high) - m, m + most(f32x4.neg(low))) * r;
-  if (same && (t > 3 || alike || repeat(x0, x1, 256 / r))) return false;
+  if (same && (t > 3 || repeats(x, x + last, m, r))) return false;
   if (alike && t > 6) return false;
   if (!even && t * largest > size * f32(cols) * <f32>0.2) return false;
   if (moderate(a, a + t * sum, size)) return true;
@@ -296,6 +293,12 @@ function steady(
 /** Whether mean(g), and all that is taken from g, are moderate beside a size of g, and that is well within range. */
 function moderate(a: f32, all: f32, size: f32): bool {
   return size > LEAST && size < MOST && a <= size * <f32>0.5 && all <= size * <f32>0.8;
+}
+
+/** Whether of 4 floats each at two places of a row some nearly repeat, but for those near its mean. */
+function repeats(x: usize, y: usize, m: f32, r: f32): bool {
+  const mv = f32x4.splat(m);
+  return repeat(f32x4.sub(v128.load(x), mv), f32x4.sub(v128.load(y), mv), 256 / r);
 }
 
 /** Whether numbers that are not 0 repeat, rounded to 2^-23 of a size: in one of two vectors, or in a lane of both. */
