@@ -18,8 +18,10 @@ const { kernels } = runtime;
 for (const [rows, cols] of SHAPES) {
   const size = rows * cols;
   const numbers = Float32Array.from({ length: size }, (_, i) => ((i * 7919) % 4096) / 2048 - 1);
+  // Others than x: where dy is nearly xhat, backward takes a slower way.
+  const gradients = Float32Array.from({ length: size }, (_, i) => ((i * 6007) % 4093) / 2046 - 1);
   const tensor = (length: number, data?: Float32Array) => new Tensor([length], data, { runtime });
-  const [x, dy, y] = [tensor(size, numbers), tensor(size, numbers), tensor(size)];
+  const [x, dy, y] = [tensor(size, numbers), tensor(size, gradients), tensor(size)];
   const [weight, bias, dweight, dbias] = [
     tensor(cols, numbers.subarray(0, cols)),
     tensor(cols),

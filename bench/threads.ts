@@ -21,9 +21,10 @@ for (const pass of ["forward", "backward"] as const) {
       const ln = new LayerNorm(COLS, { runtime });
       const values = Float32Array.from({ length: rows * COLS }, (_, i) => Math.sin(i));
       const x = new Tensor([rows, COLS], values, { runtime });
+      const dy = new Tensor([rows, COLS], values.map(Math.cos), { runtime });
       const out = new Tensor([rows, COLS], undefined, { runtime });
       ln.forward(x, { out });
-      return pass === "forward" ? () => ln.forward(x, { out }) : () => ln.backward(x, { out });
+      return pass === "forward" ? () => ln.forward(x, { out }) : () => ln.backward(dy, { out });
     });
     const cells = [false, true].map((asleep) => {
       const times: number[][] = calls.map(() => []);
