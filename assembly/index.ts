@@ -2,6 +2,6 @@
 
 export { layerNormBackward, layerNormBackwardRows, layerNormBackwardWorkspace } from "./layer-norm/backward";
 export { layerNormForward } from "./layer-norm/forward";
-export { addSums, sumsChunk, sumsWorkspace } from "./lib/sums";
+export { addSums, sumsChunk, sumsGroup, sumsWorkspace } from "./lib/sums";
 export { rmsNormBackward, rmsNormBackwardRows, rmsNormBackwardWorkspace } from "./rms-norm/backward";
 export { rmsNormForward } from "./rms-norm/forward";

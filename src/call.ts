@@ -410,7 +410,8 @@ export class Call {
     }
     const most = runtime.blockBytes(sums);
     const split = rows * rowBytes > most && !this.#concurrent && !this.#entangled();
-    const blockRows = split ? Math.max(1, Math.floor(most / rowBytes)) : rows;
+    const step = sums ? runtime.kernels.sumsGroup() : 1;
+    const blockRows = split ? Math.max(1, Math.floor(most / rowBytes / step)) * step : rows;
     this.#blockRows = blockRows;
     const room = split && workspace > 0 ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace;
     bytes += room + blockRows * rowBytes;

@@ -30,7 +30,7 @@ export interface Kernels {
   /**
    * `layerNormBackward` of some rows of a call. Pointers are those of the first of these rows, which is row `start`
    * of `total`. The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows
-   * may come in any order, but the rows of a chunk in theirs.
+   * may come in any order, but the rows of a chunk in theirs, and a multiple of `sumsGroup` at a time.
    */
   layerNormBackwardRows(...args: [...Parameters<Kernels["layerNormBackward"]>, start: number, total: number]): void;
   /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */
@@ -45,6 +45,8 @@ export interface Kernels {
   rmsNormBackwardRows(...args: [...Parameters<Kernels["rmsNormBackward"]>, start: number, total: number]): void;
   /** The rows of a chunk. A sum over all rows is that of the sums of the chunks, whoever computes these. */
   sumsChunk(total: number): number;
+  /** The rows that belong together. Only the last rows of all may be fewer. */
+  sumsGroup(): number;
   /** The bytes of workspace that all chunks need together. */
   sumsWorkspace(total: number, cols: number): number;
   /** dweight += and dbias += the sums in the workspace. Each may be 0. */

@@ -57,6 +57,7 @@ test.each(BUILDS)("the %s build exports the kernels and nothing else", (build) =
     "function rmsNormBackwardWorkspace",
     "function rmsNormForward",
     "function sumsChunk",
+    "function sumsGroup",
     "function sumsWorkspace",
   ]);
 });

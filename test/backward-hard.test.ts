@@ -293,7 +293,8 @@ for (const rms of [false, true]) {
       expect(run(build, { ...given, add, inPlace: true }).dx).toEqual(sum);
     });
 
-    test("gives the same bits for rows that come some at a time", () => {
+    test("gives the same bits for rows that come some groups at a time", () => {
+      const group = 12; // as sumsGroup says
       const next = uniform(9);
       for (const [rows, cols] of [
         [3, 17],
@@ -303,13 +304,17 @@ for (const rms of [false, true]) {
         [2113, 4],
         [3500, 12],
         [9, 2576],
+        [61, 256],
+        [49, 260],
+        [100, 264],
       ] as const) {
         const given = { rows, cols, x: mixed(rows, cols), dy: normal(rows * cols, 6), weight: normal(cols, 7), rms };
         const all = run(build, given);
         for (let trial = 0; trial < 4; trial++) {
-          const most = [1, 5, 40, 700][trial]!;
+          const most = [1, 2, 5, 60][trial]!;
           const split: number[] = [];
-          for (let left = rows; left > 0; left -= split.at(-1)!) split.push(Math.min(left, Math.ceil(next() * most)));
+          for (let left = rows; left > 0; left -= split.at(-1)!)
+            split.push(Math.min(left, group * Math.ceil(next() * most)));
           const parts = run(build, { ...given, split });
           expect(parts.dx).toEqual(all.dx);
           expect(parts.dweight).toEqual(all.dweight);
@@ -319,7 +324,7 @@ for (const rms of [false, true]) {
     });
 
     test("gives a row of dx the same bits alone and in a batch", () => {
-      for (const cols of [3, 16, 64, 127, 128, 2560]) {
+      for (const cols of [3, 16, 64, 127, 128, 256, 260, 2560]) {
         const rows = 11;
         const x = mixed(rows, cols);
         const dy = normal(rows * cols, 6);

@@ -31,7 +31,7 @@ export function layerNormBackward(
 
 /**
  * Some rows of a call. The sums stay in the workspace until `addSums` adds them. Chunks may come in any order, the
- * rows of a chunk in ascending order.
+ * rows of a chunk in ascending order, a multiple of `sumsGroup` at a time.
  */
 export function layerNormBackwardRows(
   dx: usize, // [rows, cols], or 0: not wanted

@@ -7,14 +7,45 @@
 // An ordinary row is computed in float32. Any other row is computed in double, which takes about three times as long.
 
 import { exactRow } from "./exact";
-import { Far } from "./lanes";
+import { Absent, Far, Present } from "./lanes";
 import { FAR, NEAR, ordinary, ordinaryRow } from "./ordinary";
+import { twoRows } from "./pairs";
 import { addPart, addTo, addTotals, GROUP, PART, SLOT, sumsChunk } from "./sums";
-import { twoRows } from "./wide";
 
-// Columns from which two rows at a time win: their weight, dweight and dbias alone fill a first-level cache. With
-// fewer columns two rows lie so close that the hardware no longer sees one stream to follow, and it takes longer.
-const WIDE: usize = 2560;
+// Columns from which two rows at a time are faster than one after the other. The two lie half a group apart: side by side,
+// hardware that fetches ahead may not see two streams.
+const PAIRS: usize = 256;
+
+/** One row: dx, and what it adds to a group, or to the totals where it is computed in double. */
+function oneRow<Mean>(
+  dx: usize, // [cols] or 0
+  totals: usize, // [2, cols], double; not written to without `group`
+  group: usize, // [cols] or 0: of dweight
+  biases: usize, // [cols]: of dbias; not written to without `group`, nor without a mean
+  dy: usize, // [cols]
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  add: usize, // [cols] or 0
+  cols: usize,
+  m: f32,
+  r: f32,
+  inverse: f64, // 1 / cols
+  eps: f64,
+): void {
+  let done: bool;
+  if (ordinary<Mean>(dy, x, cols, m, r, NEAR)) {
+    done =
+      weight && group
+        ? ordinaryRow<Mean, Present>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse)
+        : ordinaryRow<Mean, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
+  } else if (!isVoid<Mean>() && ordinary<Mean>(dy, x, cols, m, r, FAR)) {
+    done = ordinaryRow<Far, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
+  } else {
+    exactRow<Mean>(dx, group && totals, dy, x, weight, add, cols, r, eps);
+    return;
+  }
+  if (!done) exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
+}
 
 /**
  * Some rows of a call: dx, and the sums, which stay in the workspace. Each chunk of rows has a slot there. With
@@ -41,6 +72,7 @@ export function backwardRows<Mean>(
 ): void {
   assert(((dx | dweight | dbias | dy | x | mean | rstd | weight | add) & 3) === 0, "a pointer is not a multiple of 4");
   assert(cols > 0, "cols is 0");
+  assert(start % GROUP === 0 && (rows % GROUP === 0 || start + rows === total), "these rows divide a group");
   assert(!rows || !(dweight | dbias) || workspace !== 0, "dweight or dbias is wanted, but workspace is 0");
   const stride = cols << 2;
   const chunk = sumsChunk(total);
@@ -51,52 +83,57 @@ export function backwardRows<Mean>(
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && ordinary<Mean>(dy, x, cols, isVoid<Mean>() ? <f32>0 : load<f32>(mean), load<f32>(rstd), FAR);
   const sums = (dweight | dbias) !== 0 && !direct;
-  const wide = cols >= WIDE && !(cols & 15) && weight && sums;
+  const pairs = cols >= PAIRS && !(cols & 7) && weight && sums;
 
-  // up to a group per step
+  // a group per step, the last of which may have fewer rows
   for (const end = start + rows; start < end; ) {
     const index = start / chunk;
     const totals = workspace + (whole ? min(index, 1) : index) * cols * SLOT;
     const part = totals + (cols << 4);
     const group = sums ? part + ((start % PART) / GROUP) * (cols << 3) : direct ? dweight : 0;
     const biases = direct ? dbias : group + stride;
-    const last = min(end, (start / GROUP + 1) * GROUP);
+    const count = min(end - start, GROUP);
+    const half = pairs ? (count + 1) >> 1 : count;
+    const apart = half * stride;
     if (sums && start % chunk === 0) memory.fill(totals, 0, width << 1);
-    if (sums && start % GROUP === 0) memory.fill(group, 0, width);
 
     // 1 or 2 per step
-    while (start < last) {
+    for (let i: usize = 0; i < half; i++) {
       const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
       const r = load<f32>(rstd);
-      let count: usize = 1;
-      if (!ordinary<Mean>(dy, x, cols, m, r, NEAR)) {
-        if (isVoid<Mean>() || !ordinary<Mean>(dy, x, cols, m, r, FAR))
-          exactRow<Mean>(dx, sums ? totals : 0, dy, x, weight, add, cols, r, eps);
-        else if (!ordinaryRow<Far>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse))
-          exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
+      const two = i + half < count;
+      const n = two && !isVoid<Mean>() ? load<f32>(mean + (half << 2)) : <f32>0;
+      const s = two ? load<f32>(rstd + (half << 2)) : <f32>0;
+      const dxb = dx && dx + apart;
+      const dyb = dy + apart;
+      const xb = x + apart;
+      const addb = add && add + apart;
+      if (two && ordinary<Mean>(dy, x, cols, m, r, NEAR) && ordinary<Mean>(dyb, xb, cols, n, s, NEAR)) {
+        const failed = i
+          ? twoRows<Mean, Present>(dx, group, dy, x, weight, add, cols, apart, m, n, r, s, inverse)
+          : twoRows<Mean, Absent>(dx, group, dy, x, weight, add, cols, apart, m, n, r, s, inverse);
+        if (failed & 1) exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
+        if (failed & 2) exactRow<Mean>(dxb, 0, dyb, xb, weight, addb, cols, s, eps);
       } else {
-        const two = wide && last - start > 1;
-        const n = two && !isVoid<Mean>() ? load<f32>(mean, 4) : <f32>0;
-        const s = two ? load<f32>(rstd, 4) : <f32>0;
-        if (two && ordinary<Mean>(dy + stride, x + stride, cols, n, s, NEAR)) {
-          const failed = twoRows<Mean>(dx, group, dy, x, weight, add, cols, m, n, r, s, inverse);
-          if (failed & 1) exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
-          if (failed & 2)
-            exactRow<Mean>(dx + stride, 0, dy + stride, x + stride, weight, add && add + stride, cols, s, eps);
-          count = 2;
-        } else if (!ordinaryRow<Mean>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse)) {
-          exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
-        }
+        if (sums && i === 0) memory.fill(group, 0, width);
+        oneRow<Mean>(dx, totals, group, biases, dy, x, weight, add, cols, m, r, inverse, eps);
+        if (two) oneRow<Mean>(dxb, totals, group, biases, dyb, xb, weight, addb, cols, n, s, inverse, eps);
       }
-      const step = count * stride;
-      if (dx) dx += step;
-      if (add) add += step;
-      dy += step;
-      x += step;
-      mean += count << 2;
-      rstd += count << 2;
-      start += count;
+      if (dx) dx += stride;
+      if (add) add += stride;
+      dy += stride;
+      x += stride;
+      mean += 4;
+      rstd += 4;
     }
+    const rest = (count - half) * stride;
+    if (dx) dx += rest;
+    if (add) add += rest;
+    dy += rest;
+    x += rest;
+    mean += (count - half) << 2;
+    rstd += (count - half) << 2;
+    start += count;
     if (!sums || (start % PART && start < total)) continue;
     addPart(totals, part, ((start - 1) % PART) / GROUP + 1, width, cols);
     if (whole && index && (start % chunk === 0 || start === total)) addTotals(workspace, totals, cols);

@@ -13,11 +13,11 @@
 // Where the mean is more than twice the spread, a float doesn't hold it well enough. Such a row is far from zero: one
 // more pass computes the rest of the mean.
 
-import { Absent, Present, sumPair } from "./lanes";
+import { sumHalves, sumLanes } from "./lanes";
 import { shiftedMoments } from "./moments";
 
-// Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on.
-export const BLOCK: usize = 256;
+/** Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on. */
+export const BLOCK: usize = 128;
 
 // Between these sizes of dy * weight no product here overflows, nor loses digits to underflow.
 const LEAST: f32 = 1e-15;
@@ -75,8 +75,11 @@ function accumulate(pointer: usize, v: v128): void {
   v128.store(pointer, f32x4.add(v128.load(pointer), v));
 }
 
-/** Both passes over a row; false where dx is still to be written, in double. */
-export function ordinaryRow<Mean>(
+/**
+ * Both passes over a row; false where dx is still to be written, in double. With `All`, the code for operands that are
+ * absent is left out.
+ */
+export function ordinaryRow<Mean, All>(
   dx: usize, // [cols] or 0
   sums: usize, // [cols] or 0: += what the row adds to dweight
   biases: usize, // [cols]: the same of dbias; not written to without `sums`, nor without a mean
@@ -90,120 +93,64 @@ export function ordinaryRow<Mean>(
   inverse: f64, // 1 / cols
 ): bool {
   const rest = isFloat<Mean>() ? f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0)) : <f32>0;
-  let total = f64x2.splat(0);
-  let largest = f32x4.splat(0);
-
-  // a block per step
-  for (let start: usize = 0; start < cols; start += BLOCK) {
-    const o = start << 2;
-    const count = min(cols - start, BLOCK);
-    let block: v128;
-    if (!isFloat<Mean>() && weight && sums)
-      block = first<Mean, Present>(sums + o, biases + o, dy + o, x + o, weight + o, count, m, rest, r);
-    else
-      block = first<Mean, Absent>(sums && sums + o, biases + o, dy + o, x + o, weight && weight + o, count, m, rest, r);
-    total = f64x2.add(total, f64x2.promote_low_f32x4(block));
-    largest = f32x4.pmax(largest, block);
-  }
-  if (!dx) return true;
-  return finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, total, f32x4.extract_lane(largest, 2));
-}
-
-/**
- * The first pass over a block of a row: [sum of g, sum of g * d], d = x - mean, and what it adds to dweight and dbias.
- * With `All`, the code for operands that are absent is left out. It is a function of its own because engines keep more
- * in registers then.
- */
-function first<Mean, All>(
-  sums: usize, // [count] or 0
-  biases: usize, // [count]
-  dy: usize, // [count]
-  x: usize, // [count]
-  weight: usize, // [count] or 0
-  count: usize,
-  m: f32,
-  rest: f32, // mean - m, of a row far from zero
-  r: f32,
-): v128 {
-  const end16 = (count & ~15) << 2;
-  const end = count << 2;
+  const end8 = (cols & ~7) << 2;
+  const end = cols << 2;
   const mv = f32x4.splat(m);
   const ev = f32x4.splat(rest);
   const rv = f32x4.splat(r);
   const one = f32x4.splat(1);
+  let s = f64x2.splat(0);
+  let q = s;
+  let largest = f32x4.splat(0);
   let i: usize = 0;
-  let s0 = f32x4.splat(0);
-  let s1 = s0;
-  let q0 = s0;
-  let q1 = s0;
 
-  // 16 per step
-  for (; i < end16; i += 64) {
-    let g0 = v128.load(dy + i);
-    const d0 = centered<Mean>(v128.load(x + i), mv, ev);
-    const w0 = isVoid<All>() ? (weight ? v128.load(weight + i) : one) : v128.load(weight + i);
-    if (!isVoid<All>() || sums) {
-      accumulate(sums + i, f32x4.mul(g0, f32x4.mul(d0, rv)));
-      if (!isVoid<Mean>()) accumulate(biases + i, g0);
-    }
-    g0 = f32x4.mul(g0, w0);
-    const p0 = f32x4.mul(g0, d0);
-    let g1 = v128.load(dy + i, 16);
-    const d1 = centered<Mean>(v128.load(x + i, 16), mv, ev);
-    const w1 = isVoid<All>() ? (weight ? v128.load(weight + i, 16) : one) : v128.load(weight + i, 16);
-    if (!isVoid<All>() || sums) {
-      accumulate(sums + i + 16, f32x4.mul(g1, f32x4.mul(d1, rv)));
-      if (!isVoid<Mean>()) accumulate(biases + i + 16, g1);
-    }
-    g1 = f32x4.mul(g1, w1);
-    const p1 = f32x4.mul(g1, d1);
-    s0 = f32x4.add(s0, f32x4.add(g0, g1));
-    q0 = f32x4.add(q0, f32x4.add(p0, p1));
-    let g2 = v128.load(dy + i, 32);
-    const d2 = centered<Mean>(v128.load(x + i, 32), mv, ev);
-    const w2 = isVoid<All>() ? (weight ? v128.load(weight + i, 32) : one) : v128.load(weight + i, 32);
-    if (!isVoid<All>() || sums) {
-      accumulate(sums + i + 32, f32x4.mul(g2, f32x4.mul(d2, rv)));
-      if (!isVoid<Mean>()) accumulate(biases + i + 32, g2);
-    }
-    g2 = f32x4.mul(g2, w2);
-    const p2 = f32x4.mul(g2, d2);
-    let g3 = v128.load(dy + i, 48);
-    const d3 = centered<Mean>(v128.load(x + i, 48), mv, ev);
-    const w3 = isVoid<All>() ? (weight ? v128.load(weight + i, 48) : one) : v128.load(weight + i, 48);
-    if (!isVoid<All>() || sums) {
-      accumulate(sums + i + 48, f32x4.mul(g3, f32x4.mul(d3, rv)));
-      if (!isVoid<Mean>()) accumulate(biases + i + 48, g3);
-    }
-    g3 = f32x4.mul(g3, w3);
-    const p3 = f32x4.mul(g3, d3);
-    s1 = f32x4.add(s1, f32x4.add(g2, g3));
-    q1 = f32x4.add(q1, f32x4.add(p2, p3));
-  }
+  // a block per step
+  do {
+    const stop = min(i + (BLOCK << 2), end8);
+    let sb = f32x4.splat(0);
+    let qb = sb;
 
-  // tail, 4 or 1 per step
-  while (i < end) {
-    const left = end - i;
-    let g = load4(dy + i, left);
-    const d = centered<Mean>(load4(x + i, left), mv, ev);
-    if (sums) {
-      store4(sums + i, f32x4.add(load4(sums + i, left), f32x4.mul(g, f32x4.mul(d, rv))), left);
-      if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
+    // 8 per step
+    for (; i < stop; i += 32) {
+      let g0 = v128.load(dy + i);
+      const d0 = centered<Mean>(v128.load(x + i), mv, ev);
+      const w0 = isVoid<All>() ? (weight ? v128.load(weight + i) : one) : v128.load(weight + i);
+      if (!isVoid<All>() || sums) {
+        accumulate(sums + i, f32x4.mul(g0, f32x4.mul(d0, rv)));
+        if (!isVoid<Mean>()) accumulate(biases + i, g0);
+      }
+      g0 = f32x4.mul(g0, w0);
+      let g1 = v128.load(dy + i, 16);
+      const d1 = centered<Mean>(v128.load(x + i, 16), mv, ev);
+      const w1 = isVoid<All>() ? (weight ? v128.load(weight + i, 16) : one) : v128.load(weight + i, 16);
+      if (!isVoid<All>() || sums) {
+        accumulate(sums + i + 16, f32x4.mul(g1, f32x4.mul(d1, rv)));
+        if (!isVoid<Mean>()) accumulate(biases + i + 16, g1);
+      }
+      g1 = f32x4.mul(g1, w1);
+      sb = f32x4.add(sb, f32x4.add(g0, g1));
+      qb = f32x4.add(qb, f32x4.add(f32x4.mul(g0, d0), f32x4.mul(g1, d1)));
     }
-    if (weight) g = f32x4.mul(g, load4(weight + i, left));
-    s0 = f32x4.add(s0, g);
-    q0 = f32x4.add(q0, f32x4.mul(g, d));
-    i += left < 16 ? 4 : 16;
-  }
-  return blockSums(f32x4.add(s0, s1), f32x4.add(q0, q1));
-}
 
-/** [sum of g, sum of g * d, the largest |lane| of the latter] of a block, from its sums by lane. */
-export function blockSums(g: v128, p: v128): v128 {
-  const size = f32x4.abs(p);
-  const half = f32x4.pmax(size, v128.shuffle<f32>(size, size, 2, 3, 0, 1));
-  const all = f32x4.pmax(half, v128.shuffle<f32>(half, half, 1, 0, 3, 2));
-  return v128.shuffle<f64>(f32x4.demote_f64x2_zero(sumPair(g, p)), all, 0, 2);
+    // tail, 4 or 1 per step
+    while (stop === end8 && i < end) {
+      const left = end - i;
+      let g = load4(dy + i, left);
+      const d = centered<Mean>(load4(x + i, left), mv, ev);
+      if (sums) {
+        store4(sums + i, f32x4.add(load4(sums + i, left), f32x4.mul(g, f32x4.mul(d, rv))), left);
+        if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
+      }
+      if (weight) g = f32x4.mul(g, load4(weight + i, left));
+      sb = f32x4.add(sb, g);
+      qb = f32x4.add(qb, f32x4.mul(g, d));
+      i += left < 16 ? 4 : 16;
+    }
+    s = f64x2.add(s, sumHalves(sb));
+    q = f64x2.add(q, sumHalves(qb));
+    largest = f32x4.pmax(largest, f32x4.abs(qb));
+  } while (i < end);
+  return !dx || finish<Mean>(dx, dy, x, weight, add, cols, m, rest, r, inverse, sumLanes(s, q), most(largest));
 }
 
 /** The second pass, from the sums of the first; false where dx is still to be written, in double. */
@@ -218,7 +165,7 @@ export function finish<Mean>(
   rest: f32,
   r: f32,
   inverse: f64, // 1 / cols
-  total: v128,
+  total: v128, // [sum of g, sum of g * d]
   largest: f32, // sum of g * d in a lane of a block
 ): bool {
   // RMSNorm needs the mean of g only to tell whether the row is ordinary.
@@ -324,7 +271,7 @@ function sizes(dy: usize, weight: usize, i: usize): v128 {
 }
 
 /** The largest lane. */
-function most(v: v128): f32 {
+export function most(v: v128): f32 {
   v = f32x4.pmax(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
   return f32x4.extract_lane(f32x4.pmax(v, v128.shuffle<f32>(v, v, 1, 0, 3, 2)), 0);
 }

@@ -4,12 +4,12 @@
 // rows all err the same way. The groups of a part are added in float32, the parts in double. The parts make at most
 // CHUNKS chunks. Each chunk has totals of its own, and the totals of the chunks are added in their order. All of
 // these depend on the number of rows alone. So every sum has the same bits for one thread or many. It also has them for
-// rows that come all at once or some at a time.
+// rows that come all at once or some groups at a time.
 //
 // A chunk's slot in the workspace: its totals in double, then the groups of its current part in float32, each for
 // dweight and dbias.
 
-/** Rows that are summed one after the other in float32. */
+/** Rows that are summed in float32, one after the other or in pairs. */
 export const GROUP: usize = 12;
 /** Rows after which the groups are added to the totals. */
 export const PART: usize = 4 * GROUP;
@@ -17,6 +17,11 @@ export const PART: usize = 4 * GROUP;
 const CHUNKS: usize = 32;
 /** Bytes of a slot for each column: totals, and four groups. */
 export const SLOT: usize = 48;
+
+/** The rows that belong together: calls for some rows of a chunk take a multiple of these, except the last. */
+export function sumsGroup(): usize {
+  return GROUP;
+}
 
 /** The rows of a chunk, a multiple of PART; the last chunk may have fewer. */
 export function sumsChunk(rows: usize): usize {
