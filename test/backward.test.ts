@@ -104,8 +104,8 @@ describe.each(BUILDS)("backward, %s build", (build) => {
     }
   });
 
-  describe("takes wide rows two at a time, to the bits of one at a time", () => {
-    // Each row as it is, or far from zero, or huge; columns to either side of the first that are wide, and of a multiple of 16.
+  describe("takes two rows at a time, to the bits of one at a time", () => {
+    // Each row as it is, or far from zero, or huge; columns to either side of the fewest for it, and of a multiple of 8.
     for (const kinds of ["n", "nn", "nnn", "nfnnn", "hnnfn", "nnhff"]) {
       for (const cols of [248, 256, 260, 264, 777, 2560]) {
         test(`rows=${kinds} cols=${cols}`, () => {
