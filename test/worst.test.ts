@@ -637,6 +637,23 @@ const CASES: Record<string, Given> = {
     dy: { kind: "runs", values: [-5.12518436, 4.97455407], noise: 3.61650177e-7, seed: 894455 },
     weight: { kind: "runs", values: [1.00000008, 0.999998492] },
   },
+  "an outlier first in its lane, dy by turns, a weight": {
+    rows: 64,
+    cols: 126,
+    eps: 0.0449181241,
+    x: {
+      kind: "runs",
+      values: [-0.0524456091, 1, -196.726185, -1.00002547, -0.327637763, -0.141561435, 0.02867485, 5.25154522],
+      lengths: [5],
+      spikes: [
+        [0, 1, 9433.68737],
+        [1, 3, 3.14642654],
+      ],
+      turn: 83,
+    },
+    dy: { kind: "runs", values: [1, -1.00000037], noise: 0.0153534973, seed: 334590, scale: -1 },
+    weight: { kind: "runs", values: [-1.05365922, -1.05365908], lengths: [64, 1] },
+  },
 };
 
 const beyond = (errors: Partial<Record<keyof Results, number>>) =>

@@ -8,13 +8,9 @@
 
 import { exactRow } from "./exact";
 import { Absent, Far, Present } from "./lanes";
-import { FAR, NEAR, ordinary, ordinaryRow } from "./ordinary";
+import { FAR, LONG, NEAR, ordinary, ordinaryRow } from "./ordinary";
 import { twoRows } from "./pairs";
 import { addPart, addTo, addTotals, GROUP, PART, SLOT, sumsChunk } from "./sums";
-
-// Columns from which two rows at a time are faster than one after the other. The two lie half a group apart: side by side,
-// hardware that fetches ahead may not see two streams.
-const PAIRS: usize = 256;
 
 /** One row: dx, and what it adds to a group, or to the totals where it is computed in double. */
 function oneRow<Mean>(
@@ -83,7 +79,9 @@ export function backwardRows<Mean>(
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && ordinary<Mean>(dy, x, cols, isVoid<Mean>() ? <f32>0 : load<f32>(mean), load<f32>(rstd), FAR);
   const sums = (dweight | dbias) !== 0 && !direct;
-  const pairs = cols >= PAIRS && !(cols & 7) && weight && sums;
+  // Two long rows at a time are faster than one after the other. They lie half a group apart: side by side, hardware that
+  // fetches ahead may not see two streams.
+  const pairs = cols >= LONG && !(cols & 7) && weight && sums;
 
   // a group per step, the last of which may have fewer rows
   for (const end = start + rows; start < end; ) {

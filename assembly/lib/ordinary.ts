@@ -16,8 +16,13 @@
 import { sumHalves, sumLanes } from "./lanes";
 import { shiftedMoments } from "./moments";
 
-/** Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on. */
+/**
+ * Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on. In a row of
+ * fewer columns than LONG one number may be most of the sum, so blocks have half as many.
+ */
 export const BLOCK: usize = 128;
+/** The columns of a long row. */
+export const LONG: usize = 256;
 
 // Between these sizes of dy * weight no product here overflows, nor loses digits to underflow.
 const LEAST: f32 = 1e-15;
@@ -93,6 +98,7 @@ export function ordinaryRow<Mean, All>(
   inverse: f64, // 1 / cols
 ): bool {
   const rest = isFloat<Mean>() ? f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0)) : <f32>0;
+  const block = (cols < LONG ? BLOCK / 2 : BLOCK) << 2;
   const end8 = (cols & ~7) << 2;
   const end = cols << 2;
   const mv = f32x4.splat(m);
@@ -106,7 +112,7 @@ export function ordinaryRow<Mean, All>(
 
   // a block per step
   do {
-    const stop = min(i + (BLOCK << 2), end8);
+    const stop = min(i + block, end8);
     let sb = f32x4.splat(0);
     let qb = sb;
 
@@ -207,7 +213,8 @@ function steady(
   const sum = a * error + q;
   // No xhat is larger than the root of cols. The lanes of ordinary rows have sums well below these limits.
   const root = Mathf.sqrt(f32(cols));
-  const even = largest <= size * (cols < 1024 ? root * <f32>0.6 + <f32>1.2 : <f32>20);
+  const lane = cols < LONG ? root * <f32>0.6 + <f32>1.2 : cols < 1024 ? root * <f32>0.45 + 1 : <f32>15;
+  const even = largest <= size * lane;
   if (size > LEAST && size < MOST && !same && !alike && even && a + root * sum <= size * <f32>1.25) return true;
 
   let high = v128.load(x + last);
