@@ -4,6 +4,7 @@
 //
 //   npm run mutate                          all of it, about ten mutants a minute on two cores
 //   npm run mutate -- --file moments.ts     one file, or those of a name
+//   npm run mutate -- --every 15            a sample, one of fifteen
 //   npm run mutate -- --again               those alone that passed the first tests the last time
 //   npm run mutate -- --list                what would be changed
 
@@ -20,6 +21,7 @@ const { values: options } = parseArgs({
     file: { type: "string" },
     list: { type: "boolean" },
     again: { type: "boolean" },
+    every: { type: "string", default: "1" },
     jobs: { type: "string" },
   },
 });
@@ -130,7 +132,8 @@ const id = ({ file, line, from, to, source }) => JSON.stringify([file, line, fro
 const mutants = files
   .filter((file) => !options.file || `/${file}`.endsWith(`/${options.file}`))
   .flatMap(mutantsOf)
-  .filter((mutant) => !last || last.includes(id(mutant)));
+  .filter((mutant) => !last || last.includes(id(mutant)))
+  .filter((_, index) => index % Number(options.every) === 0);
 const show = ({ file, line, from, to }) => `assembly/${file}:${line}  ${from.trim()} -> ${to.trim() || "nothing"}`;
 if (options.list) {
   for (const mutant of mutants) console.log(show(mutant));

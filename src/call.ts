@@ -411,9 +411,9 @@ export class Call {
     const most = runtime.blockBytes(sums);
     const split = rows * rowBytes > most && !this.#concurrent && !this.#entangled();
     const step = sums ? runtime.kernels.sumsGroup() : 1;
-    const blockRows = split ? Math.max(1, Math.floor(most / rowBytes / step)) * step : rows;
+    const blockRows = split ? Math.min(rows, Math.max(1, Math.floor(most / rowBytes / step)) * step) : rows;
     this.#blockRows = blockRows;
-    const room = split && workspace > 0 ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace;
+    const room = blockRows < rows && workspace > 0 ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace;
     bytes += room + blockRows * rowBytes;
     if (runtime.lacks(bytes)) this.#locate();
     this.#scratch = runtime.borrow(bytes);

@@ -45,7 +45,7 @@ export interface Kernels {
   rmsNormBackwardRows(...args: [...Parameters<Kernels["rmsNormBackward"]>, start: number, total: number]): void;
   /** The rows of a chunk. A sum over all rows is that of the sums of the chunks, whoever computes these. */
   sumsChunk(total: number): number;
-  /** The rows that belong together. Only the last rows of all may be fewer. */
+  /** A call for some rows begins at a multiple of this and has a multiple of it. Only the last rows may be fewer. */
   sumsGroup(): number;
   /** The bytes of workspace that all chunks need together. */
   sumsWorkspace(total: number, cols: number): number;

@@ -654,6 +654,22 @@ const CASES: Record<string, Given> = {
     dy: { kind: "runs", values: [1, -1.00000037], noise: 0.0153534973, seed: 334590, scale: -1 },
     weight: { kind: "runs", values: [-1.05365922, -1.05365908], lengths: [64, 1] },
   },
+  "a large dy, then small ones, equal rows": {
+    rows: 49,
+    cols: 200,
+    x: { kind: "runs", values: [0.99999998, 3.40595849, 0.941393064, 3.40595614], lengths: [4], equal: true, noise: 0 },
+    dy: {
+      kind: "runs",
+      values: [0.0014999996, 2.0071987],
+      lengths: [113, 79],
+      turn: 2,
+      noise: 3.41193799e-9,
+      offset: 0,
+      equal: true,
+      scale: 0.5,
+      seed: 249366,
+    },
+  },
 };
 
 const beyond = (errors: Partial<Record<keyof Results, number>>) =>

@@ -10,7 +10,7 @@ import { exactRow } from "./exact";
 import { Absent, Far, Present } from "./lanes";
 import { FAR, LONG, NEAR, ordinary, ordinaryRow } from "./ordinary";
 import { twoRows } from "./pairs";
-import { addPart, addTo, addTotals, GROUP, PART, SLOT, sumsChunk } from "./sums";
+import { addPart, addTo, addTotals, GROUP, GROUPS, SLOT, sumsChunk } from "./sums";
 
 /** One row: dx, and what it adds to a group, or to the totals where it is computed in double. */
 function oneRow<Mean>(
@@ -82,17 +82,22 @@ export function backwardRows<Mean>(
   // Two long rows at a time are faster than one after the other. They lie half a group apart: side by side, hardware that
   // fetches ahead may not see two streams.
   const pairs = cols >= LONG && !(cols & 7) && weight && sums;
+  const most = pairs ? GROUP : GROUP / 2;
 
   // a group per step, the last of which may have fewer rows
   for (const end = start + rows; start < end; ) {
     const index = start / chunk;
     const totals = workspace + (whole ? min(index, 1) : index) * cols * SLOT;
     const part = totals + (cols << 4);
-    const group = sums ? part + ((start % PART) / GROUP) * (cols << 3) : direct ? dweight : 0;
+    const slot = (start / most) % GROUPS;
+    const group = sums ? part + slot * (cols << 3) : direct ? dweight : 0;
     const biases = direct ? dbias : group + stride;
-    const count = min(end - start, GROUP);
+    const count = min(end - start, most);
     const half = pairs ? (count + 1) >> 1 : count;
     const apart = half * stride;
+    // The second rows of pairs that are computed one after the other. This keeps both sums short.
+    const others = part + GROUPS * (cols << 3);
+    let alone = false;
     if (sums && start % chunk === 0) memory.fill(totals, 0, width << 1);
 
     // 1 or 2 per step
@@ -115,7 +120,11 @@ export function backwardRows<Mean>(
       } else {
         if (sums && i === 0) memory.fill(group, 0, width);
         oneRow<Mean>(dx, totals, group, biases, dy, x, weight, add, cols, m, r, inverse, eps);
-        if (two) oneRow<Mean>(dxb, totals, group, biases, dyb, xb, weight, addb, cols, n, s, inverse, eps);
+        if (two) {
+          if (!alone) memory.fill(others, 0, width);
+          alone = true;
+          oneRow<Mean>(dxb, totals, others, others + stride, dyb, xb, weight, addb, cols, n, s, inverse, eps);
+        }
       }
       if (dx) dx += stride;
       if (add) add += stride;
@@ -132,8 +141,9 @@ export function backwardRows<Mean>(
     mean += (count - half) << 2;
     rstd += (count - half) << 2;
     start += count;
-    if (!sums || (start % PART && start < total)) continue;
-    addPart(totals, part, ((start - 1) % PART) / GROUP + 1, width, cols);
+    if (alone) addPart(totals, others, 1, width, cols);
+    if (!sums || (slot + 1 < GROUPS && start < total)) continue;
+    addPart(totals, part, slot + 1, width, cols);
     if (whole && index && (start % chunk === 0 || start === total)) addTotals(workspace, totals, cols);
   }
   if (whole && sums && rows) addTo(dweight, dbias, workspace, cols);

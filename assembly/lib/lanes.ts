@@ -7,11 +7,6 @@ export type Absent = void;
 /** Stands for a mean that takes two floats: of a row far from zero. `isFloat` tells it from the others. */
 export type Far = f32;
 
-/** [a, b, c, d], [e, f, g, h] -> [(a + c) + (b + d), (e + g) + (f + h)], added in double. */
-export function sumPair(v: v128, w: v128): v128 {
-  return sumLanes(sumHalves(v), sumHalves(w));
-}
-
 /** [a, b], [c, d] -> [a + b, c + d], of doubles. */
 export function sumLanes(v: v128, w: v128): v128 {
   return f64x2.add(v128.shuffle<f64>(v, w, 0, 2), v128.shuffle<f64>(v, w, 1, 3));

@@ -6,12 +6,12 @@ import { sumHalves, sumLanes } from "./lanes";
 import { BLOCK, centered, finish, most } from "./ordinary";
 
 /**
- * Both passes over two rows that have all operands. Returns which of them, 1 + 2, still need their dx in double. Without
- * sums of rows `Before` these, what is in `sums` is overwritten.
+ * Both passes over two rows with a weight and sums. Returns which of them, 1 + 2, still need their dx in double. With
+ * `Before`, what they add to the sums is added to what is in `sums`; without it, that is overwritten.
  */
 export function twoRows<Mean, Before>(
   dx: usize, // [cols] or 0: of the first row
-  sums: usize, // [2, cols]: += what the rows add to dweight, and to dbias
+  sums: usize, // [2, cols]: what the rows add to dweight, and to dbias
   dy: usize, // [cols]
   x: usize, // [cols]
   weight: usize, // [cols]

@@ -1,24 +1,25 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
-// A sum runs in float32 for a group of GROUP rows only. Each addition may err by half a unit of the sum, and on equal
-// rows all err the same way. The groups of a part are added in float32, the parts in double. The parts make at most
+// A sum runs in float32 for a group of rows only. Each addition may err by half a unit of the sum, and on equal rows all
+// err the same way. The groups of a part are added in float32, the parts in double. The parts make at most
 // CHUNKS chunks. Each chunk has totals of its own, and the totals of the chunks are added in their order. All of
-// these depend on the number of rows alone. So every sum has the same bits for one thread or many. It also has them for
+// these depend on the shape and the operands of the call. So every sum has the same bits for one thread or many. It also has them for
 // rows that come all at once or some groups at a time.
 //
-// A chunk's slot in the workspace: its totals in double, then the groups of its current part in float32, each for
-// dweight and dbias.
+// A chunk's slot in the workspace: its totals in double, then the groups of its current part in float32, and one more
+// group, each for dweight and dbias.
 
-/** Rows that are summed in float32, one after the other or in pairs. */
+/** Rows of a group: six pairs. Of rows that are added one after the other, half as many. */
 export const GROUP: usize = 12;
-/** Rows after which the groups are added to the totals. */
-export const PART: usize = 4 * GROUP;
+/** Groups after which they are added to the totals. */
+export const GROUPS: usize = 4;
+const PART: usize = GROUPS * GROUP;
 // Enough for sixteen threads to share, and few enough to add up: at 768 columns in 20 microseconds.
 const CHUNKS: usize = 32;
-/** Bytes of a slot for each column: totals, and four groups. */
-export const SLOT: usize = 48;
+/** Bytes of a slot for each column: totals, and five groups. */
+export const SLOT: usize = 56;
 
-/** The rows that belong together: calls for some rows of a chunk take a multiple of these, except the last. */
+/** A call for some rows begins at a multiple of this and has a multiple of it; only the last rows of all may be fewer. */
 export function sumsGroup(): usize {
   return GROUP;
 }
