@@ -242,10 +242,19 @@ describe("forward", () => {
       const last = at(data.byteOffset + data.byteLength - 4, [6, 35]);
       expect(() => ln.backward(dyTensor, { out: last }), name).toThrow(/^LayerNorm.backward: out overlaps/);
     }
+    const add = new Tensor([6, 35], dy, { runtime });
+    expect(() => ln.backward(dyTensor, { add, out: at(add.pointer + 4, [6, 35]) })).toThrow(
+      new RangeError("LayerNorm.backward: out overlaps add"),
+    );
     const apart = make();
     apart.forward(x);
     expect(ln.backward(dyTensor).data).toEqual(apart.backward(dy));
     ln.eval();
+    const residual = new Tensor([6, 35], x, { runtime });
+    expect(() => ln.forward(t, { residual, out: at(residual.pointer + 4, [6, 35]) })).toThrow(
+      new RangeError("LayerNorm.forward: out overlaps residual"),
+    );
+    expect(ln.forward(t, { residual, out: residual })).toBe(residual);
     expect(ln.forward(t, { out: alias })).toBe(alias);
   });
 
