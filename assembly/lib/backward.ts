@@ -79,8 +79,8 @@ export function backwardRows<Mean>(
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && ordinary<Mean>(dy, x, cols, isVoid<Mean>() ? <f32>0 : load<f32>(mean), load<f32>(rstd), FAR);
   const sums = (dweight | dbias) !== 0 && !direct;
-  // Two long rows at a time are faster than one after the other. They lie half a group apart: side by side, hardware that
-  // fetches ahead may not see two streams.
+  // Two long rows at a time are faster than one after the other. They lie half a group apart: side by side, hardware
+  // that fetches ahead may not see two streams.
   const pairs = cols >= LONG && !(cols & 7) && weight && sums;
   const most = pairs ? GROUP : GROUP / 2;
 

@@ -17,8 +17,8 @@ import { sumHalves, sumLanes } from "./lanes";
 import { shiftedMoments } from "./moments";
 
 /**
- * Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on. In a row of
- * fewer columns than LONG one number may be most of the sum, so blocks have half as many.
+ * Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on. In a row
+ * that isn't long one number may be most of the sum, so blocks have half as many.
  */
 export const BLOCK: usize = 128;
 /** The columns of a long row. */

@@ -1,6 +1,5 @@
-// Backward of two rows at a time. weight is read, and the sums of dweight and dbias are read and written, half as often
-// as by one row after the other. dx has the same bits. The sums of the two rows are added to each other first, which
-// rounds less.
+// Backward of two rows at a time. It loads weight, and loads and stores the sums, half as often as one row after the
+// other does. dx has the same bits. What two rows add to a sum is added up first, which rounds less.
 
 import { sumHalves, sumLanes } from "./lanes";
 import { BLOCK, centered, finish, most } from "./ordinary";
