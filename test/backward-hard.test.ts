@@ -73,12 +73,14 @@ function run(build: string, given: Given) {
     kernel(...call(0, rows));
   }
   expect(arena.strayWrite()).toBe(-1);
-  return {
+  const result = {
     input,
-    dx: arena.floats(dxAt, size).slice(),
-    dweight: arena.floats(dweightAt, cols).slice(),
-    dbias: dbiasAt ? arena.floats(dbiasAt, cols).slice() : null,
+    dx: arena.floats(dxAt, size),
+    dweight: arena.floats(dweightAt, cols),
+    dbias: dbiasAt ? arena.floats(dbiasAt, cols) : null,
   };
+  arena.dispose();
+  return result;
 }
 
 /**

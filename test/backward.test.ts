@@ -45,7 +45,7 @@ function run(build: string, given: Given) {
     const pointers = [dxAt, dweightAt, dbiasAt, dyAt, xAt, meanAt, rstdAt, weightAt] as const;
     arena.kernels.layerNormBackward(...pointers, 0, rows, cols, workspaceAt, eps);
   }
-  return {
+  const result = {
     input,
     before,
     dx: dxAt ? arena.floats(dxAt, size) : null,
@@ -53,6 +53,8 @@ function run(build: string, given: Given) {
     dbias: dbiasAt ? arena.floats(dbiasAt, cols) : null,
     strayWrite: arena.strayWrite(),
   };
+  arena.dispose();
+  return result;
 }
 
 /** Expects all that was wanted to match the reference, gradients added to what was there, `calls` times. */

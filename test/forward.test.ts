@@ -49,7 +49,7 @@ function run(build: string, norm: Norm, given: Given) {
   } else {
     layerNormForward(yAt, sumAt, meanAt, rstdAt, inputs.x, inputs.residual, weightAt, biasAt, rows, cols, eps);
   }
-  return {
+  const result = {
     input: { norm, x, weight, bias, rows, cols, eps },
     y: arena.floats(yAt, size),
     sum: given.sum ? arena.floats(sumAt, size) : null,
@@ -57,6 +57,8 @@ function run(build: string, norm: Norm, given: Given) {
     rstd: stats ? arena.floats(rstdAt, rows) : null,
     strayWrite: arena.strayWrite(),
   };
+  arena.dispose();
+  return result;
 }
 
 const NORMS: Norm[] = ["layerNorm", "rmsNorm"];

@@ -17,6 +17,9 @@ const PATTERN = 0xff;
 // What lies behind an output. Read as a float it is 3: an addition to it shows, whereas NaN + NaN is the same NaN.
 const BEHIND = 0x40;
 
+/** Memories of ended arenas, by build and pages. Thousands of new ones would take minutes, or all room, in some engines. */
+const spare = new Map<string, Pick<Arena, "memory" | "kernels">[]>();
+
 /**
  * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `strayWrite` then tells whether
  * anything but the outputs was touched: guards, inputs, and all the rest of the memory.
@@ -24,15 +27,20 @@ const BEHIND = 0x40;
 export class Arena {
   readonly memory: WebAssembly.Memory;
   readonly kernels: Kernels;
+  readonly #kind: string;
   #next: number;
   #outputs: [number, number][] = [];
   #before: Uint8Array | undefined;
 
   /** @param floats room for about so many @param misalignment of every operand, in bytes, from a multiple of 16 */
   constructor(build: string, floats: number, misalignment = 0) {
-    this.memory = new WebAssembly.Memory({ initial: Math.ceil((floats * 4 + 20 * GUARD) / 65536) + 1 });
-    this.kernels = new WebAssembly.Instance(moduleOf(build), { env: { memory: this.memory } })
-      .exports as unknown as Kernels;
+    const initial = Math.ceil((floats * 4 + 20 * GUARD) / 65536) + 1;
+    this.#kind = `${build} ${initial}`;
+    const used = spare.get(this.#kind)?.pop();
+    this.memory = used?.memory ?? new WebAssembly.Memory({ initial });
+    this.kernels =
+      used?.kernels ??
+      (new WebAssembly.Instance(moduleOf(build), { env: { memory: this.memory } }).exports as unknown as Kernels);
     new Uint8Array(this.memory.buffer).fill(PATTERN);
     this.#next = GUARD + misalignment;
   }
@@ -72,8 +80,9 @@ export class Arena {
     this.#before = new Uint8Array(this.memory.buffer).slice();
   }
 
+  /** A copy of `length` floats at `pointer`. */
   floats(pointer: number, length: number): Float32Array {
-    return new Float32Array(this.memory.buffer, pointer, length);
+    return new Float32Array(this.memory.buffer, pointer, length).slice();
   }
 
   /** The address of the first byte outside of the outputs that has changed since `seal`, or -1. */
@@ -84,5 +93,11 @@ export class Arena {
     for (const [pointer, bytes] of this.#outputs) now.set(before.subarray(pointer, pointer + bytes), pointer);
     for (let i = 0; i < now.length; i++) if (now[i] !== before[i]) return i;
     return -1;
+  }
+
+  /** Ends the arena: a later one may take its memory. */
+  dispose(): void {
+    const { memory, kernels } = this;
+    spare.set(this.#kind, [...(spare.get(this.#kind) ?? []), { memory, kernels }]);
   }
 }

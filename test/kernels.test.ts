@@ -50,7 +50,7 @@ function prepare(build: string, kernel: Kernel, rows: number, cols: number, abse
   return {
     arena,
     args,
-    bits: () => results.map(([at, length]) => new Uint32Array(arena.floats(at, length).slice().buffer)),
+    bits: () => results.map(([at, length]) => new Uint32Array(arena.floats(at, length).buffer)),
   };
 }
 

@@ -11,7 +11,12 @@ export function readBuild(name: string): Uint8Array<ArrayBuffer> {
   return binaries[name] as Uint8Array<ArrayBuffer>;
 }
 
+const modules = new Map<string, WebAssembly.Module>();
+
 export function moduleOf(name: string): WebAssembly.Module {
   const binary = binaries[name];
-  return binary instanceof WebAssembly.Module ? binary : new WebAssembly.Module(readBuild(name));
+  const module =
+    modules.get(name) ?? (binary instanceof WebAssembly.Module ? binary : new WebAssembly.Module(readBuild(name)));
+  modules.set(name, module);
+  return module;
 }
