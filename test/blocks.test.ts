@@ -117,6 +117,20 @@ describe.each(kinds)("%s", (kind) => {
     }
   });
 
+  test("arrays may overlap in shared memory, seen through two buffers", () => {
+    const [rows, cols] = [67, 1021];
+    const size = rows * cols;
+    const norm = make(kind, cols).eval();
+    const expected = norm.forward(from(3, size));
+    const shared = new SharedArrayBuffer(4 * (size + cols));
+    const x = new Float32Array(shared, 0, size);
+    const out = new Float32Array(structuredClone(shared), 4 * cols, size);
+    x.set(from(3, size));
+    norm.forward(x, { out });
+    expect(out.buffer).not.toBe(shared);
+    expect(difference(out, expected)).toBe(-1);
+  });
+
   test("arrays may lie in the memory", () => {
     const [rows, cols] = [67, 1019];
     const size = rows * cols;

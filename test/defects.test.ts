@@ -168,6 +168,28 @@ describe("arguments are read once", () => {
     }
   });
 
+  test("an array that the allocator shrinks during the call", () => {
+    const buffer = resizable(x.byteLength);
+    const heap = Runtime.create();
+    let shrinks = false;
+    const runtime = Runtime.create({
+      memory: heap.memory,
+      allocate: (bytes) => {
+        if (shrinks) buffer.resize(cols * 4);
+        return heap.allocate(bytes);
+      },
+      free: (pointer) => heap.free(pointer),
+    });
+    const ln = new LayerNorm(cols, { runtime });
+    const before = ln.stateDict();
+    shrinks = true;
+    expect(() => ln.forward(new Float32Array(buffer))).toThrow(
+      new RangeError("LayerNorm.forward: an array changed its size during the call"),
+    );
+    expect(ln.forward(x)).toEqual(new LayerNorm(cols).forward(x));
+    expect(ln.stateDict()).toEqual(before);
+  });
+
   test("a shape whose numbers or length change", () => {
     const { runtime, blocks, expectNoStrayWrite } = guarded();
     let reads = 0;

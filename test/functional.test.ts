@@ -207,6 +207,30 @@ describe("layerNormBackward", () => {
     expect(layerNormBackward(new Tensor([0, 5]), new Tensor([0, 5]), mean, rstd).dbias.shape).toEqual([5]);
   });
 
+  test("refuses outputs that overlap what is read, by name", () => {
+    // Far enough apart that a large output from the last element of one on ends before the next.
+    const block = new Tensor([4000], normal(4000, 1));
+    const within = (index: number, shape: number[]) =>
+      new Tensor(shape, undefined, { pointer: block.pointer + 4 * index });
+    const [dyTensor, t, add] = [within(0, [6, 35]), within(500, [6, 35]), within(1000, [6, 35])];
+    const [mean, rstd, affine] = [within(1500, [6]), within(2000, [6]), within(2500, [35])];
+    const [out, dweight] = [within(3000, [6, 35]), within(3500, [35])];
+    const refuses = (options: object, message: string) =>
+      expect(() => layerNormBackward(dyTensor, t, mean, rstd, affine, options)).toThrow(
+        new RangeError(`layerNormBackward: ${message}`),
+      );
+    const end = ({ pointer, size }: Tensor, shape: number[]) => within((pointer - block.pointer) / 4 + size - 1, shape);
+    const before = block.data.slice();
+    for (const [name, operand] of Object.entries({ dy: dyTensor, x: t, mean, rstd, weight: affine, add })) {
+      refuses({ add, out: end(operand, [6, 35]) }, `out overlaps ${name}`);
+      refuses({ add, dweight: end(operand, [35]) }, `dweight overlaps ${name}`);
+      refuses({ add, dbias: end(operand, [35]) }, `dbias overlaps ${name}`);
+    }
+    refuses({ out, dweight: end(out, [35]) }, "dweight overlaps out");
+    refuses({ dweight, dbias: end(dweight, [35]) }, "dbias overlaps dweight");
+    expect(block.data).toEqual(before);
+  });
+
   test("refuses operands that don't fit", () => {
     const { mean, rstd } = layerNormWithStats(x, cols);
     const call = (...args: unknown[]) =>
