@@ -17,8 +17,16 @@ const PATTERN = 0xff;
 // What lies behind an output. Read as a float it is 3: an addition to it shows, whereas NaN + NaN is the same NaN.
 const BEHIND = 0x40;
 
-/** Memories of ended arenas, by build and pages. Thousands of new ones would take minutes, or all room, in some engines. */
-const spare = new Map<string, Pick<Arena, "memory" | "kernels">[]>();
+type Instance = Pick<Arena, "memory" | "kernels">;
+
+function instantiate(build: string, initial: number): Instance {
+  const memory = new WebAssembly.Memory({ initial });
+  const { exports } = new WebAssembly.Instance(moduleOf(build), { env: { memory } });
+  return { memory, kernels: exports as unknown as Kernels };
+}
+
+/** Of ended arenas, by build and pages. Thousands of new memories would take minutes, or all room, in some engines. */
+const spares = new Map<string, Instance[]>();
 
 /**
  * A memory of its own for one call of a kernel. Every operand lies between guard bytes; `strayWrite` then tells whether
@@ -27,7 +35,7 @@ const spare = new Map<string, Pick<Arena, "memory" | "kernels">[]>();
 export class Arena {
   readonly memory: WebAssembly.Memory;
   readonly kernels: Kernels;
-  readonly #kind: string;
+  readonly #spare: Instance[];
   #next: number;
   #outputs: [number, number][] = [];
   #before: Uint8Array | undefined;
@@ -35,12 +43,12 @@ export class Arena {
   /** @param floats room for about so many @param misalignment of every operand, in bytes, from a multiple of 16 */
   constructor(build: string, floats: number, misalignment = 0) {
     const initial = Math.ceil((floats * 4 + 20 * GUARD) / 65536) + 1;
-    this.#kind = `${build} ${initial}`;
-    const used = spare.get(this.#kind)?.pop();
-    this.memory = used?.memory ?? new WebAssembly.Memory({ initial });
-    this.kernels =
-      used?.kernels ??
-      (new WebAssembly.Instance(moduleOf(build), { env: { memory: this.memory } }).exports as unknown as Kernels);
+    const kind = `${build} ${initial}`;
+    this.#spare = spares.get(kind) ?? [];
+    spares.set(kind, this.#spare);
+    const { memory, kernels } = this.#spare.pop() ?? instantiate(build, initial);
+    this.memory = memory;
+    this.kernels = kernels;
     new Uint8Array(this.memory.buffer).fill(PATTERN);
     this.#next = GUARD + misalignment;
   }
@@ -98,6 +106,6 @@ export class Arena {
   /** Ends the arena: a later one may take its memory. */
   dispose(): void {
     const { memory, kernels } = this;
-    spare.set(this.#kind, [...(spare.get(this.#kind) ?? []), { memory, kernels }]);
+    this.#spare.push({ memory, kernels });
   }
 }

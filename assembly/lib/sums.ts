@@ -1,10 +1,10 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
-// A sum runs in float32 for a group of rows only. Each addition may err by half a unit of the sum, and they may all err
-// the same way. The groups of a part are added in float32, the parts in double. The parts make at most CHUNKS chunks.
-// Each chunk has totals of its own, and the totals of the chunks are added in their order. All of these depend on the
-// operands of the call and their shape. So every sum has the same bits for one thread or many. It also has them for rows
-// that come all at once or some groups at a time.
+// A sum runs in float32 for a group of rows only. Each addition may err by half a unit of the sum, and they may all
+// err the same way. The groups of a part are added in float32, the parts in double. The parts make at most CHUNKS
+// chunks. Each chunk has totals of its own, and the totals of the chunks are added in their order. All of these depend
+// on the operands of the call and their shape. So every sum has the same bits for one thread or many. It also has them
+// for rows that come all at once or some groups at a time.
 //
 // A chunk's slot in the workspace: its totals in double, then the groups of its current part in float32, and one more
 // group, each for dweight and dbias.
