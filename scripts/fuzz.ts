@@ -484,7 +484,7 @@ class Round {
     for (const made of Object.values(got ?? {})) this.checkKind(made, dy);
     // Tensors that share the arena may have been made over the operands since.
     const [xNow, wNow] = [x, weight].map(floatsOf);
-    if (!got || mean !== result.mean || !same(xNow, held) || (w && !same(wNow, w))) return;
+    if (!got || mean !== result.mean || rstd !== result.rstd || !same(xNow, held) || (w && !same(wNow, w))) return;
     const [dx, dweight, dbias] = [got.dx, got.dweight, got.dbias].map(floatsOf);
     const gradients = { dx, dweight, dbias };
     checkBackward(gradients, grads as Float32Array, held as Float32Array, w ?? null, cols, eps ?? 1e-5, known);
@@ -502,7 +502,8 @@ class Round {
     const keys = chance(0.8)
       ? ["weight", "bias"]
       : [pick(["weight", "gamma", "scale", "x"]), pick(["bias", "beta", "y"])];
-    if (typeof dict === "object" && dict !== null) for (const key of keys) if (chance(0.9)) dict[key] = entry();
+    if (typeof dict === "object" && dict && dict !== Runtime.default)
+      for (const key of keys) if (chance(0.9)) dict[key] = entry();
     const mode: Any = chance(0.1) ? junk() : chance(0.5);
     // After all that may let the memory grow.
     const grads = both.map((p) => (p && isLive(p) ? p.grad : null));

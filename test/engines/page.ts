@@ -8,7 +8,9 @@ const progress = (name: string) => {
   last = Date.now();
   fetch("/progress", { method: "POST", body: name });
 };
-const report = await run(new URL(location.href).searchParams.getAll("without"), progress).catch((error: Error) => ({
+const given = new URL(location.href).searchParams;
+const [part, parts] = [Number(given.get("part")), Number(given.get("parts"))];
+const report = await run(given.getAll("without"), progress, part, parts).catch((error: Error) => ({
   passed: 0,
   failures: [`${error}\n${error.stack}`],
   digest: "",
