@@ -107,9 +107,9 @@ describe.each(BUILDS)("backward, %s build", (build) => {
   });
 
   describe("takes two rows at a time, with dx to the bits of one at a time", () => {
-    // Each row as it is, or far from zero, or huge; columns to either side of the fewest for it, and of a multiple of 8.
+    // Each row as it is, or far from zero, or huge; columns to either side of the fewest for it, of a multiple of 8, and of long rows.
     for (const kinds of ["n", "nn", "nnn", "nfnnn", "hnnfn", "nnhff"]) {
-      for (const cols of [248, 256, 260, 264, 777, 2560]) {
+      for (const cols of [7, 8, 12, 64, 120, 248, 256, 260, 264, 777, 2560]) {
         test(`rows=${kinds} cols=${cols}`, () => {
           const rows = kinds.length;
           const x = normal(rows * cols, 1);

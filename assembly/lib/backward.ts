@@ -79,10 +79,11 @@ export function backwardRows<Mean>(
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && ordinary<Mean>(dy, x, cols, isVoid<Mean>() ? <f32>0 : load<f32>(mean), load<f32>(rstd), FAR);
   const sums = (dweight | dbias) !== 0 && !direct;
-  // Two long rows at a time are faster than one after the other. They lie half a group apart: side by side, hardware
-  // that fetches ahead may not see two streams.
-  const pairs = cols >= LONG && !(cols & 7) && weight && sums;
+  // Two rows at a time are faster than one after the other. Short ones lie side by side. Long ones lie half a group
+  // apart: side by side, hardware that fetches ahead may not see two streams.
+  const pairs = !(cols & 7) && weight && sums;
   const most = pairs ? GROUP : GROUP / 2;
+  const step: usize = pairs && cols < LONG ? 2 : 1;
 
   // a group per step, the last of which may have fewer rows
   for (const end = start + rows; start < end; ) {
@@ -93,20 +94,21 @@ export function backwardRows<Mean>(
     const group = sums ? part + slot * (cols << 3) : direct ? dweight : 0;
     const biases = direct ? dbias : group + stride;
     const count = min(end - start, most);
-    const half = pairs ? (count + 1) >> 1 : count;
-    const apart = half * stride;
+    const steps = pairs ? (count + 1) >> 1 : count;
+    const gap: usize = step > 1 ? 1 : steps;
+    const apart = gap * stride;
     // The second rows of pairs that are computed one after the other. This keeps both sums short.
     const others = part + GROUPS * (cols << 3);
     let alone = false;
     if (sums && start % chunk === 0) memory.fill(totals, 0, width << 1);
 
     // 1 or 2 per step
-    for (let i: usize = 0; i < half; i++) {
+    for (let i: usize = 0; i < steps; i++) {
       const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
       const r = load<f32>(rstd);
-      const two = i + half < count;
-      const n = two && !isVoid<Mean>() ? load<f32>(mean + (half << 2)) : <f32>0;
-      const s = two ? load<f32>(rstd + (half << 2)) : <f32>0;
+      const two = i * step + gap < count;
+      const n = two && !isVoid<Mean>() ? load<f32>(mean + (gap << 2)) : <f32>0;
+      const s = two ? load<f32>(rstd + (gap << 2)) : <f32>0;
       const dxb = dx && dx + apart;
       const dyb = dy + apart;
       const xb = x + apart;
@@ -126,20 +128,22 @@ export function backwardRows<Mean>(
           oneRow<Mean>(dxb, totals, others, others + stride, dyb, xb, weight, addb, cols, n, s, inverse, eps);
         }
       }
-      if (dx) dx += stride;
-      if (add) add += stride;
-      dy += stride;
-      x += stride;
-      mean += 4;
-      rstd += 4;
+      const next = step * stride;
+      if (dx) dx += next;
+      if (add) add += next;
+      dy += next;
+      x += next;
+      mean += step << 2;
+      rstd += step << 2;
     }
-    const rest = (count - half) * stride;
+    const left = count - steps * step; // -1 after a short row without a second one
+    const rest = left * stride;
     if (dx) dx += rest;
     if (add) add += rest;
     dy += rest;
     x += rest;
-    mean += (count - half) << 2;
-    rstd += (count - half) << 2;
+    mean += left << 2;
+    rstd += left << 2;
     start += count;
     if (alone) addPart(totals, others, 1, width, cols);
     if (!sums || (slot + 1 < GROUPS && start < total)) continue;

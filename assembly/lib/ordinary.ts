@@ -16,13 +16,16 @@
 import { sumHalves, sumLanes } from "./lanes";
 import { shiftedMoments } from "./moments";
 
+/** The columns of a long row. */
+export const LONG: usize = 256;
+
 /**
  * Sums along a row run in float32 over this many columns, 16 additions to a lane, and in double from there on. In a row
  * that isn't long one number may be most of the sum, so blocks have half as many.
  */
-export const BLOCK: usize = 128;
-/** The columns of a long row. */
-export const LONG: usize = 256;
+export function blockOf(cols: usize): usize {
+  return cols < LONG ? 64 : 128;
+}
 
 // Between these sizes of dy * weight no product here overflows, nor loses digits to underflow.
 const LEAST: f32 = 1e-15;
@@ -98,7 +101,7 @@ export function ordinaryRow<Mean, All>(
   inverse: f64, // 1 / cols
 ): bool {
   const rest = isFloat<Mean>() ? f32(f64x2.extract_lane(shiftedMoments(x, cols, m, inverse), 0)) : <f32>0;
-  const block = (cols < LONG ? BLOCK / 2 : BLOCK) << 2;
+  const block = blockOf(cols) << 2;
   const end8 = (cols & ~7) << 2;
   const end = cols << 2;
   const mv = f32x4.splat(m);

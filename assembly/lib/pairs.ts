@@ -2,7 +2,7 @@
 // other does. dx has the same bits. What two rows add to a sum is added up first, which rounds less.
 
 import { sumHalves, sumLanes } from "./lanes";
-import { BLOCK, centered, finish, most } from "./ordinary";
+import { blockOf, centered, finish, most } from "./ordinary";
 
 /**
  * Both passes over two rows with a weight and sums. Returns which of them, 1 + 2, still need their dx in double. With
@@ -27,6 +27,7 @@ export function twoRows<Mean, Before>(
   const xb = x + apart;
   const end = cols << 2;
   const biases = sums + end;
+  const block = blockOf(cols) << 2;
   const mav = f32x4.splat(ma);
   const mbv = f32x4.splat(mb);
   const rav = f32x4.splat(ra);
@@ -41,7 +42,7 @@ export function twoRows<Mean, Before>(
 
   // a block per step
   while (i < end) {
-    const stop = min(i + (BLOCK << 2), end);
+    const stop = min(i + block, end);
     let sa0 = f32x4.splat(0);
     let qa0 = sa0;
     let sb0 = sa0;
