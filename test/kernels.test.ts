@@ -18,6 +18,7 @@ const SHAPES = [
   [2, 769],
   [3, 23],
   [5, 64],
+  [27, 24],
   [67, 17],
   [130, 5],
 ] as const;
@@ -78,6 +79,7 @@ describe.each(BUILDS)("%s", (build) => {
       [67, 17],
       [130, 5],
       [261, 33],
+      [203, 24],
     ])("of %i rows of %i gives the same bits in parts", (rows, cols) => {
       const whole = prepare(build, kernel, rows, cols);
       run(whole.arena.kernels, whole.args);

@@ -5,8 +5,9 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { instantiate } from "@assemblyscript/loader";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { Kernels } from "../src/index.js";
+import { KERNELS } from "../src/kernels.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const OUT = "build/loader.wasm";
@@ -21,12 +22,25 @@ beforeAll(async () => {
   kernels = exports as unknown as Kernels;
 });
 
-test("a pointer that is not a multiple of 4 is reported with its message, file and line", () => {
-  const at = 1024;
-  const forward = (x: number, cols: number) => () => kernels.rmsNormForward(at, 0, 0, x, 0, 0, 1, cols, 1e-6);
-  expect(forward(at, 3)).not.toThrow();
-  expect(forward(at + 2, 3)).toThrow(/^abort: a pointer is not a multiple of 4 at assembly\/lib\/forward\.ts:\d+:\d+$/);
-  expect(forward(at, 0)).toThrow(/^abort: cols is 0 at assembly\/lib\/forward\.ts:\d+:\d+$/);
+describe.each(KERNELS)("$name", ({ name, rows, cols, workspace, moves }) => {
+  // Beyond the messages, which this build has in the memory.
+  const at = (i: number) => 32768 + 64 * i;
+  /** A call of one row of 3, but for some arguments. */
+  const call = (changes: Record<number, number>) => () => {
+    const args = moves.map((_, i) => changes[i] ?? (i === rows ? 1 : i === cols ? 3 : at(i)));
+    (kernels[name] as (...args: number[]) => void)(...args);
+  };
+  const file = workspace < 0 ? "forward" : "backward";
+
+  test("reports any pointer that is not a multiple of 4, by message, file and line", () => {
+    const expected = new RegExp(`^abort: a pointer is not a multiple of 4 at assembly/lib/${file}\\.ts:\\d+:\\d+$`);
+    expect(call({})).not.toThrow();
+    for (let i = 0; i < rows; i++) expect(call({ [i]: at(i) + 2 }), `argument ${i}`).toThrow(expected);
+  });
+
+  test("reports rows without columns", () => {
+    expect(call({ [cols]: 0 })).toThrow(new RegExp(`^abort: cols is 0 at assembly/lib/${file}\\.ts:\\d+:\\d+$`));
+  });
 });
 
 test("a workspace that is missing is reported where gradients of the parameters are wanted", () => {

@@ -670,6 +670,18 @@ const CASES: Record<string, Given> = {
       seed: 249366,
     },
   },
+  "dy so small that its products with x are no normal floats": {
+    rows: 3,
+    cols: 128,
+    eps: 1e-12,
+    x: { kind: "bell", seed: 3, scale: 1e-5 },
+    dy: { kind: "bell", seed: 5, scale: 1e-36 },
+  },
+  "a constant, and an eps whose rstd no float32 holds": {
+    cols: 20,
+    eps: 1e-80,
+    x: { kind: "runs", values: [3.7] },
+  },
 };
 
 const beyond = (errors: Partial<Record<keyof Results, number>>) =>
