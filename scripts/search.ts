@@ -154,6 +154,20 @@ function anyWeight(cols: number): Pattern | undefined {
   return chance(0.1) ? decorated(weight, cols) : weight;
 }
 
+/** Outliers of about one size that have most of the variance of x, and small numbers of dy there. */
+function outliers(cols: number): Pick<Recipe, "x" | "dy"> {
+  const size = tenTo(0.5, 3);
+  const columns = Array.from({ length: 1 + below(4) }, (_, i) => (chance(0.6) ? i : below(cols)));
+  const spikes = (value: () => number) =>
+    columns.map((column): [number, number, number] => [column, 1, short(value())]);
+  const x = pick([bells(), { kind: "binades", values: [short(random() * 3)], seed: below(1e6) } as const]);
+  const kind = pick(["sign", "sign", "xhat", "bell"] as const);
+  return {
+    x: { ...x, spikes: spikes(() => size * (1 + bell(random) / 100)) },
+    dy: { kind, noise: short(random() ** 3), seed: below(1e6), spikes: spikes(() => pick([0, bell(random) / 3])) },
+  };
+}
+
 const anyEps = () => (chance(0.2) ? tenTo(-30, 0) : pick(EPS));
 
 /** A number of rows; most of the time few, which are soon tried. */
@@ -174,6 +188,7 @@ function anyRecipe(): Recipe {
     eps: anyEps(),
     x: anyX(cols),
     dy: anyDy(cols),
+    ...(chance(0.1) && outliers(cols)),
   };
   const weight = anyWeight(cols);
   if (weight) recipe.weight = weight;
@@ -201,7 +216,7 @@ function nudged(value: number): number {
 
 /** Changes something of a pattern. */
 function nudge(pattern: Pattern, cols: number): void {
-  const { values = [0], lengths = [1] } = pattern;
+  const { values = [0], lengths = [1], spikes = [] } = pattern;
   const at = below(values.length);
   const other = below(lengths.length);
   const change = pick<() => Partial<Pattern>>([
@@ -224,7 +239,8 @@ function nudge(pattern: Pattern, cols: number): void {
     () => ({ seed: below(1e6) }),
     () => ({ equal: !pattern.equal }),
     () => ({ turn: chance(0.5) ? 0 : below(cols) }),
-    () => ({ spikes: chance(0.5) ? [] : [spike(cols), ...(pattern.spikes ?? [])].slice(0, 3) }),
+    () => ({ spikes: chance(0.5) ? [] : [spike(cols), ...spikes].slice(0, 4) }),
+    () => ({ spikes: spikes.map(([column, count, value]) => [column, count, chance(0.5) ? nudged(value) : value]) }),
     () => ({ factors: chance(0.5) ? [1] : [1, nudged(1)] }),
   ])();
   Object.assign(pattern, change);

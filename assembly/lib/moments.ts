@@ -8,7 +8,8 @@
 //
 // Each addition in float32 rounds its sum, and in rows of few distinct values the roundings add up. So float32 sums
 // stay short: no more than six additions lie between a number and the sum of its block. The sums of blocks are added
-// in double, and so are the last columns of a row, fewer than 16.
+// in double, and so are the last columns of a row, fewer than 16. Squares are added in double after two additions:
+// beside that of an outlier, float32 would round off the others.
 
 import { Absent, Present, pair, promoteHigh, sumHalves, sumLanes } from "./lanes";
 
@@ -32,7 +33,9 @@ export function rowSums<Long, Mean, Shift, Residual>(
 ): v128 {
   const kv = f32x4.splat(k);
   let values = f64x2.splat(0);
+  // Sums of the lower and of the upper lanes.
   let squares = values;
+  let upper = values;
   const end16 = (cols & ~15) << 2;
   const end4 = (cols & ~3) << 2;
   const end = cols << 2;
@@ -40,11 +43,9 @@ export function rowSums<Long, Mean, Shift, Residual>(
 
   // a block per step
   do {
-    const stop = isVoid<Long>() ? end16 : min(i + (BLOCK << 2), end16);
+    const stop = isVoid<Long>() || isVoid<Mean>() ? end16 : min(i + (BLOCK << 2), end16);
     let s0 = f32x4.splat(0);
     let s1 = s0;
-    let q0 = s0;
-    let q1 = s0;
 
     // 16 per step, whose sums go to the two accumulators in turn
     for (; i < stop; i += 64) {
@@ -78,16 +79,14 @@ export function rowSums<Long, Mean, Shift, Residual>(
       }
       const ab = f32x4.add(f32x4.mul(a, a), f32x4.mul(b, b));
       const cd = f32x4.add(f32x4.mul(c, c), f32x4.mul(d, d));
-      const q = f32x4.add(q0, f32x4.add(ab, cd));
-      q0 = q1;
-      q1 = q;
+      const q = f32x4.add(ab, cd);
+      squares = f64x2.add(squares, f64x2.promote_low_f32x4(q));
+      upper = f64x2.add(upper, promoteHigh(q));
     }
     if (!isVoid<Mean>()) {
       const s = sumHalves(f32x4.add(s0, s1));
       values = isVoid<Long>() ? s : f64x2.add(values, s);
     }
-    const q = sumHalves(f32x4.add(q0, q1));
-    squares = isVoid<Long>() ? q : f64x2.add(squares, q);
   } while (!isVoid<Long>() && i < end16);
 
   // tail, 4 per step, in double
@@ -103,7 +102,7 @@ export function rowSums<Long, Mean, Shift, Residual>(
     if (!isVoid<Mean>()) values = f64x2.add(values, f64x2.add(low, high));
     squares = f64x2.add(squares, f64x2.add(f64x2.mul(low, low), f64x2.mul(high, high)));
   }
-  let total = sumLanes(values, squares);
+  let total = sumLanes(values, f64x2.add(squares, upper));
 
   // tail, 1 per step
   for (; i < end; i += 4) {

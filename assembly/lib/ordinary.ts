@@ -218,7 +218,7 @@ function steady(
   const root = Mathf.sqrt(f32(cols));
   const lane = cols < LONG ? root * <f32>0.6 + <f32>1.2 : cols < 1024 ? root * <f32>0.45 + 1 : <f32>15;
   const even = largest <= size * lane;
-  if (size > LEAST && size < MOST && !same && !alike && even && a + root * sum <= size * <f32>1.25) return true;
+  if (size > LEAST && size < MOST && !same && !alike && even && a + root * sum <= size * <f32>1.1) return true;
 
   let high = v128.load(x + last);
   let low = high;
