@@ -171,7 +171,15 @@ const ENGINES = {
   node24: node(24),
   node26: node(26),
   // memory and threads take minutes there, others more memory than it is given. The digest is compared below in any case.
-  arm64: nodeOnArm(24, ["conformance-pytorch", "digest", "gigabytes", "memory", "runtime", "threads"]),
+  arm64: nodeOnArm(24, [
+    "conformance-pytorch",
+    "conformance-rms",
+    "digest",
+    "gigabytes",
+    "memory",
+    "runtime",
+    "threads",
+  ]),
   bun: {
     binary: packaged("@oven/bun-linux-x64/bin/bun"),
     install: npm,
@@ -189,7 +197,7 @@ const ENGINES = {
   firefox: browser("firefox"),
   // Memories of 3 and 4 GiB make it hang, in one run of four. A page reserves gigabytes of addresses for each memory until it is
   // collected, and has few: the whole suite in one page ran out of memory in one run of three. So each file has its own page.
-  webkit: browser("webkit", webkitVersion, ["gigabytes"], 20),
+  webkit: browser("webkit", webkitVersion, ["gigabytes"], 21),
 };
 
 const chosen = process.argv.slice(2);

@@ -12,6 +12,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   conformance: () => import("../conformance.test.js"),
   "conformance-axes": () => import("../conformance-axes.test.js"),
   "conformance-pytorch": () => import("../conformance-pytorch.test.js"),
+  "conformance-rms": () => import("../conformance-rms.test.js"),
   digest: () => import("../digest.test.js"),
   forward: () => import("../forward.test.js"),
   functional: () => import("../functional.test.js"),
