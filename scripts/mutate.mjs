@@ -31,7 +31,7 @@ const memory = join(root, "build/survivors.json");
 const RIGHT = ["test/forward.test.ts", "test/backward.test.ts", "test/abi.test.ts", "test/kernels.test.ts"];
 const WORST = ["test/worst.test.ts"];
 const DIGEST = ["test/digest.test.ts"];
-const LIMIT = 30_000; // ms, for a suite that takes 10 s: a mutant in an endless loop. Threads, not processes, end with it.
+const LIMIT = 60_000; // ms, for a suite that takes 15 s: a mutant in an endless loop. Threads, not processes, end with it.
 
 /** What is changed, and to what. @type {[RegExp, (found: string) => string[]][]} */
 const RULES = [

@@ -5,12 +5,12 @@ import { addSums, callRows, KERNELS, type Kernel, sumsRows } from "../src/kernel
 import { BUILDS } from "./builds.js";
 import { Arena, normal } from "./helpers.js";
 
-/** What the table leaves out: how many of the first arguments are outputs, and which may be absent. */
-const OPERANDS: Record<Kernel["name"], { outputs: number; optional: readonly number[] }> = {
-  layerNormForward: { outputs: 4, optional: [1, 2, 3, 5, 6, 7] },
-  layerNormBackward: { outputs: 3, optional: [0, 1, 2, 7, 8] },
-  rmsNormForward: { outputs: 3, optional: [1, 2, 4, 5] },
-  rmsNormBackward: { outputs: 2, optional: [0, 1, 5, 6] },
+/** What the table leaves out: how many of the first arguments are outputs, which may be absent, which is residual or add. */
+const OPERANDS: Record<Kernel["name"], { outputs: number; optional: readonly number[]; addend: number }> = {
+  layerNormForward: { outputs: 4, optional: [1, 2, 3, 5, 6, 7], addend: 5 },
+  layerNormBackward: { outputs: 3, optional: [0, 1, 2, 7, 8], addend: 8 },
+  rmsNormForward: { outputs: 3, optional: [1, 2, 4, 5], addend: 4 },
+  rmsNormBackward: { outputs: 2, optional: [0, 1, 5, 6], addend: 6 },
 };
 const SHAPES = [
   [0, 6],
@@ -19,6 +19,7 @@ const SHAPES = [
   [3, 23],
   [5, 64],
   [27, 24],
+  [27, 264],
   [67, 17],
   [130, 5],
 ] as const;
@@ -72,6 +73,26 @@ describe.each(BUILDS)("%s", (build) => {
           expect(arena.strayWrite(), `without argument ${absent}, ${misalignment} bytes off`).toBe(-1);
         }
       }
+    });
+
+    test.each(SHAPES)("of %i rows of %i adds to the bits of an addition of its own", (rows, cols) => {
+      const { addend } = OPERANDS[name];
+      const fused = prepare(build, kernel, rows, cols);
+      const apart = prepare(build, kernel, rows, cols, addend);
+      const floats = (at: number | undefined) => fused.arena.floats(at as number, rows * cols);
+      const added = floats(fused.args[addend]);
+      run(fused.arena.kernels, fused.args);
+      if (kernel.workspace < 0) {
+        // x, before the residual, is the sum already.
+        const x = apart.args[addend - 1] as number;
+        const sum = floats(fused.args[addend - 1]).map((value, i) => value + (added[i] as number));
+        expect(floats(fused.args[1])).toEqual(sum);
+        new Float32Array(apart.arena.memory.buffer, x, sum.length).set(sum);
+      }
+      run(apart.arena.kernels, apart.args);
+      let first = apart.arena.floats(apart.args[0] as number, rows * cols);
+      if (kernel.workspace >= 0) first = first.map((value, i) => value + (added[i] as number));
+      expect(floats(fused.args[0])).toEqual(first);
     });
 
     test.each([
