@@ -84,6 +84,7 @@ export function backwardRows<Mean>(
   const pairs = !(cols & 7) && weight && sums;
   const most = pairs ? GROUP : GROUP / 2;
   const step: usize = pairs && cols < LONG ? 2 : 1;
+  const begin = start;
 
   // a group per step, the last of which may have fewer rows
   for (const end = start + rows; start < end; ) {
@@ -104,46 +105,37 @@ export function backwardRows<Mean>(
 
     // 1 or 2 per step
     for (let i: usize = 0; i < steps; i++) {
-      const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
-      const r = load<f32>(rstd);
+      const row = start - begin + i * step;
+      const at = row * stride;
+      const dxa = dx && dx + at;
+      const dya = dy + at;
+      const xa = x + at;
+      const adda = add && add + at;
+      const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean + (row << 2));
+      const r = load<f32>(rstd + (row << 2));
       const two = i * step + gap < count;
-      const n = two && !isVoid<Mean>() ? load<f32>(mean + (gap << 2)) : <f32>0;
-      const s = two ? load<f32>(rstd + (gap << 2)) : <f32>0;
-      const dxb = dx && dx + apart;
-      const dyb = dy + apart;
-      const xb = x + apart;
-      const addb = add && add + apart;
-      if (two && ordinary<Mean>(dy, x, cols, m, r, NEAR) && ordinary<Mean>(dyb, xb, cols, n, s, NEAR)) {
+      const n = two && !isVoid<Mean>() ? load<f32>(mean + ((row + gap) << 2)) : <f32>0;
+      const s = two ? load<f32>(rstd + ((row + gap) << 2)) : <f32>0;
+      const dxb = dx && dxa + apart;
+      const dyb = dya + apart;
+      const xb = xa + apart;
+      const addb = add && adda + apart;
+      if (two && ordinary<Mean>(dya, xa, cols, m, r, NEAR) && ordinary<Mean>(dyb, xb, cols, n, s, NEAR)) {
         const failed = i
-          ? twoRows<Mean, Present>(dx, group, dy, x, weight, add, cols, apart, m, n, r, s, inverse)
-          : twoRows<Mean, Absent>(dx, group, dy, x, weight, add, cols, apart, m, n, r, s, inverse);
-        if (failed & 1) exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
+          ? twoRows<Mean, Present>(dxa, group, dya, xa, weight, adda, cols, apart, m, n, r, s, inverse)
+          : twoRows<Mean, Absent>(dxa, group, dya, xa, weight, adda, cols, apart, m, n, r, s, inverse);
+        if (failed & 1) exactRow<Mean>(dxa, 0, dya, xa, weight, adda, cols, r, eps);
         if (failed & 2) exactRow<Mean>(dxb, 0, dyb, xb, weight, addb, cols, s, eps);
       } else {
         if (sums && i === 0) memory.fill(group, 0, width);
-        oneRow<Mean>(dx, totals, group, biases, dy, x, weight, add, cols, m, r, inverse, eps);
+        oneRow<Mean>(dxa, totals, group, biases, dya, xa, weight, adda, cols, m, r, inverse, eps);
         if (two) {
           if (!alone) memory.fill(others, 0, width);
           alone = true;
           oneRow<Mean>(dxb, totals, others, others + stride, dyb, xb, weight, addb, cols, n, s, inverse, eps);
         }
       }
-      const next = step * stride;
-      if (dx) dx += next;
-      if (add) add += next;
-      dy += next;
-      x += next;
-      mean += step << 2;
-      rstd += step << 2;
     }
-    const left = count - steps * step; // -1 after a short row without a second one
-    const rest = left * stride;
-    if (dx) dx += rest;
-    if (add) add += rest;
-    dy += rest;
-    x += rest;
-    mean += left << 2;
-    rstd += left << 2;
     start += count;
     if (alone) addPart(totals, others, 1, width, cols);
     if (!sums || (slot + 1 < GROUPS && start < total)) continue;
