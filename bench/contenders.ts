@@ -138,7 +138,19 @@ function limitsModule(shared: boolean): WebAssembly.Module {
     const [source, binary] = ["bench/limits/index.ts", "build/bench/limits.wasm"];
     const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "0"];
     const threads = ["--sharedMemory", "--maximumMemory", "65536", "--enable", "threads"];
-    const args = [source, "-o", binary, "-O3", "--runtime", "stub", "--enable", "simd", ...memory];
+    const args = [
+      source,
+      "-o",
+      binary,
+      "-t",
+      "build/bench/limits.wat",
+      "-O3",
+      "--runtime",
+      "stub",
+      "--enable",
+      "simd",
+      ...memory,
+    ];
     execFileSync(process.execPath, [asc, ...args, ...(shared ? threads : [])], { cwd: root });
     return new WebAssembly.Module(readFileSync(join(root, binary)));
   };
