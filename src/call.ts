@@ -38,7 +38,7 @@ export type Table<R> = Record<Kernel["name"], (...args: number[]) => R>;
 /** The options of a forward pass. They are read before anything is checked: a getter may do what it likes. */
 export const FORWARD_OPTIONS = ["out", "residual", "sum"];
 
-export type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
+type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
 
 /** The methods of a module, in errors: to put the names together for each call takes as long as a short row. */
 export function methodsOf(name: string): Record<Method, string> {
@@ -106,6 +106,13 @@ const { set } = Float32Array.prototype;
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 
+/** Whether an operand is still the one of a place, of the size it had. */
+function isPlace(operand: unknown, place: Place | null): boolean {
+  if (place === null) return operand === undefined;
+  if (place.array === null) return storageOf(operand) === place && place.pointer !== 0;
+  return operand === place.array && lengthOf(place.array) === place.size;
+}
+
 /** The runtime of the first Tensor among values; the default where there is none. */
 export function runtimeOf(...values: readonly unknown[]): Runtime {
   for (const value of values) {
@@ -127,7 +134,7 @@ function share(place: Place | null, at: Place | null): void {
  */
 export class Call {
   /** The method or function, in errors. */
-  where: string;
+  readonly where: string;
   readonly runtime: Runtime;
   readonly family: Family;
   cols: number;
@@ -156,7 +163,8 @@ export class Call {
   #staged: Staged | null = null;
   #made: Tensor[] | undefined;
   #scratch: Scratch | undefined;
-  #blockRows = 0;
+  /** How many rows of arrays are copied at a time. */
+  #blockRows = Infinity;
 
   constructor(where: string, runtime: Runtime, family: Family, cols: number, concurrent = false) {
     this.where = where;
@@ -166,7 +174,17 @@ export class Call {
     this.#concurrent = concurrent && runtime.concurrent;
   }
 
-  /** Forgets the operands of a forward pass that was run, so that it can be used for another. */
+  /**
+   * After it was run: keeps its operands for `repeatsForward` and `repeatsBackward`, but no Tensor, as that would never
+   * be freed, no result that it made, and no large array.
+   */
+  rest(): this {
+    if (this.#made !== undefined || this.#blockRows < this.rows) return this.clear();
+    this.#out = undefined;
+    return this;
+  }
+
+  /** Makes it as good as new: to make one takes as long as a short row. */
   clear(): this {
     this.x = null;
     this.mean = null;
@@ -174,10 +192,37 @@ export class Call {
     this.residual = null;
     this.sum = null;
     this.y = null;
+    this.dy = null;
+    this.add = null;
+    this.dx = null;
+    this.workspace = 0;
     this.#out = undefined;
     this.#staged = null;
     this.#made = undefined;
+    this.#scratch = undefined;
+    this.#blockRows = Infinity;
     return this;
+  }
+
+  /**
+   * Whether it can be run again for these operands, because they are those of the last time and have not changed. They
+   * need no further check then. Most loops call a module with the same operands each time.
+   */
+  repeatsForward(x: Operand, out?: Operand, residual?: Operand, sum?: Operand): boolean {
+    if (!isPlace(x, this.x) || !isPlace(residual, this.residual) || !isPlace(sum, this.sum)) return false;
+    return this.#repeats(out, this.y);
+  }
+
+  /** The same of a backward pass. */
+  repeatsBackward(dy: Operand, out?: Operand, add?: Operand): boolean {
+    return isPlace(dy, this.dy) && isPlace(add, this.add) && this.#repeats(out, this.dx);
+  }
+
+  #repeats(out: Operand | undefined, place: Place | null): boolean {
+    if (place === null || !isPlace(out, place)) return false;
+    if (this.#scratch !== undefined && !this.runtime.lendAgain(this.#scratch)) return false;
+    this.#out = out;
+    return true;
   }
 
   /** Calls the kernel with the operands. */
@@ -265,8 +310,8 @@ export class Call {
     try {
       this.#locate();
       const tensor = tensorFrom(new Storage(this.runtime, shape, sizeOf(shape)));
-      if (this.#made === undefined) this.#made = [tensor];
-      else this.#made.push(tensor);
+      this.#made ??= [];
+      this.#made.push(tensor);
       return tensor;
     } catch (error) {
       this.#abandon();
@@ -282,6 +327,7 @@ export class Call {
   /** The place of the result, which is made where the caller has given no `out`. */
   #resultPlace(out: Place | null, like: Place): Place {
     if (out !== null) return out;
+    this.#made ??= [];
     this.#out = this.makeLike(like, like.shape ?? [like.size]);
     return this.take("out", this.#out, WRITTEN);
   }
@@ -451,9 +497,8 @@ export class Call {
   /** Computes. */
   run(): Operand {
     const { runtime, rows } = this;
-    const arrays = this.#staged !== null;
-    if (arrays) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
-    if (arrays && this.#blockRows < rows) this.#runBlocks();
+    if (this.#staged !== null) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
+    if (this.#blockRows < rows) this.#runBlocks();
     else {
       this.#copy(READ, 0, rows);
       this.#invoke(runtime.kernels as never);
@@ -501,11 +546,12 @@ export class Call {
   #copy(mode: number, start: number, count: number): void {
     const last = mode === READ ? start === 0 : start + count === this.rows;
     for (let staged = this.#staged; staged !== null; staged = staged.next) {
-      const { array, size, rowSize, at } = staged;
+      const { array, size, rowSize } = staged;
       const length = rowSize === 0 ? size : count * rowSize;
-      if (!(staged.mode & mode) || length === 0 || !(rowSize > 0 || last)) continue;
+      if ((staged.mode & mode) === 0 || length === 0 || !(rowSize > 0 || last)) continue;
       const rows = length === size ? array : viewOf(array, start * rowSize, length);
-      const copy = this.runtime.view(staged.pointer + (at?.array === null ? start * rowSize * 4 : 0), length);
+      const offset = start > 0 && staged.at?.array === null ? start * rowSize * 4 : 0;
+      const copy = this.runtime.view(staged.pointer + offset, length);
       if (mode === READ) copy.set(rows);
       else set.call(rows, copy);
     }
@@ -520,7 +566,6 @@ export class Call {
   /** Gives the scratch memory back. */
   #end(): void {
     if (this.#scratch !== undefined) this.runtime.giveBack(this.#scratch);
-    this.#scratch = undefined;
   }
 
   get #result(): Operand {

@@ -11,7 +11,6 @@ import {
   type Family,
   FORWARD_OPTIONS,
   type ForwardOptions,
-  type Method,
   type Operand,
   type Place,
   READ,
@@ -82,8 +81,9 @@ export abstract class Norm<O = unknown> {
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
-  /** The call of the last forward, to be used again: to make one takes as long as a short row. */
-  #spare: Call | null = null;
+  /** The last blocking calls, to be run again for the same operands. */
+  #lastForward: Call | null = null;
+  #lastBackward: Call | null = null;
 
   static {
     biasOf = (norm) => norm.#bias;
@@ -164,10 +164,9 @@ export abstract class Norm<O = unknown> {
   forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
   forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
   forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    const call = this.#spare ?? new Call("", this.#runtime, this.#family, this.#normalized.size);
-    this.#spare = null;
-    const result = this.#forward(call, "forward", x, options).run();
-    this.#spare = call.clear();
+    const call = this.#forward("forward", x, options);
+    const result = call.run();
+    this.#lastForward = call.rest();
     return result;
   }
 
@@ -183,22 +182,29 @@ export abstract class Norm<O = unknown> {
   ): Promise<T>;
   forwardAsync<T extends Operand>(x: T, options?: ForwardOptions<T>): Promise<T>;
   async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
-    const call = new Call("", this.#runtime, this.#family, this.#normalized.size, true);
-    return this.#forward(call, "forwardAsync", x, options).start();
+    return this.#forward("forwardAsync", x, options).start();
   }
 
   /** A forward pass that is only to be run. */
-  #forward(call: Call, method: Method, x: Operand, options: ForwardOptions<Operand>): Call {
+  #forward(method: "forward" | "forwardAsync", x: Operand, options: ForwardOptions<Operand>): Call {
     const where = this.#family.methods[method];
     checkOptions(where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
     this.#checkUsable();
-    call.where = where;
+    const concurrent = method === "forwardAsync";
+    const last = concurrent ? null : this.#lastForward;
+    this.#lastForward = null;
+    if (last?.repeatsForward(x, out, residual, sum)) return last;
+    const call = last?.clear() ?? this.#newCall(where, concurrent);
     call.weight = this.#weightPlace;
     call.bias = this.#biasPlace;
     call.eps = this.#eps;
     call.takeForward(x, this.#normalized, out, residual, sum);
     return this.#training ? this.#keep(call, sum ?? x) : call.placeForward(null);
+  }
+
+  #newCall(where: string, concurrent: boolean): Call {
+    return new Call(where, this.#runtime, this.#family, this.#normalized.size, concurrent);
   }
 
   /**
@@ -232,7 +238,9 @@ export abstract class Norm<O = unknown> {
   #save(next: Saved | null): void {
     const last = this.#saved;
     this.#saved = next;
-    if (last === null) return;
+    this.#lastForward = null;
+    this.#lastBackward = null;
+    if (last === null || last === next) return;
     if (last.own && last.x !== next?.x) last.x.dispose();
     if (last.rstd !== next?.rstd) {
       last.rstd.dispose();
@@ -255,7 +263,10 @@ export abstract class Norm<O = unknown> {
   backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: ArrayBackwardOptions<T>): T;
   backward<T extends Operand>(dy: T, options?: BackwardOptions<T>): T;
   backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
-    return this.#backward("backward", dy, options).run();
+    const call = this.#backward("backward", dy, options);
+    const result = call.run();
+    this.#lastBackward = call.rest();
+    return result;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
@@ -274,6 +285,10 @@ export abstract class Norm<O = unknown> {
     const where = this.#family.methods[method];
     checkOptions(where, options, ["out", "add"]);
     const { out, add } = options;
+    const weightGrad = this.#weight && storageOf(gradientOf(this.#weight));
+    const biasGrad = this.#bias && storageOf(gradientOf(this.#bias));
+    const dweight = this.#weight?.requiresGrad ? weightGrad : null;
+    const dbias = this.#bias?.requiresGrad ? biasGrad : null;
     this.#checkUsable();
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
@@ -283,7 +298,11 @@ export abstract class Norm<O = unknown> {
     const { rows, rstd, mean, own } = saved;
     const x = storageOf(saved.x);
     if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
-    const call = new Call(where, this.#runtime, this.#family, this.#normalized.size, method === "backwardAsync");
+    const concurrent = method === "backwardAsync";
+    const last = concurrent ? null : this.#lastBackward;
+    this.#lastBackward = null;
+    if (last?.dweight === dweight && last.dbias === dbias && last.repeatsBackward(dy, out, add)) return last;
+    const call = last?.clear() ?? this.#newCall(where, concurrent);
     const source = call.take("dy", dy, READ);
     call.checkRows("dy", source, this.#normalized);
     if (!own && source.array === null) call.checkSame("dy", source, "the last x", x);
@@ -294,15 +313,13 @@ export abstract class Norm<O = unknown> {
     call.mean = mean && storageOf(mean);
     call.rstd = storageOf(rstd);
     call.weight = this.#weightPlace;
-    const dweight = this.#weight && storageOf(gradientOf(this.#weight));
-    const dbias = this.#bias && storageOf(gradientOf(this.#bias));
-    if (this.#weight?.requiresGrad) call.dweight = dweight;
-    if (this.#bias?.requiresGrad) call.dbias = dbias;
+    call.dweight = dweight;
+    call.dbias = dbias;
     call.takeBackward(source, out, add);
     if (call.dx !== null) {
       call.checkApart("out", call.dx, "bias", this.#biasPlace);
-      call.checkApart("out", call.dx, "weight.grad", dweight);
-      call.checkApart("out", call.dx, "bias.grad", dbias);
+      call.checkApart("out", call.dx, "weight.grad", weightGrad);
+      call.checkApart("out", call.dx, "bias.grad", biasGrad);
     }
     return call.placeBackward();
   }
@@ -316,7 +333,7 @@ export abstract class Norm<O = unknown> {
   train(mode = true): this {
     this.#checkUsable();
     this.#training = checkBoolean(`${this.#family.name}.train: mode`, mode);
-    if (!mode) this.#save(null);
+    this.#save(mode ? this.#saved : null);
     return this;
   }
 

@@ -247,6 +247,13 @@ export class Runtime {
     return { pointer: this.allocate(bytes), bytes };
   }
 
+  /** Lends the same block again, if it is the one that is kept. @internal */
+  lendAgain(scratch: Scratch): boolean {
+    if (this.#scratch !== scratch) return false;
+    this.#scratch = undefined;
+    return true;
+  }
+
   /** Takes back what `borrow` lent. @internal */
   giveBack(scratch: Scratch): void {
     if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;

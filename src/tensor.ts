@@ -69,7 +69,8 @@ export class Storage {
   get data(): Float32Array {
     // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far
     // longer.
-    return this.#view.length > 0 ? this.#view : this.#newView();
+    const view = this.#view;
+    return view.length > 0 ? view : this.#newView();
   }
 
   #newView(): Float32Array {
@@ -232,6 +233,8 @@ export class Parameter extends Tensor {
   /** Whether `backward` computes the gradient; false leaves `grad` as it is. */
   requiresGrad = true;
   readonly #gradient: Tensor;
+  /** What it is made of, which loops over `grad` read for each element. */
+  readonly #gradientStorage: Storage;
 
   static {
     gradientOf = (parameter) => parameter.#gradient;
@@ -246,6 +249,7 @@ export class Parameter extends Tensor {
     super(shape, data, options);
     try {
       this.#gradient = new Tensor(super.shape, undefined, { runtime: super.runtime });
+      this.#gradientStorage = storageOf(this.#gradient);
     } catch (error) {
       // The storage of a given tensor stays that tensor's.
       if (!((shape as unknown) instanceof Storage)) super.dispose();
@@ -255,7 +259,7 @@ export class Parameter extends Tensor {
 
   /** The gradient, of the same shape, live like `data`. `backward` adds to it; `zeroGrad` clears it. */
   get grad(): Float32Array {
-    return this.#gradient.data;
+    return this.#gradientStorage.data;
   }
 
   override dispose(): void {

@@ -16,21 +16,60 @@ describe("Tensor", () => {
   });
 
   test("dropped without dispose, it is given back when it is collected", async () => {
-    setFlagsFromString("--expose-gc");
-    const collect = runInNewContext("gc") as () => void;
     const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
     const fill = () => {
       for (let i = 0; i < 10; i++) new Tensor([1000], undefined, { runtime });
     };
     fill();
     expect(fill).toThrow(/out of memory/);
-    for (let i = 0; i < 50; i++) {
-      collect();
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
+    await collected();
     expect(fill).not.toThrow();
   });
+
+  test("that a module was given last, dropped, it is given back, too", async () => {
+    const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
+    const ln = new LayerNorm(100, { runtime }).eval();
+    const tensor = () => new Tensor([60, 100], undefined, { runtime }); // the memory has room for two
+    const uses = [
+      () => {
+        const [x, out] = [tensor(), tensor()];
+        for (let i = 0; i < 3; i++) ln.forward(x, { out });
+      },
+      () => ln.forward(tensor()),
+    ];
+    for (const use of uses) {
+      use();
+      expect(use).toThrow(/out of memory/);
+      await collected();
+      expect(use).not.toThrow();
+      await collected();
+    }
+  });
 });
+
+test("a module holds no array that it has made, and no large one that it was given", async () => {
+  const ln = new LayerNorm(100).eval();
+  const large = () => new Float32Array(1_000_000);
+  const given = () => {
+    const out = large();
+    return new WeakRef(ln.forward(large(), { out }));
+  };
+  for (const use of [given, () => new WeakRef(ln.forward(new Float32Array(100)))]) {
+    const array = use();
+    await collected();
+    expect(array.deref()).toBeUndefined();
+  }
+});
+
+/** Waits until what nobody holds is collected, and its memory given back. */
+async function collected(): Promise<void> {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  for (let i = 0; i < 50; i++) {
+    collect();
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
 
 test("Runtime.create takes a module of another realm", () => {
   const compile = runInNewContext("(bytes) => new WebAssembly.Module(bytes)") as (bytes: Uint8Array) => object;

@@ -215,6 +215,30 @@ describe("forwardAsync and backwardAsync", () => {
     });
   }
 
+  test("don't block, even after blocking calls with the same operands, nor do these give other bits meanwhile", async () => {
+    const runtime = await threaded(2);
+    const [rows, cols] = [200, 300];
+    const ln = new LayerNorm(cols, { runtime });
+    const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+    const [y, dx] = [
+      new Tensor([rows, cols], undefined, { runtime }),
+      new Tensor([rows, cols], undefined, { runtime }),
+    ];
+    for (let i = 0; i < 3; i++) {
+      ln.forward(x, { out: y });
+      ln.backward(x, { out: dx });
+    }
+    const expected = [y, dx].map(({ data }) => bits(data));
+    for (const start of [() => ln.forwardAsync(x, { out: y }), () => ln.backwardAsync(x, { out: dx })]) {
+      const promise = start();
+      expect((runtime as unknown as { busy: boolean }).busy).toBe(true);
+      ln.forward(x, { out: y });
+      ln.backward(x, { out: dx });
+      await promise;
+      expect([y, dx].map(({ data }) => bits(data))).toEqual(expected);
+    }
+  });
+
   test("may be many at once, with calls that block in between", async () => {
     const runtime = await threaded(3);
     const [rows, cols] = [150, 300];
