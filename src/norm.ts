@@ -27,7 +27,16 @@ import {
 } from "./check.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import { dispose, gradientOf, Parameter, parameterOver, type Storage, storageOf, type Tensor } from "./tensor.js";
+import {
+  dispose,
+  gradientOf,
+  Parameter,
+  parameterOver,
+  release,
+  type Storage,
+  storageOf,
+  type Tensor,
+} from "./tensor.js";
 
 export interface NormOptions {
   /** Added inside the root. */
@@ -77,7 +86,7 @@ export abstract class Norm<O = unknown> {
   readonly #weightPlace: Storage | null = null;
   readonly #biasPlace: Storage | null = null;
   /** The parameters made here, which are freed with the module. Of a given Tensor that is only the gradient. */
-  readonly #owned: Tensor[] = [];
+  readonly #owned: Storage[] = [];
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
@@ -131,8 +140,10 @@ export abstract class Norm<O = unknown> {
     const parameter = given
       ? parameterOver(given)
       : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
-    this.#owned.push(given ? gradientOf(parameter) : parameter);
-    if (!given) parameter.data.fill(initial);
+    this.#owned.push(gradientOf(parameter));
+    if (given) return parameter;
+    this.#owned.push(storageOf(parameter));
+    parameter.data.fill(initial);
     return parameter;
   }
 
@@ -285,8 +296,8 @@ export abstract class Norm<O = unknown> {
     const where = this.#family.methods[method];
     checkOptions(where, options, ["out", "add"]);
     const { out, add } = options;
-    const weightGrad = this.#weight && storageOf(gradientOf(this.#weight));
-    const biasGrad = this.#bias && storageOf(gradientOf(this.#bias));
+    const weightGrad = this.#weight && gradientOf(this.#weight);
+    const biasGrad = this.#bias && gradientOf(this.#bias);
     const dweight = this.#weight?.requiresGrad ? weightGrad : null;
     const dbias = this.#bias?.requiresGrad ? biasGrad : null;
     this.#checkUsable();
@@ -387,7 +398,7 @@ export abstract class Norm<O = unknown> {
   dispose(): void {
     this.#disposed = true;
     this.#save(null);
-    for (const tensor of this.#owned) tensor.dispose();
+    for (const storage of this.#owned) release(storage);
   }
 
   [dispose](): void {

@@ -95,8 +95,14 @@ const dropped: FinalizationRegistry<Storage> | undefined =
 /** The storage of a Tensor; undefined for anything else. */
 export let storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined };
 
-/** The gradient of a Parameter, as a Tensor. */
-export let gradientOf: (parameter: Parameter) => Tensor;
+/** The storage of a Parameter's gradient. */
+export let gradientOf: (parameter: Parameter) => Storage;
+
+/** Gives the memory of a storage back. */
+export function release(storage: Storage): void {
+  dropped?.unregister(storage);
+  storage.free();
+}
 
 /** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
 export class Tensor {
@@ -203,8 +209,7 @@ export class Tensor {
 
   /** Gives the memory back. A second time is harmless; any other use afterwards is an error. */
   dispose(): void {
-    dropped?.unregister(this.#storage);
-    this.#storage.free();
+    release(this.#storage);
   }
 
   [dispose](): void {
@@ -232,9 +237,7 @@ export function tensorFrom(storage: Storage): Tensor {
 export class Parameter extends Tensor {
   /** Whether `backward` computes the gradient; false leaves `grad` as it is. */
   requiresGrad = true;
-  readonly #gradient: Tensor;
-  /** What it is made of, which loops over `grad` read for each element. */
-  readonly #gradientStorage: Storage;
+  readonly #gradient: Storage;
 
   static {
     gradientOf = (parameter) => parameter.#gradient;
@@ -247,24 +250,26 @@ export class Parameter extends Tensor {
    */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     super(shape, data, options);
+    const storage = storageOf(this);
     try {
-      this.#gradient = new Tensor(super.shape, undefined, { runtime: super.runtime });
-      this.#gradientStorage = storageOf(this.#gradient);
+      this.#gradient = new Storage(storage.runtime, storage.shape, storage.size);
     } catch (error) {
       // The storage of a given tensor stays that tensor's.
-      if (!((shape as unknown) instanceof Storage)) super.dispose();
+      if (shape !== (storage as unknown)) super.dispose();
       throw error;
     }
+    this.#gradient.data.fill(0);
+    dropped?.register(this, this.#gradient, this.#gradient);
   }
 
   /** The gradient, of the same shape, live like `data`. `backward` adds to it; `zeroGrad` clears it. */
   get grad(): Float32Array {
-    return this.#gradientStorage.data;
+    return this.#gradient.data;
   }
 
   override dispose(): void {
     super.dispose();
-    this.#gradient.dispose();
+    release(this.#gradient);
   }
 }
 
