@@ -110,7 +110,8 @@ const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 function isPlace(operand: unknown, place: Place | null): boolean {
   if (place === null) return operand === undefined;
   if (place.array === null) return storageOf(operand) === place && place.pointer !== 0;
-  return operand === place.array && lengthOf(place.array) === place.size;
+  // After a number of it was read, engines inline its true length. The property could be one of its own.
+  return operand === place.array && place.array[0] !== undefined && lengthOf(place.array) === place.size;
 }
 
 /** The runtime of the first Tensor among values; the default where there is none. */
@@ -500,9 +501,9 @@ export class Call {
     if (this.#staged !== null) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
     if (this.#blockRows < rows) this.#runBlocks();
     else {
-      this.#copy(READ, 0, rows);
+      this.#copy(READ);
       this.#invoke(runtime.kernels as never);
-      this.#copy(WRITTEN, 0, rows);
+      this.#copy(WRITTEN);
     }
     this.#end();
     return this.#result;
@@ -518,43 +519,55 @@ export class Call {
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
-      this.#copy(READ, start, count);
+      this.#copyRows(READ, start, count);
       callRows(runtime.kernels, kernelCall, start, count, sums, fixed);
       if (sums && start + count === rows) addSums(runtime.kernels, kernelCall);
-      this.#copy(WRITTEN, start, count);
+      this.#copyRows(WRITTEN, start, count);
     }
   }
 
   /** Computes without blocking, where the runtime can. */
   async start(): Promise<Operand> {
     if (!this.#concurrent) return this.run();
-    const { runtime, rows } = this;
+    const { runtime } = this;
     try {
       for (let staged = this.#staged; staged !== null; staged = staged.next) {
         if (isShared(placeOf(staged.array).buffer)) runtime.settle();
       }
-      this.#copy(READ, 0, rows);
+      this.#copy(READ);
       await runtime.start(this.#invoke(RECORD));
-      this.#copy(WRITTEN, 0, rows);
+      this.#copy(WRITTEN);
     } finally {
       this.#end();
     }
     return this.#result;
   }
 
-  /** Copies some rows of arrays to the memory or back, what all rows share with the first row or the last. */
-  #copy(mode: number, start: number, count: number): void {
+  /** Copies arrays to the memory or back. */
+  #copy(mode: number): void {
+    for (let staged = this.#staged; staged !== null; staged = staged.next) {
+      if (staged.mode & mode) this.#copyPart(mode, staged.array, staged.pointer, staged.size);
+    }
+  }
+
+  /** Copies some rows of arrays, what all rows share with the first row or the last. */
+  #copyRows(mode: number, start: number, count: number): void {
     const last = mode === READ ? start === 0 : start + count === this.rows;
     for (let staged = this.#staged; staged !== null; staged = staged.next) {
-      const { array, size, rowSize } = staged;
-      const length = rowSize === 0 ? size : count * rowSize;
-      if ((staged.mode & mode) === 0 || length === 0 || !(rowSize > 0 || last)) continue;
-      const rows = length === size ? array : viewOf(array, start * rowSize, length);
-      const offset = start > 0 && staged.at?.array === null ? start * rowSize * 4 : 0;
-      const copy = this.runtime.view(staged.pointer + offset, length);
-      if (mode === READ) copy.set(rows);
-      else set.call(rows, copy);
+      const { array, size, rowSize, at, pointer } = staged;
+      if (!(staged.mode & mode)) continue;
+      if (rowSize > 0) {
+        const offset = at?.array === null ? start * rowSize * 4 : 0;
+        this.#copyPart(mode, viewOf(array, start * rowSize, count * rowSize), pointer + offset, count * rowSize);
+      } else if (last) this.#copyPart(mode, array, pointer, size);
     }
+  }
+
+  #copyPart(mode: number, array: Float32Array, pointer: number, length: number): void {
+    if (length === 0) return;
+    const copy = this.runtime.view(pointer, length);
+    if (mode === READ) copy.set(array);
+    else set.call(array, copy);
   }
 
   /** Gives back all that was made for a call that can't be made. */
