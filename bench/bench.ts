@@ -68,6 +68,7 @@ const ALL_SHAPES = ROWS.flatMap((rows) =>
 
 const ROUNDS = 25;
 const ROUND_MS = 8; // what a round of one contender lasts at least
+const MOST_CALLS = 32_768;
 const SLOW_MS = 100; // a call from which a contender takes three rounds
 const EPS = 1e-5;
 // What rivals are verified to, in units of 2^-23 of the largest value: some sum in float32, on up to 16384 columns.
@@ -148,11 +149,16 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
       const work = JSON.stringify([contender.work?.rms, contender.work?.residual].map(Boolean));
       if (!references.has(work)) references.set(work, reference(problem, pass, contender.work));
       if (result) verify(result, references.get(work)!, `${contender.name}, ${progress}`);
-      const start = performance.now(); // of the wall: a contender's own clock may leave out most of a call
-      await entry.call(1);
-      const once = performance.now() - start;
-      const calls = Math.max(1, Math.min(20_000, Math.round(ROUND_MS / once)));
-      entries.push({ contender, entry, calls, rounds: once > SLOW_MS ? 3 : ROUNDS, times: [] });
+      // Twice as many calls each time, until they last a round: a first call is not compiled yet, and takes far longer.
+      let calls = 1;
+      let each = Infinity;
+      for (; ; calls *= 2) {
+        const start = performance.now(); // of the wall: a contender's own clock may leave out most of a call
+        await entry.call(calls);
+        each = (performance.now() - start) / calls;
+        if (calls * each >= ROUND_MS || calls >= MOST_CALLS) break;
+      }
+      entries.push({ contender, entry, calls, rounds: each > SLOW_MS ? 3 : ROUNDS, times: [] });
     } catch (error) {
       missing.set(contender.name, (error as Error).message.split("\n")[0] ?? "");
     }
