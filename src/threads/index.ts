@@ -9,7 +9,7 @@ import * as binaries from "../binaries.shared.js";
 import { checkOptions, wrongType } from "../check.js";
 import { compile, inlined, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
-import { call, KERNELS, type KernelCall, RECORD, sumsAnything } from "../kernels.js";
+import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
 import { allocatorOf, checkMemory, instantiate } from "../memory.js";
 import type { Scratch } from "../runtime.js";
 import { Control, type Job } from "./job.js";
@@ -229,10 +229,10 @@ function worth(work: number, pool: Pool, wake: boolean): boolean {
 function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake: boolean): Job | undefined {
   const rows = args[kernel.rows] as number;
   const work = rows * (args[kernel.cols] as number);
+  if (rows <= 1 || !worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
   const sums = sumsAnything(kernel, args);
   // Without a workspace the sums of chunks have no place.
-  if (rows <= 1 || (sums && args[kernel.workspace] === 0)) return undefined;
-  if (!worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
+  if (sums && args[kernel.workspace] === 0) return undefined;
   const share = Math.min(Math.max(work / (pool.threads * CHUNK.each), CHUNK.least), CHUNK.most);
   const block = sums ? kernels.sumsChunk(rows) : Math.ceil((share * rows) / work);
   // Another half of a chunk, or less, is not worth a thread.
@@ -244,10 +244,10 @@ function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake:
 function sharedOut(kernels: Kernels, pool: Pool): Kernels {
   const workspace = (single: number, rows: number, cols: number) =>
     single >>> 0 && Math.max(single >>> 0, kernels.sumsWorkspace(rows, cols) >>> 0);
-  const shared = KERNELS.map(({ name }) => [
-    name,
+  const shared = KERNELS.map((kernel) => [
+    kernel.name,
     (...args: number[]): void => {
-      const kernelCall = RECORD[name](...args);
+      const kernelCall = { kernel, args };
       const job = jobOf(kernels, pool, kernelCall, false);
       if (job) pool.run(job);
       else {
