@@ -90,6 +90,7 @@ const missing = new Map<string, string>();
 const results: Result[] = [];
 
 print(`Node ${process.version}, ${process.arch}, ${cpus()[0]?.model}\n`);
+print(`${dataLoop()}\n`); // first, as in a program of its own
 for (const [i, shape] of shapes.entries()) {
   const [rows, cols] = shape.split("x").map(Number);
   if (!rows || !cols) throw new Error(`${shape}: expected rows x cols, as in 1024x768`);
@@ -117,7 +118,6 @@ if (met.length > 0) {
     print(`${got >= least ? "✓" : "✗"} ${goal.padEnd(72)} ${got.toFixed(2).padStart(8)}   at least ${least}`);
   }
 }
-print(`\n${dataLoop()}`);
 const report: Report = {
   date: new Date().toISOString(),
   node: process.version,
