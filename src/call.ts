@@ -27,7 +27,7 @@ import {
   wrongType,
 } from "./check.js";
 import { addSums, callRows, type Kernel, type Kernels, RECORD, sumsRows } from "./kernels.js";
-import { Runtime, type Scratch } from "./runtime.js";
+import { KEPT, Runtime, type Scratch } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 
 export type Operand = Float32Array | Tensor;
@@ -180,7 +180,8 @@ export class Call {
    * be freed, no result that it made, and no large array.
    */
   rest(): this {
-    if (this.#made !== undefined || this.#blockRows < this.rows) return this.clear();
+    const large = this.#blockRows < this.rows || (this.#scratch?.bytes ?? 0) > KEPT;
+    if (large || this.#made !== undefined) return this.clear();
     this.#out = undefined;
     return this;
   }

@@ -53,7 +53,7 @@ export interface Scratch {
 }
 
 /** The largest block of scratch memory that is kept between calls. */
-const KEPT = 1 << 20;
+export const KEPT = 1 << 20;
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
 export class Runtime {
