@@ -63,6 +63,12 @@ export interface Family {
   workspace(kernels: Kernels, rows: number, cols: number): number;
 }
 
+/** The last blocking calls of a module, which may be run again for the same operands. */
+export interface LastCalls {
+  forward: Call | null;
+  backward: Call | null;
+}
+
 /** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
 export const READ = 1;
 export const WRITTEN = 2;
@@ -156,6 +162,8 @@ export class Call {
   dbias: Place | null = null;
   /** Its address. */
   workspace = 0;
+  /** Where its module remembers it. */
+  last: LastCalls | null = null;
   /** What the caller gets: y or dx. */
   #out: Operand | undefined;
   /** Whether the caller goes on before it is done. */
@@ -163,6 +171,8 @@ export class Call {
   /** The last array that was taken; the others are linked from it. */
   #staged: Staged | null = null;
   #made: Tensor[] | undefined;
+  /** Whether it may be run again: it has made nothing, and holds on to no large array. */
+  #repeatable = true;
   #scratch: Scratch | undefined;
   /** How many rows of arrays are copied at a time. */
   #blockRows = Infinity;
@@ -175,18 +185,14 @@ export class Call {
     this.#concurrent = concurrent && runtime.concurrent;
   }
 
-  /**
-   * After it was run: keeps its operands for `repeatsForward` and `repeatsBackward`, but no Tensor, as that would never
-   * be freed, no result that it made, and no large array.
-   */
+  /** After it was run: forgets its operands, unless it may be run again, and any Tensor, as that would never be freed. */
   rest(): this {
-    const large = this.#blockRows < this.rows || (this.#scratch?.bytes ?? 0) > KEPT;
-    if (large || this.#made !== undefined) return this.clear();
+    if (!this.#repeatable) return this.clear();
     this.#out = undefined;
     return this;
   }
 
-  /** Makes it as good as new: to make one takes as long as a short row. */
+  /** Forgets all but what is a module's own, to be used again: to make another takes as long as a short row. */
   clear(): this {
     this.x = null;
     this.mean = null;
@@ -201,6 +207,7 @@ export class Call {
     this.#out = undefined;
     this.#staged = null;
     this.#made = undefined;
+    this.#repeatable = true;
     this.#scratch = undefined;
     this.#blockRows = Infinity;
     return this;
@@ -314,6 +321,7 @@ export class Call {
       const tensor = tensorFrom(new Storage(this.runtime, shape, sizeOf(shape)));
       this.#made ??= [];
       this.#made.push(tensor);
+      this.#repeatable = false;
       return tensor;
     } catch (error) {
       this.#abandon();
@@ -329,7 +337,7 @@ export class Call {
   /** The place of the result, which is made where the caller has given no `out`. */
   #resultPlace(out: Place | null, like: Place): Place {
     if (out !== null) return out;
-    this.#made ??= [];
+    this.#repeatable = false;
     this.#out = this.makeLike(like, like.shape ?? [like.size]);
     return this.take("out", this.#out, WRITTEN);
   }
@@ -451,6 +459,7 @@ export class Call {
     let bytes = 0;
     for (let staged = this.#staged; staged !== null; staged = staged.next) {
       bytes += ALIGNMENT;
+      if (placeOf(staged.array).buffer.byteLength > KEPT) this.#repeatable = false;
       if (!(staged.mode & SHARED) && rows > 0) staged.rowSize = staged.size / rows;
       if (staged.at !== null) continue;
       if (staged.rowSize > 0) rowBytes += staged.rowSize * 4;
@@ -463,6 +472,7 @@ export class Call {
     this.#blockRows = blockRows;
     const room = blockRows < rows && workspace > 0 ? runtime.kernels.sumsWorkspace(rows, this.cols) >>> 0 : workspace;
     bytes += room + blockRows * rowBytes;
+    if (split || bytes > KEPT) this.#repeatable = false;
     if (runtime.lacks(bytes)) this.#locate();
     this.#scratch = runtime.borrow(bytes);
     let { pointer } = this.#scratch;
@@ -485,7 +495,9 @@ export class Call {
     for (let staged = this.#staged; staged !== null; staged = staged.next) {
       const { buffer, byteOffset: start } = placeOf(staged.array);
       const end = start + staged.size * 4;
-      if (buffer === this.runtime.memory.buffer) return true;
+      const memory = this.runtime.memory.buffer;
+      // A shared memory that has grown has another buffer, and the old one still shows its bytes.
+      if (buffer === memory || (isShared(buffer) && isShared(memory))) return true;
       for (const other of places) {
         if (buffer !== other.buffer) {
           if (isShared(buffer) && isShared(other.buffer)) return true;
@@ -499,14 +511,17 @@ export class Call {
   /** Computes. */
   run(): Operand {
     const { runtime, rows } = this;
-    if (this.#staged !== null) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
-    if (this.#blockRows < rows) this.#runBlocks();
-    else {
-      this.#copy(READ);
-      this.#invoke(runtime.kernels as never);
-      this.#copy(WRITTEN);
+    try {
+      if (this.#staged !== null) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
+      if (this.#blockRows < rows) this.#runBlocks();
+      else {
+        this.#copy(READ);
+        this.#invoke(runtime.kernels as never);
+        this.#copy(WRITTEN);
+      }
+    } finally {
+      this.#end();
     }
-    this.#end();
     return this.#result;
   }
 
@@ -536,8 +551,16 @@ export class Call {
         if (isShared(placeOf(staged.array).buffer)) runtime.settle();
       }
       this.#copy(READ);
-      await runtime.start(this.#invoke(RECORD));
-      this.#copy(WRITTEN);
+      let failure: unknown;
+      const copyBack = () => {
+        try {
+          this.#copy(WRITTEN);
+        } catch (error) {
+          failure = error; // an array was detached meanwhile
+        }
+      };
+      await runtime.start(this.#invoke(RECORD), this.#staged === null ? undefined : copyBack);
+      if (failure !== undefined) throw failure;
     } finally {
       this.#end();
     }

@@ -11,6 +11,7 @@ import {
   type Family,
   FORWARD_OPTIONS,
   type ForwardOptions,
+  type LastCalls,
   type Operand,
   type Place,
   READ,
@@ -54,8 +55,8 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-/** What the last forward pass in training mode left for backward. */
-interface Saved {
+/** What the last forward pass in training mode left for backward, and the calls that may be run again with it. */
+interface Saved extends LastCalls {
   rows: number;
   /** What was normalized: the caller's Tensor, or the module's own, which it frees. */
   x: Tensor;
@@ -90,9 +91,8 @@ export abstract class Norm<O = unknown> {
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
-  /** The last blocking calls, to be run again for the same operands. */
-  #lastForward: Call | null = null;
-  #lastBackward: Call | null = null;
+  /** The last call in eval mode. */
+  readonly #evaluated: LastCalls = { forward: null, backward: null };
 
   static {
     biasOf = (norm) => norm.#bias;
@@ -177,7 +177,7 @@ export abstract class Norm<O = unknown> {
   forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
     const call = this.#forward("forward", x, options);
     const result = call.run();
-    this.#lastForward = call.rest();
+    (call.last as LastCalls).forward = call.rest();
     return result;
   }
 
@@ -203,15 +203,24 @@ export abstract class Norm<O = unknown> {
     const { out, residual, sum } = options;
     this.#checkUsable();
     const concurrent = method === "forwardAsync";
-    const last = concurrent ? null : this.#lastForward;
-    this.#lastForward = null;
+    const remembered = this.#training ? this.#saved : this.#evaluated;
+    const last = this.#takeLast("forward", remembered, concurrent);
     if (last?.repeatsForward(x, out, residual, sum)) return last;
     const call = last?.clear() ?? this.#newCall(where, concurrent);
+    call.last = remembered;
     call.weight = this.#weightPlace;
     call.bias = this.#biasPlace;
     call.eps = this.#eps;
     call.takeForward(x, this.#normalized, out, residual, sum);
     return this.#training ? this.#keep(call, sum ?? x) : call.placeForward(null);
+  }
+
+  /** The last call, which is then no longer remembered: it is in use, or will be another. */
+  #takeLast(pass: "forward" | "backward", remembered: LastCalls | null, concurrent: boolean): Call | null {
+    if (concurrent || remembered === null) return null;
+    const last = remembered[pass];
+    remembered[pass] = null;
+    return last;
   }
 
   #newCall(where: string, concurrent: boolean): Call {
@@ -242,16 +251,16 @@ export abstract class Norm<O = unknown> {
     call.rstd = storageOf(stats.rstd);
     call.mean = stats.mean && storageOf(stats.mean);
     call.placeForward(own ? storageOf(kept) : null);
-    this.#save({ rows, x: kept, own, rstd: stats.rstd, mean: stats.mean });
+    const saved = { rows, x: kept, own, rstd: stats.rstd, mean: stats.mean, forward: null, backward: null };
+    call.last = saved;
+    this.#save(saved);
     return call;
   }
 
   #save(next: Saved | null): void {
     const last = this.#saved;
     this.#saved = next;
-    this.#lastForward = null;
-    this.#lastBackward = null;
-    if (last === null || last === next) return;
+    if (last === null) return;
     if (last.own && last.x !== next?.x) last.x.dispose();
     if (last.rstd !== next?.rstd) {
       last.rstd.dispose();
@@ -276,7 +285,7 @@ export abstract class Norm<O = unknown> {
   backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
     const call = this.#backward("backward", dy, options);
     const result = call.run();
-    this.#lastBackward = call.rest();
+    (call.last as LastCalls).backward = call.rest();
     return result;
   }
 
@@ -306,18 +315,21 @@ export abstract class Norm<O = unknown> {
     }
     const saved = this.#saved;
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
+    if (weightGrad?.pointer === 0 || biasGrad?.pointer === 0) {
+      throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
+    }
     const { rows, rstd, mean, own } = saved;
     const x = storageOf(saved.x);
     if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
     const concurrent = method === "backwardAsync";
-    const last = concurrent ? null : this.#lastBackward;
-    this.#lastBackward = null;
+    const last = this.#takeLast("backward", saved, concurrent);
     if (last?.dweight === dweight && last.dbias === dbias && last.repeatsBackward(dy, out, add)) return last;
     const call = last?.clear() ?? this.#newCall(where, concurrent);
     const source = call.take("dy", dy, READ);
     call.checkRows("dy", source, this.#normalized);
     if (!own && source.array === null) call.checkSame("dy", source, "the last x", x);
     else if (source.size !== x.size) wrongSize(`${where}: dy`, source.size, `${x.size}, as the last x had`);
+    call.last = saved;
     call.rows = rows;
     call.eps = this.#eps;
     call.x = x;
@@ -344,7 +356,7 @@ export abstract class Norm<O = unknown> {
   train(mode = true): this {
     this.#checkUsable();
     this.#training = checkBoolean(`${this.#family.name}.train: mode`, mode);
-    this.#save(mode ? this.#saved : null);
+    if (!mode) this.#save(null);
     return this;
   }
 
@@ -397,6 +409,7 @@ export abstract class Norm<O = unknown> {
   /** Gives the memory back, except that of given parameters. A second call is harmless; any other use is an error. */
   dispose(): void {
     this.#disposed = true;
+    this.#evaluated.forward = null;
     this.#save(null);
     for (const storage of this.#owned) release(storage);
   }

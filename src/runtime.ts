@@ -88,10 +88,12 @@ export class Runtime {
 
   /**
    * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in
-   * which they were started. @internal
+   * which they were started.
+   * @param then what is done before any later call, which may write to the results. It must not throw @internal
    */
-  start(kernelCall: KernelCall): Promise<void> {
+  start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     call(this.kernels, kernelCall);
+    then?.();
     return Promise.resolve();
   }
 
@@ -262,8 +264,9 @@ export class Runtime {
 
   /** Gives the kept block back. @internal */
   flush(): void {
-    if (this.#scratch) this.free(this.#scratch.pointer);
+    const kept = this.#scratch;
     this.#scratch = undefined;
+    if (kept) this.free(kept.pointer);
   }
 
   /** Whether `borrow` has to allocate. @internal */

@@ -674,6 +674,19 @@ describe("memory", () => {
     ln.dispose();
   });
 
+  test("a parameter whose gradient went with the module that made it gets none, and an error says so", () => {
+    const a = new LayerNorm(cols, { weight: new Tensor([cols], weight), bias: false });
+    const b = new LayerNorm(cols, { weight: a.weight });
+    const out = b.forward(x);
+    b.backward(dy);
+    const before = b.bias.grad.slice();
+    a.dispose();
+    expect(b.forward(x)).toEqual(out);
+    expect(() => b.backward(dy)).toThrow(/gradient of a parameter was disposed/);
+    expect(b.bias.grad).toEqual(before);
+    expect(() => b.zeroGrad()).toThrow(/disposed/);
+  });
+
   test("out of memory in forward or backward leaves all as before", () => {
     const runtime = Runtime.create({ memory: new WebAssembly.Memory({ initial: 1, maximum: 1 }) });
     const ln = make({ runtime });

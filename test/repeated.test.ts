@@ -134,6 +134,87 @@ describe("in any order, all calls give what the functions give", () => {
   }
 });
 
+describe("an allocator that calls the module", () => {
+  /** A runtime whose allocator does something else first, once. It gives each block once, and takes back no other. */
+  function calledBack() {
+    const memory = new WebAssembly.Memory({ initial: 16 });
+    const live = new Set<number>();
+    const strays: number[] = [];
+    const first: { allocate?: (() => unknown) | undefined; free?: (() => unknown) | undefined } = {};
+    let next = 1024;
+    const once = (name: "allocate" | "free") => {
+      const act = first[name];
+      first[name] = undefined;
+      return act?.();
+    };
+    const allocate = (bytes: number) => {
+      if (once("allocate") === 0) return 0;
+      const pointer = next;
+      next += Math.ceil(bytes / 16) * 16;
+      live.add(pointer);
+      return pointer;
+    };
+    const free = (pointer: number) => {
+      if (!live.delete(pointer)) strays.push(pointer);
+      once("free");
+    };
+    const runtime = Runtime.create({ memory, allocate, free });
+    const ln = new LayerNorm(cols, { runtime });
+    const tensor = (seed: number) => new Tensor([rows, cols], normal(size, seed), { runtime });
+    return { runtime, ln, first, strays, x1: tensor(1), x2: tensor(2), dy: tensor(3), y: tensor(4), dx: tensor(5) };
+  }
+
+  /** dx at x. */
+  function expected(x: Tensor, dy: Tensor): Float32Array {
+    const ln = new LayerNorm(cols);
+    ln.forward(x.data.slice());
+    return ln.backward(dy.data.slice());
+  }
+
+  test("during backward, with another x: the next backward is of that", () => {
+    const { ln, first, x1, x2, dy, y, dx } = calledBack();
+    ln.forward(x1, { out: y });
+    first.allocate = () => ln.forward(x2, { out: y });
+    ln.backward(dy, { out: dx });
+    expect(first.allocate).toBeUndefined();
+    expect(ln.backward(dy, { out: dx }).data).toEqual(expected(x2, dy));
+    expect(ln.backward(dy, { out: dx }).data).toEqual(expected(x2, dy));
+  });
+
+  test("during forward, with another x, or to switch modes: the next forward is kept for backward", () => {
+    for (const what of ["forward", "eval"] as const) {
+      const { ln, first, x1, x2, dy, y, dx } = calledBack();
+      ln.forward(x2.data.slice());
+      first.free = () => (what === "eval" ? ln.eval().train() : ln.forward(x2, { out: y }));
+      ln.forward(x1, { out: y });
+      expect(first.free).toBeUndefined();
+      for (let i = 0; i < 2; i++) {
+        ln.forward(x1, { out: y });
+        expect(ln.backward(dy, { out: dx }).data, what).toEqual(expected(x1, dy));
+      }
+    }
+  });
+
+  test("while the memory for calls is given back: that is freed once, and not used meanwhile", () => {
+    for (const factor of [1, 2]) {
+      const { runtime, ln, first, strays, x1 } = calledBack();
+      const x = x1.data.slice();
+      ln.eval().forward(x);
+      const more = normal(size * factor, 6);
+      let y: Float32Array | undefined;
+      first.allocate = () => 0;
+      first.free = () => {
+        y = ln.forward(more);
+      };
+      new Tensor([1000], undefined, { runtime });
+      expect(y).toEqual(new LayerNorm(cols).forward(more));
+      expect(ln.forward(x)).toEqual(new LayerNorm(cols).forward(x));
+      runtime.flush();
+      expect(strays).toEqual([]);
+    }
+  });
+});
+
 describe("the same operands again", () => {
   const x = normal(size, 1);
 

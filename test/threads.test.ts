@@ -229,14 +229,16 @@ describe("forwardAsync and backwardAsync", () => {
       ln.backward(x, { out: dx });
     }
     const expected = [y, dx].map(({ data }) => bits(data));
-    for (const start of [() => ln.forwardAsync(x, { out: y }), () => ln.backwardAsync(x, { out: dx })]) {
-      const promise = start();
-      expect((runtime as unknown as { busy: boolean }).busy).toBe(true);
+    let busy = 0;
+    for (let i = 0; i < 20; i++) {
+      const promise = i % 2 === 0 ? ln.forwardAsync(x, { out: y }) : ln.backwardAsync(x, { out: dx });
+      if ((runtime as unknown as { busy: boolean }).busy) busy++; // the other thread may have been quick
       ln.forward(x, { out: y });
       ln.backward(x, { out: dx });
       await promise;
       expect([y, dx].map(({ data }) => bits(data))).toEqual(expected);
     }
+    expect(busy).toBeGreaterThan(0);
   });
 
   test("may be many at once, with calls that block in between", async () => {
@@ -373,6 +375,45 @@ describe("forwardAsync and backwardAsync", () => {
     for (const tensor of [x, t]) tensor.dispose();
   });
 
+  test("are copied to their arrays before a later call computes", async () => {
+    const runtime = await threaded(2);
+    const cols = 300;
+    for (const rows of [4, 400]) {
+      const x = numbers.slice(0, rows * cols);
+      const ln = new LayerNorm(cols, { runtime });
+      for (const later of [
+        () => ln.forward(numbers.slice(7, 7 + rows * cols)),
+        () => {
+          ln.eval().train();
+          new Tensor([rows, cols], numbers.slice(9, 9 + rows * cols), { runtime });
+        },
+      ]) {
+        ln.forward(x);
+        const [sum, out] = [new Float32Array(rows * cols), new Float32Array(rows * cols)];
+        const promise = ln.forwardAsync(x, { residual: x, sum, out });
+        later();
+        await promise;
+        expect(bits(sum)).toBe(bits(x.map((value) => value + value)));
+        expect(bits(out)).toBe(bits(new LayerNorm(cols).forward(sum)));
+      }
+    }
+  });
+
+  test("whose array is detached meanwhile reject, and leave the runtime as it is", async () => {
+    const runtime = await threaded(2);
+    const ln = new LayerNorm(300, { runtime });
+    const out = new Float32Array(300_000);
+    let promise = ln.forwardAsync(numbers, { out });
+    // The other thread may have been quick.
+    for (let i = 0; i < 100 && !(runtime as unknown as { busy: boolean }).busy; i++) {
+      await promise;
+      promise = ln.forwardAsync(numbers, { out });
+    }
+    structuredClone(out.buffer, { transfer: [out.buffer] });
+    await expect(promise).rejects.toThrow(TypeError);
+    expect(ln.forward(numbers.slice(0, 300)).length).toBe(300);
+  });
+
   test("reject with what would have been thrown", async () => {
     const ln = new LayerNorm(4, { runtime: await threaded(2) });
     await expect(ln.forwardAsync(new Float32Array(5))).rejects.toThrow(
@@ -395,6 +436,22 @@ describe("memory", () => {
     x.data[0] = 7;
     expect([...before]).toEqual([7, 2, 3]);
     await runtime.close();
+  });
+
+  test("that has grown is that of its old views, too", async () => {
+    const runtime = await threaded(1);
+    const [rows, cols] = [4096, 64];
+    const big = new Tensor([rows, cols], undefined, { runtime });
+    const weight = new Tensor([cols], undefined, { runtime, pointer: big.pointer });
+    const out = big.data;
+    const { buffer } = runtime.memory;
+    new Tensor([1 << 24], undefined, { runtime });
+    expect(runtime.memory.buffer).not.toBe(buffer);
+    weight.data.set(numbers.subarray(0, cols));
+    const x = normal(rows * cols, 3);
+    const expected = layerNorm(x, cols, numbers.slice(0, cols));
+    const ln = new LayerNorm(cols, { runtime, weight, bias: false }).eval();
+    expect(bits(ln.forward(x, { out }))).toBe(bits(expected));
   });
 
   test("of a tensor is reached from another worker by its handle", async () => {

@@ -119,14 +119,18 @@ export class ThreadedRuntime extends Runtime {
   }
 
   /** @internal */
-  override async start(kernelCall: KernelCall): Promise<void> {
+  override async start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     this.#check();
     const pool = this.#pool;
-    if (!pool) return super.start(kernelCall);
+    if (!pool) return super.start(kernelCall, then);
     const job = jobOf(this.#own, pool, kernelCall, true);
-    if (job) await pool.start(job);
-    else if (pool.busy) await pool.start(() => call(this.#own, kernelCall));
-    else call(this.#own, kernelCall);
+    if (!job && !pool.busy) {
+      call(this.#own, kernelCall);
+      then?.();
+      return;
+    }
+    const done = pool.start(job ?? (() => call(this.#own, kernelCall)));
+    await (then ? Promise.all([done, pool.start(then)]) : done);
   }
 
   /**
