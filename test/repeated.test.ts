@@ -127,8 +127,8 @@ describe("in any order, all calls give what the functions give", () => {
     for (const affine of [true, false]) {
       test(`${rms ? "RMSNorm" : "LayerNorm"}, elementwiseAffine: ${affine}`, () => {
         let repeated = 0;
-        for (let seed = 1; seed <= 12; seed++) repeated += walk(seed, rms, affine);
-        expect(repeated).toBeGreaterThan(500);
+        for (let seed = 1; seed <= 6; seed++) repeated += walk(seed, rms, affine);
+        expect(repeated).toBeGreaterThan(250);
       });
     }
   }

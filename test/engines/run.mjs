@@ -177,6 +177,7 @@ const ENGINES = {
     "digest",
     "gigabytes",
     "memory",
+    "repeated",
     "runtime",
     "threads",
   ]),
