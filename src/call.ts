@@ -66,7 +66,7 @@ export interface Family {
 /** The last blocking calls of a module, which may be run again for the same operands. */
 export interface LastCalls {
   forward: Call | null;
-  backward: Call | null;
+  backward?: Call | null;
 }
 
 /** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
@@ -185,7 +185,7 @@ export class Call {
     this.#concurrent = concurrent && runtime.concurrent;
   }
 
-  /** After it was run: forgets its operands, unless it may be run again, and any Tensor, as that would never be freed. */
+  /** After it was run: forgets its operands, unless it may be run again. A Tensor that it held would never be freed. */
   rest(): this {
     if (!this.#repeatable) return this.clear();
     this.#out = undefined;
@@ -492,10 +492,10 @@ export class Call {
   /** Whether writing some rows of an array may change later rows of another, or a parameter. */
   #entangled(): boolean {
     const places: { buffer: ArrayBufferLike; start: number; end: number }[] = [];
+    const memory = this.runtime.memory.buffer;
     for (let staged = this.#staged; staged !== null; staged = staged.next) {
       const { buffer, byteOffset: start } = placeOf(staged.array);
       const end = start + staged.size * 4;
-      const memory = this.runtime.memory.buffer;
       // A shared memory that has grown has another buffer, and the old one still shows its bytes.
       if (buffer === memory || (isShared(buffer) && isShared(memory))) return true;
       for (const other of places) {
@@ -512,7 +512,8 @@ export class Call {
   run(): Operand {
     const { runtime, rows } = this;
     try {
-      if (this.#staged !== null) runtime.settle(); // an array may lie in the memory, where a call under way writes to it
+      // An array may lie in the memory, where a call under way writes to it.
+      if (this.#staged !== null) runtime.settle();
       if (this.#blockRows < rows) this.#runBlocks();
       else {
         this.#copy(READ);

@@ -92,7 +92,7 @@ export abstract class Norm<O = unknown> {
   #saved: Saved | null = null;
   #disposed = false;
   /** The last call in eval mode. */
-  readonly #evaluated: LastCalls = { forward: null, backward: null };
+  readonly #evaluated: LastCalls = { forward: null };
 
   static {
     biasOf = (norm) => norm.#bias;
@@ -175,10 +175,7 @@ export abstract class Norm<O = unknown> {
   forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
   forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
   forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    const call = this.#forward("forward", x, options);
-    const result = call.run();
-    (call.last as LastCalls).forward = call.rest();
-    return result;
+    return this.#run("forward", this.#forward("forward", x, options));
   }
 
   /**
@@ -206,11 +203,8 @@ export abstract class Norm<O = unknown> {
     const remembered = this.#training ? this.#saved : this.#evaluated;
     const last = this.#takeLast("forward", remembered, concurrent);
     if (last?.repeatsForward(x, out, residual, sum)) return last;
-    const call = last?.clear() ?? this.#newCall(where, concurrent);
-    call.last = remembered;
-    call.weight = this.#weightPlace;
+    const call = this.#call(where, last, remembered, concurrent);
     call.bias = this.#biasPlace;
-    call.eps = this.#eps;
     call.takeForward(x, this.#normalized, out, residual, sum);
     return this.#training ? this.#keep(call, sum ?? x) : call.placeForward(null);
   }
@@ -218,13 +212,25 @@ export abstract class Norm<O = unknown> {
   /** The last call, which is then no longer remembered: it is in use, or will be another. */
   #takeLast(pass: "forward" | "backward", remembered: LastCalls | null, concurrent: boolean): Call | null {
     if (concurrent || remembered === null) return null;
-    const last = remembered[pass];
+    const last = remembered[pass] ?? null;
     remembered[pass] = null;
     return last;
   }
 
-  #newCall(where: string, concurrent: boolean): Call {
-    return new Call(where, this.#runtime, this.#family, this.#normalized.size, concurrent);
+  /** A call without operands: the last one, or a new one. */
+  #call(where: string, last: Call | null, remembered: LastCalls | null, concurrent: boolean): Call {
+    const call = last?.clear() ?? new Call(where, this.#runtime, this.#family, this.#normalized.size, concurrent);
+    call.last = remembered;
+    call.weight = this.#weightPlace;
+    call.eps = this.#eps;
+    return call;
+  }
+
+  /** Runs a call and remembers it. */
+  #run(pass: "forward" | "backward", call: Call): Operand {
+    const result = call.run();
+    (call.last as LastCalls)[pass] = call.rest();
+    return result;
   }
 
   /**
@@ -283,10 +289,7 @@ export abstract class Norm<O = unknown> {
   backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: ArrayBackwardOptions<T>): T;
   backward<T extends Operand>(dy: T, options?: BackwardOptions<T>): T;
   backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
-    const call = this.#backward("backward", dy, options);
-    const result = call.run();
-    (call.last as LastCalls).backward = call.rest();
-    return result;
+    return this.#run("backward", this.#backward("backward", dy, options));
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
@@ -324,18 +327,15 @@ export abstract class Norm<O = unknown> {
     const concurrent = method === "backwardAsync";
     const last = this.#takeLast("backward", saved, concurrent);
     if (last?.dweight === dweight && last.dbias === dbias && last.repeatsBackward(dy, out, add)) return last;
-    const call = last?.clear() ?? this.#newCall(where, concurrent);
+    const call = this.#call(where, last, saved, concurrent);
     const source = call.take("dy", dy, READ);
     call.checkRows("dy", source, this.#normalized);
     if (!own && source.array === null) call.checkSame("dy", source, "the last x", x);
     else if (source.size !== x.size) wrongSize(`${where}: dy`, source.size, `${x.size}, as the last x had`);
-    call.last = saved;
     call.rows = rows;
-    call.eps = this.#eps;
     call.x = x;
     call.mean = mean && storageOf(mean);
     call.rstd = storageOf(rstd);
-    call.weight = this.#weightPlace;
     call.dweight = dweight;
     call.dbias = dbias;
     call.takeBackward(source, out, add);

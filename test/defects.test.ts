@@ -2,7 +2,7 @@
 
 import { afterEach, describe, expect, test } from "vitest";
 import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, Runtime, Tensor } from "../src/index.js";
-import { normal } from "./helpers.js";
+import { normal, resizable } from "./helpers.js";
 
 const rows = 4;
 const cols = 7;
@@ -56,10 +56,6 @@ function readableOnce(numbers: Float32Array) {
   };
   return { list: Object.defineProperty([...numbers], 1, { get }), state };
 }
-
-type Resizable = ArrayBuffer & { resize(bytes: number): void };
-const resizable = (bytes: number) =>
-  new (ArrayBuffer as unknown as new (bytes: number, options: object) => Resizable)(bytes, { maxByteLength: bytes });
 
 describe("arguments are read once", () => {
   test("an out that is another tensor at the second reading", () => {

@@ -11,6 +11,12 @@ export const ROWS = [0, 1, 2, 3, 5];
 /** What `using` calls: where an engine has no `Symbol.dispose` yet, what compilers put in its place. */
 export const DISPOSE: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
+export type Resizable = ArrayBuffer & { resize(bytes: number): void };
+
+/** A buffer that can be made smaller. */
+export const resizable = (bytes: number) =>
+  new (ArrayBuffer as unknown as new (bytes: number, options: object) => Resizable)(bytes, { maxByteLength: bytes });
+
 const GUARD = 64;
 // Read as a float or a double, a NaN: garbage that is read shows in the result.
 const PATTERN = 0xff;

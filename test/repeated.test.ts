@@ -12,15 +12,13 @@ import {
   rmsNormWithStats,
   Tensor,
 } from "../src/index.js";
-import { normal } from "./helpers.js";
+import { normal, resizable } from "./helpers.js";
 
 const rows = 3;
 const cols = 35;
 const size = rows * cols;
 
 const values = (operand: Operand) => (operand instanceof Tensor ? operand.data : operand);
-
-type Resizable = ArrayBuffer & { resize(bytes: number): void };
 
 /** What a module keeps for backward. */
 interface Kept {
@@ -241,13 +239,11 @@ describe("the same operands again", () => {
   });
 
   test("of which one was detached, or has another size now, are refused", () => {
-    const bytes = size * 4;
-    const Resizable = ArrayBuffer as unknown as new (bytes: number, options: object) => Resizable;
-    const resizable = new Resizable(bytes, { maxByteLength: bytes });
-    const shrunk = new Float32Array(resizable);
+    const buffer = resizable(size * 4);
+    const shrunk = new Float32Array(buffer);
     const detached = new Float32Array(size);
     const cases: [Float32Array, () => void][] = [
-      [shrunk, () => resizable.resize(bytes - cols * 4)],
+      [shrunk, () => buffer.resize((size - cols) * 4)],
       [detached, () => structuredClone(detached.buffer, { transfer: [detached.buffer] })],
     ];
     for (const [array, change] of cases) {
