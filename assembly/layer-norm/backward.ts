@@ -24,9 +24,8 @@ export function layerNormBackward(
   rows: usize,
   cols: usize,
   workspace: usize, // as layerNormBackwardWorkspace says; 0 where neither dweight nor dbias is wanted
-  eps: f64, // that of the forward pass, or NaN: not known
 ): void {
-  backwardRows<Present>(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
+  backwardRows<Present>(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, 0, rows, true);
 }
 
 /**
@@ -46,26 +45,8 @@ export function layerNormBackwardRows(
   rows: usize,
   cols: usize,
   workspace: usize, // as sumsWorkspace says
-  eps: f64,
   start: usize, // the first of these rows
   total: usize, // the rows of the call
 ): void {
-  backwardRows<Present>(
-    dx,
-    dweight,
-    dbias,
-    dy,
-    x,
-    mean,
-    rstd,
-    weight,
-    add,
-    rows,
-    cols,
-    workspace,
-    eps,
-    start,
-    total,
-    false,
-  );
+  backwardRows<Present>(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, start, total, false);
 }

@@ -4,43 +4,23 @@
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
-// An ordinary row is computed in float32. Any other row is computed in double, which takes about three times as long.
+// A row in the range of float32 is computed by the loop in gradient.ts. Any other row is computed in double.
 
 import { exactRow } from "./exact";
+import { gradientRow } from "./gradient";
 import { Absent, Far, Present } from "./lanes";
-import { FAR, LONG, NEAR, ordinary, ordinaryRow } from "./ordinary";
-import { twoRows } from "./pairs";
-import { addPart, addTo, addTotals, GROUP, GROUPS, SLOT, sumsChunk } from "./sums";
+import { addGroup, addTo, addTotals, GROUP, SLOT, sumsChunk } from "./sums";
 
-/** One row: dx, and what it adds to a group, or to the totals where it is computed in double. */
-function oneRow<Mean>(
-  dx: usize, // [cols] or 0
-  totals: usize, // [2, cols], double; not written to without `group`
-  group: usize, // [cols] or 0: of dweight
-  biases: usize, // [cols]: of dbias; not written to without `group`, nor without a mean
-  dy: usize, // [cols]
-  x: usize, // [cols]
-  weight: usize, // [cols] or 0
-  add: usize, // [cols] or 0
-  cols: usize,
-  m: f32,
-  r: f32,
-  inverse: f64, // 1 / cols
-  eps: f64,
-): void {
-  let done: bool;
-  if (ordinary<Mean>(dy, x, cols, m, r, NEAR)) {
-    done =
-      weight && group
-        ? ordinaryRow<Mean, Present>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse)
-        : ordinaryRow<Mean, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
-  } else if (!isVoid<Mean>() && ordinary<Mean>(dy, x, cols, m, r, FAR)) {
-    done = ordinaryRow<Far, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
-  } else {
-    exactRow<Mean>(dx, group && totals, dy, x, weight, add, cols, r, eps);
-    return;
-  }
-  if (!done) exactRow<Mean>(dx, 0, dy, x, weight, add, cols, r, eps);
+// The bits of 2^-24 and 2^24, as positive floats are ordered like their bits. Between these rstd is in range.
+const LEAST_RSTD: u32 = 0x33800000;
+const LARGEST_RSTD: u32 = 0x4b800000;
+// The largest |mean| * rstd of a row whose mean is one float, and of a row whose mean is two.
+const NEAR: f32 = 4;
+const FAR: f32 = 16384;
+
+/** Whether floats hold x - mean and xhat of a row. */
+function inRange(mean: f32, rstd: usize): bool {
+  return load<u32>(rstd) - LEAST_RSTD <= LARGEST_RSTD - LEAST_RSTD && abs(mean) * load<f32>(rstd) <= FAR;
 }
 
 /**
@@ -61,7 +41,6 @@ export function backwardRows<Mean>(
   rows: usize,
   cols: usize,
   workspace: usize,
-  eps: f64,
   start: usize, // the first of these rows
   total: usize, // the rows of the call
   whole: bool,
@@ -71,76 +50,56 @@ export function backwardRows<Mean>(
   assert(start % GROUP === 0 && (rows % GROUP === 0 || start + rows === total), "these rows divide a group");
   assert(!rows || !(dweight | dbias) || workspace !== 0, "dweight or dbias is wanted, but workspace is 0");
   const stride = cols << 2;
-  const chunk = sumsChunk(total);
   const inverse = 1 / f64(cols);
-  // Bytes of the sums: dbias only where there is a mean.
-  const width = isVoid<Mean>() ? stride : stride << 1;
-  // One row that is ordinary is added to dweight and dbias directly, which gives the same bits.
+  const chunk = sumsChunk(total);
+  // One row is added to dweight and dbias directly: additions to 0 are exact, so these are the same bits.
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
-  const direct = one && ordinary<Mean>(dy, x, cols, isVoid<Mean>() ? <f32>0 : load<f32>(mean), load<f32>(rstd), FAR);
+  const direct = one && inRange(isVoid<Mean>() ? <f32>0 : load<f32>(mean), rstd);
   const sums = (dweight | dbias) !== 0 && !direct;
-  // Two rows at a time are faster than one after the other. Short ones lie side by side. Long ones lie half a group
-  // apart: side by side, hardware that fetches ahead may not see two streams.
-  const pairs = !(cols & 7) && weight && sums;
-  const most = pairs ? GROUP : GROUP / 2;
-  const step: usize = pairs && cols < LONG ? 2 : 1;
-  const begin = start;
+  const slot = cols * SLOT;
+  const next = start + rows;
+  const dxStride = dx ? stride : 0;
+  const addStride = add ? stride : 0;
 
-  // a group per step, the last of which may have fewer rows
-  for (const end = start + rows; start < end; ) {
+  // a chunk per step
+  while (start < next) {
     const index = start / chunk;
-    const totals = workspace + (whole ? min(index, 1) : index) * cols * SLOT;
-    const part = totals + (cols << 4);
-    const slot = (start / most) % GROUPS;
-    const group = sums ? part + slot * (cols << 3) : direct ? dweight : 0;
+    const stop = min((index + 1) * chunk, next);
+    const totals = sums ? workspace + (whole ? min(index, 1) : index) * slot : 0;
+    const group = sums ? totals + (cols << 4) : direct ? dweight : 0;
     const biases = direct ? dbias : group + stride;
-    const count = min(end - start, most);
-    const steps = pairs ? (count + 1) >> 1 : count;
-    const gap: usize = step > 1 ? 1 : steps;
-    const apart = gap * stride;
-    // The second rows of pairs that are computed one after the other. This keeps both sums short.
-    const others = part + GROUPS * (cols << 3);
-    let alone = false;
-    if (sums && start % chunk === 0) memory.fill(totals, 0, width << 1);
+    if (sums && start === index * chunk) memory.fill(totals, 0, slot);
 
-    // 1 or 2 per step
-    for (let i: usize = 0; i < steps; i++) {
-      const row = start - begin + i * step;
-      const at = row * stride;
-      const dxa = dx && dx + at;
-      const dya = dy + at;
-      const xa = x + at;
-      const adda = add && add + at;
-      const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean + (row << 2));
-      const r = load<f32>(rstd + (row << 2));
-      const two = i * step + gap < count;
-      const n = two && !isVoid<Mean>() ? load<f32>(mean + ((row + gap) << 2)) : <f32>0;
-      const s = two ? load<f32>(rstd + ((row + gap) << 2)) : <f32>0;
-      const dxb = dx && dxa + apart;
-      const dyb = dya + apart;
-      const xb = xa + apart;
-      const addb = add && adda + apart;
-      if (two && ordinary<Mean>(dya, xa, cols, m, r, NEAR) && ordinary<Mean>(dyb, xb, cols, n, s, NEAR)) {
-        const failed = i
-          ? twoRows<Mean, Present>(dxa, group, dya, xa, weight, adda, cols, apart, m, n, r, s, inverse)
-          : twoRows<Mean, Absent>(dxa, group, dya, xa, weight, adda, cols, apart, m, n, r, s, inverse);
-        if (failed & 1) exactRow<Mean>(dxa, 0, dya, xa, weight, adda, cols, r, eps);
-        if (failed & 2) exactRow<Mean>(dxb, 0, dyb, xb, weight, addb, cols, s, eps);
-      } else {
-        if (sums && i === 0) memory.fill(group, 0, width);
-        oneRow<Mean>(dxa, totals, group, biases, dya, xa, weight, adda, cols, m, r, inverse, eps);
-        if (two) {
-          if (!alone) memory.fill(others, 0, width);
-          alone = true;
-          oneRow<Mean>(dxb, totals, others, others + stride, dyb, xb, weight, addb, cols, n, s, inverse, eps);
+    // a group per step
+    while (start < stop) {
+      const end = min(start + GROUP, stop);
+
+      // 1 per step
+      for (; start < end; start++) {
+        const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
+        const r = load<f32>(rstd);
+        const known = inRange(m, rstd);
+        let done: bool = false;
+        if (known && abs(m) * r <= NEAR) {
+          if (weight && group) {
+            done = inline.always(
+              gradientRow<Mean, Present>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse),
+            );
+          } else done = gradientRow<Mean, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
+        } else if (!isVoid<Mean>() && known) {
+          done = gradientRow<Far, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
         }
+        if (!done) exactRow(dx, known ? 0 : totals, dy, x, weight, add, cols, r, !isVoid<Mean>());
+        mean += 4;
+        rstd += 4;
+        dy += stride;
+        x += stride;
+        dx += dxStride;
+        add += addStride;
       }
+      if (sums) addGroup(totals, group, cols);
     }
-    start += count;
-    if (alone) addPart(totals, others, 1, width, cols);
-    if (!sums || (slot + 1 < GROUPS && start < total)) continue;
-    addPart(totals, part, slot + 1, width, cols);
-    if (whole && index && (start % chunk === 0 || start === total)) addTotals(workspace, totals, cols);
+    if (whole && sums && index) addTotals(workspace, totals, cols);
   }
   if (whole && sums && rows) addTo(dweight, dbias, workspace, cols);
 }

@@ -1,6 +1,8 @@
 // The second pass of forward: a row normalized. Once for any row and operands, and once, faster, for rows near zero
 // with the usual operands. A mean far from zero comes as k + delta and is never rounded to one float.
 
+import { load4, store4 } from "./lanes";
+
 /** (x - delta) * rstd * weight + bias; without a mean, x * rstd * weight. 4 lanes. */
 function affine<Mean>(x: v128, weight: v128, bias: v128, delta: v128, rstd: v128): v128 {
   if (isVoid<Mean>()) return f32x4.mul(f32x4.mul(x, rstd), weight);
@@ -21,7 +23,6 @@ export function normalizeAffine<Mean>(
   const dv = f32x4.splat(delta);
   const rv = f32x4.splat(rstd);
   const end16 = (cols & ~15) << 2;
-  const end4 = (cols & ~3) << 2;
   const end = cols << 2;
   let i: usize = 0;
 
@@ -37,18 +38,55 @@ export function normalizeAffine<Mean>(
     v128.store(q, affine<Mean>(v128.load(p, 48), v128.load(w, 48), v128.load(b, 48), dv, rv), 48);
   }
 
-  // tail, 4 per step
-  for (; i < end4; i += 16) {
-    v128.store(y + i, affine<Mean>(v128.load(x + i), v128.load(weight + i), v128.load(bias + i), dv, rv));
+  // tail, 4 or 1 per step
+  for (; i < end; i += end - i < 16 ? 4 : 16) {
+    const left = end - i;
+    const d = load4(x + i, left);
+    store4(y + i, affine<Mean>(d, load4(weight + i, left), load4(bias + i, left), dv, rv), left);
   }
+}
 
-  // tail, 1 per step
-  for (; i < end; i += 4) {
-    let d = load<f32>(x + i);
-    if (!isVoid<Mean>()) d -= delta;
-    d = d * rstd * load<f32>(weight + i);
-    if (!isVoid<Mean>()) d += load<f32>(bias + i);
-    store<f32>(y + i, d);
+/** The same of four rows side by side, which loads weight and bias once for four. */
+export function normalizeFour<Mean>(
+  y: usize, // [4, cols]
+  x: usize, // [4, cols]
+  weight: usize, // [cols]
+  bias: usize, // [cols]; not read without a mean
+  cols: usize, // a multiple of 8
+  delta: v128, // [4]
+  rstd: v128, // [4]
+): void {
+  if (isVoid<Mean>()) bias = weight;
+  const stride = cols << 2;
+  const d0 = v128.shuffle<f32>(delta, delta, 0, 0, 0, 0);
+  const d1 = v128.shuffle<f32>(delta, delta, 1, 1, 1, 1);
+  const d2 = v128.shuffle<f32>(delta, delta, 2, 2, 2, 2);
+  const d3 = v128.shuffle<f32>(delta, delta, 3, 3, 3, 3);
+  const r0 = v128.shuffle<f32>(rstd, rstd, 0, 0, 0, 0);
+  const r1 = v128.shuffle<f32>(rstd, rstd, 1, 1, 1, 1);
+  const r2 = v128.shuffle<f32>(rstd, rstd, 2, 2, 2, 2);
+  const r3 = v128.shuffle<f32>(rstd, rstd, 3, 3, 3, 3);
+  const x1 = x + stride;
+  const x2 = x1 + stride;
+  const x3 = x2 + stride;
+  const y1 = y + stride;
+  const y2 = y1 + stride;
+  const y3 = y2 + stride;
+
+  // 8 per step
+  for (let i: usize = 0; i < stride; i += 32) {
+    const w = v128.load(weight + i);
+    const b = v128.load(bias + i);
+    const v = v128.load(weight + i, 16);
+    const c = v128.load(bias + i, 16);
+    v128.store(y + i, affine<Mean>(v128.load(x + i), w, b, d0, r0));
+    v128.store(y + i, affine<Mean>(v128.load(x + i, 16), v, c, d0, r0), 16);
+    v128.store(y1 + i, affine<Mean>(v128.load(x1 + i), w, b, d1, r1));
+    v128.store(y1 + i, affine<Mean>(v128.load(x1 + i, 16), v, c, d1, r1), 16);
+    v128.store(y2 + i, affine<Mean>(v128.load(x2 + i), w, b, d2, r2));
+    v128.store(y2 + i, affine<Mean>(v128.load(x2 + i, 16), v, c, d2, r2), 16);
+    v128.store(y3 + i, affine<Mean>(v128.load(x3 + i), w, b, d3, r3));
+    v128.store(y3 + i, affine<Mean>(v128.load(x3 + i, 16), v, c, d3, r3), 16);
   }
 }
 
@@ -72,7 +110,6 @@ export function normalize(
   const dv = f32x4.splat(delta);
   const rv = f32x4.splat(rstd);
   const end16 = (cols & ~15) << 2;
-  const end4 = (cols & ~3) << 2;
   const end = cols << 2;
   let i: usize = 0;
 
@@ -104,19 +141,12 @@ export function normalize(
     v128.store(q, d, 48);
   }
 
-  // tail, 4 per step
-  for (; i < end4; i += 16) {
-    let d = centered(v128.load(x + i), kv, dv, rv);
-    if (weight) d = f32x4.mul(d, v128.load(weight + i));
-    if (bias) d = f32x4.add(d, v128.load(bias + i));
-    v128.store(y + i, d);
-  }
-
-  // tail, 1 per step
-  for (; i < end; i += 4) {
-    let d = (load<f32>(x + i) - k - delta) * rstd;
-    if (weight) d *= load<f32>(weight + i);
-    if (bias) d += load<f32>(bias + i);
-    store<f32>(y + i, d);
+  // tail, 4 or 1 per step
+  for (; i < end; i += end - i < 16 ? 4 : 16) {
+    const left = end - i;
+    let d = centered(load4(x + i, left), kv, dv, rv);
+    if (weight) d = f32x4.mul(d, load4(weight + i, left));
+    if (bias) d = f32x4.add(d, load4(bias + i, left));
+    store4(y + i, d, left);
   }
 }

@@ -2,10 +2,16 @@
 // steps of the moments, and above all the wait for a root and a division. Four rows pay for these once.
 
 import { Absent } from "./lanes";
-import { accuratePair, largestRatio, rowSums } from "./moments";
-import { normalize, normalizeAffine } from "./normalize";
+import { accuratePair, rowSums } from "./moments";
+import { normalize, normalizeAffine, normalizeFour } from "./normalize";
+import { finishRow } from "./row";
 
-/** Normalizes four rows of one block each. False where moments about zero are not accurate: then nothing is written. */
+/** The most columns of a short row: four of them have 4 KiB, a page of memory. */
+export const SHORT: usize = 256;
+// Up to so many columns, the second pass goes over four rows side by side. Out of the caches, wider rows would take twice as long by it.
+const SIDE_BY_SIDE: usize = 64;
+
+/** y, mean and rstd of four rows. */
 export function fourRows<Mean>(
   y: usize, // [4, cols]
   mean: usize, // [4] or 0
@@ -16,26 +22,44 @@ export function fourRows<Mean>(
   cols: usize,
   inverse: f64, // 1 / cols
   eps: f64,
-): bool {
+): void {
   const stride = cols << 2;
   const end = stride << 2;
-  const a = inline.always(rowSums<Absent, Mean, Absent, Absent>(0, x, 0, cols, 0));
-  const b = inline.always(rowSums<Absent, Mean, Absent, Absent>(0, x + stride, 0, cols, 0));
-  const c = inline.always(rowSums<Absent, Mean, Absent, Absent>(0, x + stride * 2, 0, cols, 0));
-  const d = inline.always(rowSums<Absent, Mean, Absent, Absent>(0, x + stride * 3, 0, cols, 0));
+  let a = f64x2.splat(0);
+  let b = a;
+  let c = a;
+  let d = a;
+
+  // 1 per step, so that a to d are the sums of the four rows
+  for (let i: usize = 0; i < end; i += stride) {
+    a = b;
+    b = c;
+    c = d;
+    d = inline.always(rowSums<Mean, Absent, Absent>(x + i, cols, 0));
+  }
 
   // two rows to a vector: means, their squares, variances, rstd
   const iv = f64x2.splat(inverse);
+  const ev = f64x2.splat(eps);
   const mab = f64x2.mul(v128.shuffle<f64>(a, b, 0, 2), iv);
   const mcd = f64x2.mul(v128.shuffle<f64>(c, d, 0, 2), iv);
   const sab = f64x2.mul(mab, mab);
   const scd = f64x2.mul(mcd, mcd);
   const vab = f64x2.sub(f64x2.mul(v128.shuffle<f64>(a, b, 1, 3), iv), sab);
   const vcd = f64x2.sub(f64x2.mul(v128.shuffle<f64>(c, d, 1, 3), iv), scd);
-  const ratio = largestRatio(inverse);
-  if (!i64x2.all_true(v128.and(accuratePair(sab, vab, ratio), accuratePair(scd, vcd, ratio)))) return false;
+  if (!i64x2.all_true(v128.and(accuratePair(sab, vab, ev), accuratePair(scd, vcd, ev)))) {
+    let sums = a;
+    for (let i: usize = 0; i < 4; i++) {
+      if (i === 1) sums = b;
+      else if (i === 2) sums = c;
+      else if (i === 3) sums = d;
+      const m = mean && mean + (i << 2);
+      const r = rstd && rstd + (i << 2);
+      finishRow<Mean, Absent>(y + i * stride, m, r, x + i * stride, weight, bias, cols, inverse, eps, 0, sums);
+    }
+    return;
+  }
   const one = f64x2.splat(1);
-  const ev = f64x2.splat(eps);
   const rab = f64x2.div(one, f64x2.sqrt(f64x2.add(vab, ev)));
   const rcd = f64x2.div(one, f64x2.sqrt(f64x2.add(vcd, ev)));
 
@@ -45,20 +69,19 @@ export function fourRows<Mean>(
   if (!isVoid<Mean>() && mean) v128.store(mean, m);
   if (rstd) v128.store(rstd, r);
 
-  // 1 per step, whose numbers have been turned to the first lane
-  if (weight && (isVoid<Mean>() || bias)) {
-    for (let i: usize = 0; i < end; i += stride) {
-      const delta = f32x4.extract_lane(m, 0);
-      inline.always(normalizeAffine<Mean>(y + i, x + i, weight, bias, cols, delta, f32x4.extract_lane(r, 0)));
-      m = v128.shuffle<f32>(m, m, 1, 2, 3, 0);
-      r = v128.shuffle<f32>(r, r, 1, 2, 3, 0);
-    }
-  } else {
-    for (let i: usize = 0; i < end; i += stride) {
-      normalize(y + i, x + i, weight, bias, cols, 0, f32x4.extract_lane(m, 0), f32x4.extract_lane(r, 0));
-      m = v128.shuffle<f32>(m, m, 1, 2, 3, 0);
-      r = v128.shuffle<f32>(r, r, 1, 2, 3, 0);
-    }
+  if (weight && (isVoid<Mean>() || bias) && cols <= SIDE_BY_SIDE && !(cols & 7)) {
+    normalizeFour<Mean>(y, x, weight, bias, cols, m, r);
+    return;
   }
-  return true;
+
+  // 1 per step, whose numbers have been turned to the first lane
+  for (let i: usize = 0; i < end; i += stride) {
+    const delta = f32x4.extract_lane(m, 0);
+    const scale = f32x4.extract_lane(r, 0);
+    if (weight && (isVoid<Mean>() || bias)) {
+      inline.always(normalizeAffine<Mean>(y + i, x + i, weight, bias, cols, delta, scale));
+    } else normalize(y + i, x + i, weight, bias, cols, 0, delta, scale);
+    m = v128.shuffle<f32>(m, m, 1, 2, 3, 0);
+    r = v128.shuffle<f32>(r, r, 1, 2, 3, 0);
+  }
 }

@@ -1,33 +1,32 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
-// A sum runs in float32 for a group of rows only. Each addition may err by half a unit of the sum, and they may all
-// err the same way. The groups of a part are added in float32, the parts in double. The parts make at most CHUNKS
-// chunks. Each chunk has totals of its own, and the totals of the chunks are added in their order. All of these depend
-// on the operands of the call and their shape. So every sum has the same bits for one thread or many. It also has them
-// for rows that come all at once or some groups at a time.
+// A sum runs in float32 for a group of rows, and in double from group to group. Groups make at most CHUNKS chunks, each
+// with totals of its own, and the totals of the chunks are added in their order. All of this depends on the number of
+// rows alone. So every sum has the same bits for one thread or many, and for rows that come all at once or some groups
+// at a time.
 //
-// A chunk's slot in the workspace: its totals in double, then the groups of its current part in float32, and one more
-// group, each for dweight and dbias.
+// A chunk's slot in the workspace: its totals in double, then the sums of its current group in float32, each for
+// dweight and dbias.
 
-/** Rows of a group: six pairs. Of rows that are added one after the other, half as many. */
-export const GROUP: usize = 12;
-/** Groups after which they are added to the totals. */
-export const GROUPS: usize = 4;
-const PART: usize = GROUPS * GROUP;
+import { promoteHigh } from "./lanes";
+
+/** Rows of a group. Each row more would let a sum err by half a unit more. */
+export const GROUP: usize = 8;
 // Enough for sixteen threads to share, and few enough to add up: at 768 columns in 20 microseconds.
 const CHUNKS: usize = 32;
-/** Bytes of a slot for each column: totals, and five groups. */
-export const SLOT: usize = 56;
+/** Bytes of a slot for each column. */
+export const SLOT: usize = 24;
 
 /** A call for some rows begins at a multiple of this and has a multiple of it. Only the last rows may be fewer. */
 export function sumsGroup(): usize {
   return GROUP;
 }
 
-/** The rows of a chunk, a multiple of PART; the last chunk may have fewer. */
+/** The rows of a chunk, a multiple of GROUP; the last chunk may have fewer. */
 export function sumsChunk(rows: usize): usize {
-  const parts = (rows + PART - 1) / PART;
-  return max((parts + CHUNKS - 1) / CHUNKS, 2) * PART;
+  const groups = (rows + GROUP - 1) / GROUP;
+  // At least 96 rows: a chunk costs an addition of its totals.
+  return max((groups + CHUNKS - 1) / CHUNKS, 12) * GROUP;
 }
 
 /** The chunks of a call. */
@@ -88,7 +87,7 @@ function round(
     const t = totals + (i << 1);
     const v = v128.load(sum + i);
     const low = f64x2.add(f64x2.promote_low_f32x4(v), v128.load(t));
-    const high = f64x2.add(f64x2.promote_low_f32x4(v128.shuffle<f32>(v, v, 2, 3, 0, 1)), v128.load(t, 16));
+    const high = f64x2.add(promoteHigh(v), v128.load(t, 16));
     v128.store(sum + i, v128.shuffle<f64>(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 2));
   }
 
@@ -96,37 +95,29 @@ function round(
   for (; i < end; i += 4) store<f32>(sum + i, f32(f64(load<f32>(sum + i)) + load<f64>(totals + (i << 1))));
 }
 
-/** totals += the groups of a part, from float32 to double. */
-export function addPart(
+/** totals += the sums of a group, from float32 to double. The group is then 0. */
+export function addGroup(
   totals: usize, // [2, cols], double
-  part: usize, // [groups, 2, cols]
-  groups: usize, // 1 to 4
-  width: usize, // the bytes to add
+  group: usize, // [2, cols]
   cols: usize,
 ): void {
-  const step = cols << 3;
-  const end = width & ~15;
+  const end4 = (cols & ~1) << 3;
   let i: usize = 0;
 
   // 4 per step
-  for (; i < end; i += 16) {
-    const p = part + i;
+  for (; i < end4; i += 16) {
+    const v = v128.load(group + i);
     const t = totals + (i << 1);
-    let v = v128.load(p);
-    if (groups > 1) v = f32x4.add(v, v128.load(p + step));
-    if (groups > 2) v = f32x4.add(v, v128.load(p + step * 2));
-    if (groups > 3) v = f32x4.add(v, v128.load(p + step * 3));
     v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v)));
-    v = v128.shuffle<f32>(v, v, 2, 3, 0, 1);
-    v128.store(t, f64x2.add(v128.load(t, 16), f64x2.promote_low_f32x4(v)), 16);
+    v128.store(t, f64x2.add(v128.load(t, 16), promoteHigh(v)), 16);
+    v128.store(group + i, f32x4.splat(0));
   }
 
-  // tail, 1 per step
-  for (; i < width; i += 4) {
+  // tail: the last two numbers of an odd number of columns
+  if (cols & 1) {
     const t = totals + (i << 1);
-    let v = load<f32>(part + i);
-    for (let g: usize = 1; g < groups; g++) v += load<f32>(part + step * g + i);
-    store<f64>(t, load<f64>(t) + f64(v));
+    v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v128.load64_zero(group + i))));
+    store<u64>(group + i, 0);
   }
 }
 

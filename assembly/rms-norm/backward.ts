@@ -27,9 +27,8 @@ export function rmsNormBackward(
   rows: usize,
   cols: usize,
   workspace: usize, // as rmsNormBackwardWorkspace says; 0 where dweight is not wanted
-  eps: f64, // that of the forward pass, or NaN: not known
 ): void {
-  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, eps, 0, rows, true);
+  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, 0, rows, true);
 }
 
 /** Some rows of a call, as `layerNormBackwardRows`: the sums stay in the workspace until `addSums(dweight, 0, …)`. */
@@ -44,9 +43,8 @@ export function rmsNormBackwardRows(
   rows: usize,
   cols: usize,
   workspace: usize, // as sumsWorkspace says
-  eps: f64,
   start: usize, // the first of these rows
   total: usize, // the rows of the call
 ): void {
-  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, eps, start, total, false);
+  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, start, total, false);
 }

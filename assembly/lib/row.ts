@@ -1,0 +1,82 @@
+// One row of forward, from the sums of its first pass about a shift k.
+//
+// The moments may not be accurate: then the pass is repeated about a better shift, k + delta, at most three times. Three
+// kinds of row are left, from fast to slow:
+//
+//   near     accurate about 0; y from x - delta
+//   shifted  accurate about k; y from (x - k) - delta, so that the mean is never rounded to one float
+//   exact    squares beyond the range of float32, or floats so near each other that no float is near enough to the mean:
+//            everything in double
+
+import { Present } from "./lanes";
+import { accurate, momentsOf, rowSums } from "./moments";
+import { normalize, normalizeAffine } from "./normalize";
+
+/** y, mean and rstd of a row whose first pass was `Long`, or not. */
+export function finishRow<Mean, Long>(
+  y: usize, // [cols]
+  mean: usize, // [1] or 0
+  rstd: usize, // [1] or 0
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  bias: usize, // [cols] or 0
+  cols: usize,
+  inverse: f64, // 1 / cols
+  eps: f64,
+  k: f32,
+  sums: v128, // [sum of x - k, sum of (x - k)^2]
+): void {
+  let moments = momentsOf(sums, inverse);
+  for (let pass = 0; !accurate<Long>(moments, k, eps); pass++) {
+    if (isVoid<Mean>() || pass === 3) {
+      exactRow(y, mean, rstd, x, weight, bias, cols, eps, !isVoid<Mean>());
+      return;
+    }
+    k = f32(f64(k) + f64x2.extract_lane(moments, 0));
+    moments = momentsOf(rowSums<Present, Present, Present>(x, cols, k), inverse);
+  }
+  const delta = f64x2.extract_lane(moments, 0);
+  const r = f32(1 / Math.sqrt(f64x2.extract_lane(moments, 1) + eps));
+  if (k === 0 && weight && (isVoid<Mean>() || bias)) normalizeAffine<Mean>(y, x, weight, bias, cols, f32(delta), r);
+  else normalize(y, x, weight, bias, cols, k, f32(delta), r);
+  if (!isVoid<Mean>() && mean) store<f32>(mean, f32(f64(k) + delta));
+  if (rstd) store<f32>(rstd, r);
+}
+
+/** A row in double, rounded once at the end: right for any finite input, and NaN for any other. */
+function exactRow(
+  y: usize, // [cols]
+  mean: usize, // [1] or 0
+  rstd: usize, // [1] or 0
+  x: usize, // [cols]
+  weight: usize, // [cols] or 0
+  bias: usize, // [cols] or 0
+  cols: usize,
+  eps: f64,
+  centered: bool, // whether there is a mean
+): void {
+  const end = cols << 2;
+  // The mean is first + rest: one double doesn't hold that of numbers which differ in their last bits alone.
+  const first = centered ? f64(load<f32>(x)) : 0;
+  let rest: f64 = 0;
+  if (centered) {
+    for (let i: usize = 0; i < end; i += 4) rest += f64(load<f32>(x + i)) - first;
+    rest /= f64(cols);
+  }
+  let squares: f64 = 0;
+  for (let i: usize = 0; i < end; i += 4) {
+    const d = f64(load<f32>(x + i)) - first - rest;
+    squares += d * d;
+  }
+  const r = 1 / Math.sqrt(squares / f64(cols) + eps);
+
+  // 1 per step
+  for (let i: usize = 0; i < end; i += 4) {
+    let d = (f64(load<f32>(x + i)) - first - rest) * r;
+    if (weight) d *= f64(load<f32>(weight + i));
+    if (bias) d += f64(load<f32>(bias + i));
+    store<f32>(y + i, f32(d));
+  }
+  if (mean) store<f32>(mean, f32(first + rest));
+  if (rstd) store<f32>(rstd, f32(r));
+}
