@@ -266,9 +266,10 @@ def llama():
     save("llama.safetensors", {**inputs, **results, **weights}, metadata)
 
 
-block()
-drift()
-golden()
-golden_rms()
-gpt2_norms()
-llama()
+if __name__ == "__main__":
+    block()
+    drift()
+    golden()
+    golden_rms()
+    gpt2_norms()
+    llama()
