@@ -24,7 +24,9 @@ async function read(name) {
   const path = join(kept, name);
   if (!existsSync(path)) {
     console.log(`fetching ${name}`);
-    const response = await fetch(`${from}/${name}`);
+    const response = await fetch(`${from}/${name}`).catch((cause) => {
+      throw new Error(`${from} can't be reached. A folder with the model's files may be given instead.`, { cause });
+    });
     if (!response.ok) throw new Error(`${response.url}: ${response.status} ${response.statusText}`);
     mkdirSync(kept, { recursive: true });
     writeFileSync(`${path}.part`, new Uint8Array(await response.arrayBuffer()));
@@ -83,8 +85,8 @@ function race(texts, rounds) {
 const LONG = 128;
 const long = encoder.tokens(all.join(" ")).slice(0, LONG);
 for (const [title, times] of Object.entries({
-  [`${sentences.length} sentences of ${(tokens.flat().length / tokens.length).toFixed(0)} tokens`]: race(tokens, 8),
-  [`${LONG} tokens`]: race([long], 5),
+  [`${sentences.length} sentences of ${(tokens.flat().length / tokens.length).toFixed(0)} tokens`]: race(tokens, 5),
+  [`${LONG} tokens`]: race([long], 4),
 })) {
   section(`Milliseconds of an embedding, ${title}: the fastest round, and the part of the norms`);
   const ours = times["layernorm-wasm"].total;

@@ -3,7 +3,7 @@
 
 import { getThreadsCount, setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import { Encoder, NORMS, nearest, tf } from "../encoder.js";
-import { HUB } from "../hub.js";
+import { HUB, SIZE } from "../hub.js";
 import sentences from "../sentences.json" with { type: "json" };
 
 const RESULTS = 5;
@@ -36,15 +36,15 @@ async function read(name) {
   const beside = await fetch(`model/${name}`);
   const response = beside.ok ? beside : await fetch(`${HUB}/${name}`);
   if (!response.ok || !response.body) throw new Error(`${response.url}: ${response.status} ${response.statusText}`);
-  const size = Number(response.headers.get("content-length"));
   const parts = [];
   let bytes = 0;
   const reader = response.body.getReader();
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
     parts.push(part.value);
     bytes += part.value.length;
-    if (size > 1e6)
-      show(`Loading the model: ${(bytes / 1e6).toFixed(0)} of ${(size / 1e6).toFixed(0)} MB`, bytes, size);
+    if (name === "model.safetensors") {
+      show(`Loading the model: ${(bytes / 1e6).toFixed(0)} of ${(SIZE / 1e6).toFixed(0)} MB`, bytes, SIZE);
+    }
   }
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
@@ -145,10 +145,9 @@ async function start() {
   }
   for (const control of [question, norms, ...suggestions]) control.disabled = false;
   element("#loading").hidden = true;
-  const threads = Math.max(1, getThreadsCount());
   element("#about").textContent =
     `Time of embedding the question: the median of up to ${ROUNDS}. TensorFlow.js ${tf.version_core}, ` +
-    `${tf.getBackend()} backend, ${threads === 1 ? "one thread" : `${threads} threads`}.`;
+    `${tf.getBackend()} backend, threads: ${getThreadsCount()}${crossOriginIsolated ? ", cross-origin isolated" : ""}.`;
   if (document.activeElement === document.body) question.focus();
 }
 
