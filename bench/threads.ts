@@ -13,7 +13,7 @@ const IN_A_ROW = 20;
 
 const runtimes = [await createThreadedRuntime({ threads: 1 }), await createThreadedRuntime({ threads: 2 })];
 console.log(
-  `Node ${process.version}: one call of rows x ${COLS}, lower quartile in microseconds on 1 and 2 threads, and how many times as fast\n`,
+  `Node ${process.version}: one call of rows x ${COLS}, lower quartile in microseconds on 1 and 2 threads, and how many × as long 1 takes\n`,
 );
 for (const pass of ["forward", "backward"] as const) {
   for (const rows of ROWS) {
