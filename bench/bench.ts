@@ -17,7 +17,7 @@ import { normal } from "../test/helpers.js";
 import { referenceBackward, referenceForward, UNIT } from "../test/reference.js";
 import { draw } from "./chart.js";
 import { CONTENDERS, type Contender, type Entry, type Pass, type Problem, variant, type Work } from "./contenders.js";
-import { type Goal, goals } from "./goals.js";
+import { type Goal, goals, reached } from "./goals.js";
 
 export interface Result {
   rows: number;
@@ -118,9 +118,9 @@ for (const [name, reason] of missing) print(`without ${name}: ${reason}`);
 const met = options.shape || wanted ? [] : goals(results);
 if (met.length > 0) {
   print(`\nGoals, as ratios of times in this run\n`);
-  for (const { goal, bound, limit, got } of met) {
-    const reached = bound === "at least" ? got >= limit : got <= limit;
-    print(`${reached ? "✓" : "✗"} ${goal.padEnd(104)} ${got.toFixed(2).padStart(8)}   ${bound} ${limit}`);
+  for (const goal of met) {
+    const name = `${goal.pass}, ${goal.goal}`.padEnd(104);
+    print(`${reached(goal) ? "✓" : "✗"} ${name} ${goal.got.toFixed(2).padStart(8)}   ${goal.bound} ${goal.limit}`);
   }
 }
 const report: Report = {

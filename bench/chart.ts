@@ -3,11 +3,13 @@
 //   results/NAME.svg     GB/s of every contender at every shape, a table with a color for each power of two
 //   results/readme.svg   ours beside others (SHOWN in rivals.ts) at two shapes, for the project's README; of the run README_RUN only
 //
-// `npm run bench:chart` also prints the README's table of that run, so that table and picture have the same figures. Pictures follow the reader's color scheme.
+// `npm run bench:chart` also prints the tables of that run, for the README and bench/README.md: picture and tables have the same
+// figures, all of them ratios of times. Pictures follow the reader's color scheme.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { Report } from "./bench.js";
+import { goals, reached } from "./goals.js";
 import { ON_ARRAYS, OURS, SHOWN } from "./rivals.js";
 
 const README_RUN = "node24-x64";
@@ -121,26 +123,39 @@ function withVersion(label: string, version = ""): string {
   return [number ? `${name} ${number}` : name, ...rest].join(", ");
 }
 
-/** The table of the README, of the first of its shapes. */
-export function markdown(name = README_RUN): string {
-  const { results, versions, node, cpu, date } = JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
+/** The tables of a run in Markdown: of the README, of the first of its shapes, and the goals, of bench/README.md. */
+export function tables(name = README_RUN): { calls: string; goals: string } {
+  const { results, versions } = JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
   const [rows, cols] = README_SHAPES[0];
   const find = (name: string, pass: string) =>
     results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name)?.best;
-  const lines = SHOWN.map(({ name, label, code = label }) => {
+  const calls = SHOWN.map(({ name, label, code = label }) => {
     const cells = PASSES.flatMap((pass) => {
       const [time, ours] = [find(name, pass), find(OURS, pass)];
       return time && ours ? [duration(time), significant(time / ours)] : ["", ""];
     });
-    return `| ${[withVersion(code, versions[name]), ...cells].join(" | ")} |`;
+    return [withVersion(code, versions[name]), ...cells];
   });
-  return [
-    `Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}; n is n × as long as ours.`,
-    "",
-    `| ${rows} × ${cols} | forward | n | backward | n |`,
-    "| --- | --- | --- | --- | --- |",
-    ...lines,
-  ].join("\n");
+  const met = goals(results);
+  const got = [...new Set(met.map(({ goal }) => goal))].map((goal) => {
+    const cells = PASSES.map((pass) => {
+      const found = met.find((each) => each.goal === goal && each.pass === pass);
+      if (!found) return "";
+      return `${found.got.toFixed(2)}, ${found.bound} ${found.limit}${reached(found) ? "" : ": missed"}`;
+    });
+    return [goal.replaceAll(/(\d)x(?=\d)/g, "$1 × "), ...cells];
+  });
+  return {
+    calls: aligned([[`${rows} × ${cols}`, "forward", "× as long", "backward", "× as long"], ...calls]),
+    goals: aligned([["× as long", ...PASSES], ...got]),
+  };
+}
+
+/** A table in Markdown, whose columns are as wide as their widest cells. */
+function aligned([head = [], ...lines]: string[][]): string {
+  const widths = head.map((_, i) => Math.max(...[head, ...lines].map((cells) => (cells[i] as string).length)));
+  const row = (cells: string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i] as number)).join(" | ")} |`;
+  return [row(head), row(widths.map((width) => "-".repeat(width))), ...lines.map(row)].join("\n");
 }
 
 const significant = (value: number) => (value < 9.95 ? value.toPrecision(2) : value.toFixed(0));
@@ -202,5 +217,5 @@ function table({ results, node, cpu, date }: Report): string {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   draw(process.argv[2] ?? README_RUN);
-  console.log(markdown(process.argv[2]));
+  for (const table of Object.values(tables(process.argv[2]))) console.log(`${table}\n`);
 }

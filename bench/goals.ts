@@ -5,11 +5,14 @@ import type { Pass } from "./contenders.js";
 import { ON_ARRAYS, OURS } from "./rivals.js";
 
 export interface Goal {
+  pass: Pass;
   goal: string;
   bound: "at least" | "at most";
   limit: number;
   got: number;
 }
+
+export const reached = ({ bound, limit, got }: Goal) => (bound === "at least" ? got >= limit : got <= limit);
 
 /** What is compared: the time of a call, or of an element or a byte. */
 type Unit = (result: Result) => number;
@@ -46,7 +49,7 @@ export function goals(results: Result[]): Goal[] {
     const ratios = compared.flatMap(([one, other]) => (one && other ? [unit(one) / unit(other)] : []));
     if (ratios.length === 0) return;
     const got = bound === "at least" ? Math.min(...ratios) : Math.max(...ratios);
-    found.push({ goal: `${pass}, ${what}, ${shapes.join(", ")}`, bound, limit, got });
+    found.push({ pass, goal: `${what}, ${shapes.join(", ")}`, bound, limit, got });
   }
 
   takes("forward", "straight two-pass kernel", "at least", 0.95, "kernel", "1024x768", "1024x1024");

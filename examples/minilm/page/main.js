@@ -80,13 +80,13 @@ const labels = /** @type {NodeListOf<HTMLElement>} */ (norms.querySelectorAll("l
 /** What each norm took, in milliseconds, as bars. @param {Record<string, number[]>} times */
 function showTimes(times) {
   const medians = Object.values(times).map((values) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)]);
-  const ours = medians[Object.keys(times).indexOf(OURS)];
+  const own = Object.keys(times).indexOf(OURS);
   for (const [i, label] of labels.entries()) {
     const median = medians[i];
     label.style.setProperty("--share", String(median / Math.max(...medians)));
     /** @type {HTMLElement} */ (label.querySelector(".time")).textContent = `${median.toFixed(1)} ms`;
     /** @type {HTMLElement} */ (label.querySelector(".ratio")).textContent =
-      median === ours ? "" : `${(median / ours).toFixed(2)} × as long`;
+      i === own ? "" : `${(median / medians[own]).toFixed(2)} × as long`;
   }
 }
 
