@@ -34,7 +34,11 @@ function make(tag, className, text = "") {
 /** A file, from beside the page or else from the hub, while the bar shows how much of it has come. @param {string} name */
 async function read(name) {
   const beside = await fetch(`model/${name}`);
-  const response = beside.ok ? beside : await fetch(`${HUB}/${name}`);
+  const hub = () =>
+    fetch(`${HUB}/${name}`).catch((cause) => {
+      throw new Error(`It is not beside the page, and ${HUB} can't be reached.`, { cause });
+    });
+  const response = beside.ok ? beside : await hub();
   if (!response.ok || !response.body) throw new Error(`${response.url}: ${response.status} ${response.statusText}`);
   const parts = [];
   let bytes = 0;
