@@ -5,11 +5,11 @@ itself from x, which are a part of the case then too.
 """
 
 import json
+from pathlib import Path
 
 import flax
 import jax
 import jax.numpy as jnp
-from fixtures import FOLDER
 
 x = [1.0, 2.0, 3.0, 4.0]
 CASES = {
@@ -34,4 +34,5 @@ for name, case in CASES.items():
     params = {key: value.tolist() for key, value in params.items()}
     cases[name] = {**case, "params": params, "y": y.tolist()}
 versions = {"flax": flax.__version__, "jax": jax.__version__}
-(FOLDER / "flax.json").write_text(json.dumps({"versions": versions, "cases": cases}, indent=2) + "\n")
+path = Path(__file__).resolve().parent.parent / "test" / "fixtures" / "flax.json"
+path.write_text(json.dumps({"versions": versions, "cases": cases}, indent=2) + "\n")
