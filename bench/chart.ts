@@ -1,10 +1,10 @@
 // Pictures of a run that was saved, drawn by `npm run bench -- --save NAME` and from its JSON alone by `npm run bench:chart`:
 //
 //   results/NAME.svg     GB/s of every contender at every shape, a table with a color for each power of two
-//   results/readme.svg   ours beside others (SHOWN in rivals.ts) at two shapes, for the project's README; of the run README_RUN only
+//   results/readme.svg   ours beside others (SHOWN in rivals.ts) at two shapes, for the project's README; of README_RUN only
 //
-// `npm run bench:chart` also prints the tables of that run, for the README and bench/README.md: picture and tables have the same
-// figures, all of them ratios of times. Pictures follow the reader's color scheme.
+// `npm run bench:chart` also prints the tables of that run, for the README and bench/README.md. So picture and tables have
+// the same figures, all of them ratios of times. Pictures follow the reader's color scheme.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -116,7 +116,7 @@ function bars({ results, versions, node, cpu, date }: Report): string {
   );
 }
 
-/** A label with the number of the library's version, without those of what it runs on: before the comma that a label may have. */
+/** A label with the version of the library, major and minor, before the comma that a label may have. */
 function withVersion(label: string, version = ""): string {
   const [name, ...rest] = label.split(", ");
   const number = /^\d+\.\d+/.exec(version);

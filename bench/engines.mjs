@@ -1,5 +1,5 @@
-// npm run bench:engines: the kernels' speed in each engine, and how many × as long they take as in Node 24. The engines take turns, three times; what counts
-// is the fastest. It takes the engines that npm run test:engines takes.
+// npm run bench:engines: the kernels' speed in each engine, and how many × as long they take as in Node 24. The engines
+// take turns, three times; what counts is the fastest. It takes the engines that npm run test:engines takes.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync } from "node:fs";

@@ -28,7 +28,7 @@ export function goals(results: Result[]): Goal[] {
   const find = (shape: string, pass: Pass, name: string) =>
     results.find((r) => `${r.rows}x${r.cols}` === shape && r.pass === pass && r.name === name);
 
-  /** That `name` takes at least or at most so many × as long as `other`: the worst of the shapes that both were measured at. */
+  /** That `name` takes at least or at most so many × as long as `other`, at the worst of the shapes. */
   function takes(pass: Pass, name: string, bound: Goal["bound"], limit: number, other: string, ...shapes: string[]) {
     add(pass, `${name}, beside ${other}`, bound, limit, ofCall, pairs(pass, name, other, shapes), shapes);
   }

@@ -9,8 +9,8 @@ import { fileURLToPath } from "node:url";
 import type { Problem } from "./contenders.js";
 
 /**
- * Memory that a process frees stays with it, as it would in a program that has run for a while. By default glibc may give a result's
- * memory back after each call, and a call of 0.2 ms then takes 0.7.
+ * Memory that a process frees stays with it, as it would in a program that has run for a while. By default glibc may give
+ * a result's memory back after each call, and a call of 0.2 ms then takes 0.7.
  */
 const MALLOC = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: String(2 ** 40) };
 

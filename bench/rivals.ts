@@ -1,5 +1,6 @@
-// The libraries that we measure against: their names, and how each is loaded, with the types of what is used of them. Those of npm
-// live in bench/package.json, those of Python in bench/requirements.txt, for the python3 that is first in the PATH:
+// The libraries that we measure against: their names, and how each is loaded, with the types of what is used of them.
+// Those of npm live in bench/package.json, those of Python in bench/requirements.txt. They are found by the python3 that is
+// first in the PATH:
 //
 //   npm ci --prefix bench --ignore-scripts
 //   python3 -m venv build/venv && . build/venv/bin/activate && pip install -r bench/requirements.txt

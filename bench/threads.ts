@@ -1,4 +1,5 @@
-// npm run bench:threads: one call of 768 columns on two threads beside one, the lower quartile in microseconds, as other work only ever adds. Awake: calls follow one another.
+// npm run bench:threads: one call of 768 columns on two threads beside one, the lower quartile in microseconds, as other
+// work only ever adds. Awake: calls follow one another.
 // Asleep: half a millisecond lies between them, in which threads fall asleep. What it takes to hand over a job, and from which size
 // that is worth it, is in WORTH of src/threads.ts.
 

@@ -1,5 +1,5 @@
-// A Flax exercise: write MyLayerNorm(eps), whose gamma and beta are made when the first input shows its last dimension. What it
-// gives is compared with what Flax itself gave (scripts/flax_fixture.py).
+// A Flax exercise: write MyLayerNorm(eps), whose gamma and beta are made when the first input shows its last dimension.
+// What it gives is compared with what Flax itself gave (scripts/flax_fixture.py).
 
 import { readFileSync } from "node:fs";
 import { LayerNorm } from "layernorm-wasm";

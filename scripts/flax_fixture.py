@@ -1,7 +1,7 @@
 """Makes test/fixtures/flax.json with Flax: python3 scripts/flax_fixture.py, with jax and flax. Then: npm run fix.
 
-Each case has x, epsilon, the parameters of the layer, and what it gives for x. Without parameters they are those that the layer makes
-itself from x, which are a part of the case then too.
+Each case has x, epsilon, the parameters of the layer, and what it gives for x. Where no parameters are given here, they
+are those that the layer makes itself from x.
 """
 
 import json

@@ -23,7 +23,7 @@ random = numpy.random.default_rng(0)
 
 
 def numbers(*shape, center=0):
-    """Numbers of three decimals in (center - 1, center + 1), short in JSON. Every reader rounds them to the same float32."""
+    """Numbers of three decimals in (center - 1, center + 1): short in JSON, and the same float32 for every reader."""
     return numpy.round(random.uniform(center - 1, center + 1, shape), 3)
 
 

@@ -3,8 +3,8 @@
 rivals.py LIBRARY version    prints the version; an error says what is missing
 rivals.py LIBRARY serve      the commands of bench/native.c, one a line, each answered with a line
 
-LIBRARY is pytorch, flax or keras. Each is called as its users call it where speed matters: PyTorch at once, Flax under jit, Keras in a
-tf.function. Backward is that of the library's own differentiation. Its forward pass is not timed.
+LIBRARY is pytorch, flax or keras. Each is called as its users call it where speed matters: PyTorch as it is, Flax under
+jit, Keras in a tf.function. Backward is by the library's own differentiation. Its forward pass is not timed.
 """
 
 import os

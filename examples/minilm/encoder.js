@@ -1,5 +1,6 @@
 // all-MiniLM-L6-v2 in TensorFlow.js: an encoder that makes 384 numbers of a sentence, which lie close together for
-// sentences of similar meaning. Six blocks of attention and an MLP, each followed by a norm of its sum with what came in.
+// sentences of similar meaning. It has six blocks of attention and an MLP. A norm follows each of these, of the sum of
+// what came in and what came out.
 //
 // Sentences are embedded one at a time, so that nothing is padded and attention needs no mask.
 
@@ -70,7 +71,10 @@ export class Encoder {
         Object.entries(NORMS).map(([norm, make]) => [norm, make(gamma, beta, config.layer_norm_eps)]),
       );
     };
-    /** PyTorch has [outputs, inputs]. The backend is ten times as fast with [inputs, outputs]. @param {string[]} names */
+    /**
+     * PyTorch has [outputs, inputs]. With these, the backend takes 12 × as long as with [inputs, outputs].
+     * @param {string[]} names
+     */
     const linear = (...names) => {
       const kernel = tf.tidy(() => tf.transpose(tf.concat(names.map((name) => tensor(`${name}.weight`)))));
       const bias = tf.tidy(() => tf.concat(names.map((name) => tensor(`${name}.bias`))));

@@ -1,7 +1,7 @@
-// npm run example:minilm -- [FOLDER or address]: embeds twenty sentences with all-MiniLM-L6-v2 in TensorFlow.js, compares them with
-// PyTorch's embeddings, finds for each the nearest, and times the model with three kinds of norms.
+// npm run example:minilm -- [FOLDER or address]: embeds twenty sentences with all-MiniLM-L6-v2 in TensorFlow.js,
+// compares them with PyTorch's embeddings, finds for each the nearest, and times the model with three kinds of norms.
 //
-// The 91 MB of the model are read from a folder, or fetched from an address and kept in build/minilm. Without either, the
+// The model is read from a folder, or fetched from an address and kept in build/minilm: 91 MB. Without either, the
 // address is that of the model on its hub.
 
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -66,7 +66,11 @@ for (const [i, sentence] of sentences.entries()) {
   claim(sentence, `${cosine.toFixed(2)}  ${sentences[index]}`, "", index === nearest(theirs[i], theirs)[1].index);
 }
 
-/** Milliseconds of an embedding with each norm, in turns: those of the fastest round. @param {number[][]} texts @param {number} rounds */
+/**
+ * Milliseconds of an embedding with each norm, in turns: those of the fastest round.
+ * @param {number[][]} texts
+ * @param {number} rounds
+ */
 function race(texts, rounds) {
   /** @type {Record<string, { total: number, norms: number }>} */
   const best = {};

@@ -1,9 +1,9 @@
-// node test/examples/minilm.mjs [FOLDER]: the example of sentence embeddings, in Node and as a page in Chromium and Firefox, with
-// and without cross-origin isolation. Its model lies in that folder, or in build/minilm.
+// node test/examples/minilm.mjs [FOLDER]: the example of sentence embeddings, in Node and as a page in Chromium and
+// Firefox, with and without cross-origin isolation. Its model lies in that folder, or in build/minilm.
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert";
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseSafetensors } from "../../examples/safetensors.js";
 import { buildMinilm } from "../../examples/serve.mjs";
@@ -25,69 +25,34 @@ async function inNode() {
   strictEqual(status, 0, stderr);
 }
 
-/** Asks the questions as a user does, the first of them with each of the norms, and reports what the page shows. */
-const DRIVER = `
-const address = new URL(location.href).searchParams.get("report");
-const [question, norms] = ["#question", "#norms"].map((name) => document.querySelector(name));
-const radios = [...norms.querySelectorAll("input")];
-const progress = [];
-new MutationObserver(() => progress.push(document.querySelector("#status").textContent)).observe(
-  document.querySelector("#loading"), { subtree: true, childList: true, characterData: true });
-const until = (condition) => new Promise((resolve) => {
-  const timer = setInterval(() => condition() && (clearInterval(timer), resolve()), 20);
-});
-const failed = () => !document.querySelector("#error").hidden;
-const texts = (selector) => [...document.querySelectorAll(selector)].map((element) => element.textContent);
-await until(() => !question.disabled || failed());
-const answers = [];
-async function ask(text, radio, change) {
-  delete norms.dataset.measured;
-  change();
-  await until(() => norms.dataset.measured === text);
-  answers.push({ text, norm: radio.value, results: texts("#results li"), times: texts("#norms .time"), ratios: texts("#norms .ratio") });
-}
-if (!failed()) {
-  for (const { question: text } of ${JSON.stringify(expected)}) {
-    await ask(text, radios.find((radio) => radio.checked), () => {
-      question.value = text;
-      question.dispatchEvent(new Event("input"));
-    });
-  }
-  for (const radio of radios) if (!radio.checked) await ask(question.value, radio, () => radio.click());
-}
-await fetch(address, { method: "POST", body: JSON.stringify({
-  error: document.querySelector("#error").textContent, about: document.querySelector("#about").textContent,
-  isolated: crossOriginIsolated, progress, answers,
-  binary: performance.getEntriesByType("resource").map(({ name }) => name).find((name) => /backend-wasm.*[.]wasm$/.test(name)) }) });
-`;
-
 async function inPage(browser, isolated) {
   const folder = await buildMinilm(model);
-  writeFileSync(join(folder, "driver.js"), DRIVER);
-  const html = `${readFileSync(join(folder, "index.html"), "utf8")}<script type="module" src="driver.js"></script>`;
+  writeFileSync(join(folder, "questions.json"), JSON.stringify(expected.map(({ question }) => question)));
+  copyFileSync(join(import.meta.dirname, "minilm-page.js"), join(folder, "report.js"));
+  const html = `${readFileSync(join(folder, "index.html"), "utf8")}<script type="module" src="report.js"></script>`;
   const headers = isolated ? ISOLATED : {};
   const report = await openPage(browser, folder, { html, headers, timeout: 180_000 });
-  strictEqual(report.error, "");
+  const { error, about, backend, progress, answers } = report;
+  strictEqual(error, "");
   strictEqual(report.isolated, isolated);
-  const { answers, about, progress, binary } = report;
-  match(about, isolated ? /cross-origin isolated\.$/ : /threads: 1\.$/);
-  match(binary, isolated ? /-threaded-simd\.wasm$/ : /-simd\.wasm$/);
+  match(backend, isolated ? /-threaded-simd\.wasm$/ : /wasm-simd\.wasm$/);
   for (const stage of [/^Loading the model: \d+ of 91 MB/, /^Reading the sentences: 99 of 100/]) {
     ok(
       progress.some((text) => stage.test(text)),
-      `${stage} in ${progress}`,
+      String(stage),
     );
   }
   for (const [i, { question, nearest, cosine }] of expected.entries()) {
-    strictEqual(answers[i].text, question);
+    strictEqual(answers[i].question, question);
     strictEqual(answers[i].results[0], `${nearest}${cosine.toFixed(3)}`);
   }
-  const [last, ...others] = answers.slice(expected.length - 1);
-  strictEqual(others.length, 3);
-  for (const { norm, results } of others) deepStrictEqual(results, last.results, `${norm} and ${last.norm}`);
+  const [asked, ...switched] = answers.slice(expected.length - 1);
+  strictEqual(new Set(switched.map(({ norm }) => norm)).size, 3);
+  for (const { norm, results } of switched) deepStrictEqual(results, asked.results, norm);
   console.log(`        ${about}`);
-  for (const { text, times, ratios } of answers)
-    console.log(`        ${text}: ${times.join(", ")}; ${ratios.join(", ")}`);
+  for (const { question, norm, times, ratios } of answers) {
+    console.log(`        ${question} (${norm}): ${times.join(", ")}; ${ratios.filter(Boolean).join(", ")}`);
+  }
 }
 
 const CASES = { "sentence embeddings, in Node": inNode };
