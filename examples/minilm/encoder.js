@@ -61,8 +61,9 @@ export class Encoder {
     this.tokenizer = tokenizer;
     /** @param {string} name */
     const tensor = (name) => {
-      const { data, shape } = tensors.get(name) ?? { data: [], shape: [] };
-      return tf.tensor(/** @type {Float32Array} */ (data), shape);
+      const entry = tensors.get(name);
+      if (!entry) throw new Error(`${name} is missing`);
+      return tf.tensor(/** @type {Float32Array} */ (entry.data), entry.shape);
     };
     /** @param {string} name */
     const norms = (name) => {
@@ -99,7 +100,7 @@ export class Encoder {
     });
   }
 
-  /** The ids of the tokens of a text. @param {string} text */
+  /** The ids of the tokens of a text. The model takes 512 at most. @param {string} text */
   tokens(text) {
     return this.tokenizer.encode(text).ids;
   }
