@@ -4,10 +4,12 @@
 // where a unit is 2^-23 of the row's largest |y|; backward with a weight, from the library's own statistics. eps is 1e-5. The inputs
 // are those on which kernels of floats go wrong, among them the worst that `npm run search` has found.
 
+import { cpus } from "node:os";
 import { layerNormBackward, layerNormWithStats } from "../src/index.js";
 import { inputOf, LIMITS, type Pattern, type Recipe } from "../test/recipe.js";
 import { errorsOf, type Results } from "../test/reference.js";
 import { CONTENDERS, type Pass, type Problem } from "./contenders.js";
+import { SHOWN } from "./rivals.js";
 
 const ROWS = 16;
 const COLS = [768, 4096];
@@ -81,7 +83,7 @@ function ours({ x, dy, weight, bias, cols, eps }: Problem): Results {
 
 async function rivals(pass: Pass): Promise<Rival[]> {
   const found: Rival[] = [{ name: "layernorm-wasm", version: "this", results: ours }];
-  for (const name of ["PyTorch CPU", "onnxruntime-node", "onnxruntime-web", "tfjs, wasm"]) {
+  for (const { name } of SHOWN.filter(({ library }) => library)) {
     const contender = CONTENDERS.find((contender) => contender.name === name && contender.pass === pass);
     if (!contender) continue;
     try {
@@ -114,6 +116,14 @@ async function compare(
   inputs: Record<string, Partial<Recipe> & Pick<Recipe, "x">>,
 ) {
   const contenders = await rivals(pass);
+  const width = names.length === 1 ? 28 : 46;
+  const print = (cells: string[]) =>
+    console.log(
+      cells
+        .map((cell, i) => cell.padEnd(i === 0 ? 34 : width))
+        .join("")
+        .trimEnd(),
+    );
   console.log(`\n${pass}, units off: ${names.join(", ")}, cols = ${COLS.join(" / ")}\n`);
   print(["input", ...contenders.map(({ name }) => name), "limits"]);
   print(["", ...contenders.map(({ version }) => version), names.map((name) => LIMITS[name]).join(", ")]);
@@ -141,13 +151,10 @@ async function compare(
   }
 }
 
+console.log(`${new Date().toISOString().slice(0, 10)}, Node ${process.version}, ${cpus()[0]?.model}`);
 await compare("forward", ["y"], Object.fromEntries(Object.entries(FORWARD).map(([name, x]) => [name, { x }])));
 const dy = { ...bells, seed: 2 };
 const backward = Object.entries(BACKWARD).map(([name, given]) => [name, { dy, weight, ...given }]);
 await compare("backward", ["dx", "dweight", "dbias"], Object.fromEntries(backward));
 console.log(missed === 0 ? "\nAll within their limits." : `\n${missed} beyond their limits.`);
 process.exit(missed === 0 ? 0 : 1);
-
-function print(cells: string[]): void {
-  console.log(cells.map((cell, i) => cell.padEnd(i === 0 || cells.length < 5 ? 44 : 20)).join(""));
-}
