@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
 import { createThreadedRuntime } from "../dist/threads.js";
+import { earlierKernels } from "./earlier.js";
 import { compileC, Native } from "./native.js";
 import { normModel, OPERATORS, type Operator } from "./onnx-model.js";
 import { load, loadTf, type Ort, pythonRival, type Tf } from "./rivals.js";
@@ -117,11 +118,37 @@ function kernel(pass: Pass, work: Work = {}, apart = false): Contender {
         };
       }
       const backward = rms
-        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp, eps)
-        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp, eps);
+        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp)
+        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp);
       forward();
       const call = repeat(pass === "forward" ? forward : backward);
       return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
+    },
+  };
+}
+
+/** bench/earlier.ts */
+function earlier(pass: Pass): Contender {
+  return {
+    name: "kernel of 2026-11-21",
+    pass,
+    prepare(problem) {
+      const { rows, cols, eps } = problem;
+      const t = place(problem);
+      const kernels = earlierKernels(t.memory);
+      const workspace = new Tensor([kernels.layerNormBackwardWorkspace(rows, cols) / 4], undefined, {
+        runtime: t.runtime,
+      });
+      const [y, mean, rstd, x, weight, bias] = [t.y, t.mean, t.rstd, t.x, t.weight, t.bias].map(
+        (v) => v.pointer,
+      ) as Six;
+      const [dx, dweight, dbias, dy] = [t.dx, t.dweight, t.dbias, t.dy].map((v) => v.pointer) as Six;
+      const forward = () => kernels.layerNormForward(y, mean, rstd, x, weight, bias, rows, cols, eps);
+      const sums = workspace.size > 0 ? workspace.pointer : 0;
+      const backward = () => kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, sums);
+      forward();
+      const call = repeat(pass === "forward" ? forward : backward);
+      return { call, result: () => (pass === "forward" ? t.y.data : t.dx.data), keep: [t, workspace] };
     },
   };
 }
@@ -597,6 +624,7 @@ const RESIDUAL: Work[] = [{ residual: true }, { rms: true, residual: true }];
 export const CONTENDERS: Contender[] = [
   ...(["forward", "backward"] as const).flatMap((pass) => [
     kernel(pass),
+    earlier(pass),
     moduleOnTensors(pass),
     ...THREADS.map((threads) => moduleOnTensors(pass, threads)),
     moduleOnNewTensors(pass),
