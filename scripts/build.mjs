@@ -50,7 +50,7 @@ export const heap: string | WebAssembly.Module = ${JSON.stringify(text(heap))};
 rmSync(join(root, "dist"), { recursive: true, force: true });
 run("typescript", "-p", "tsconfig.build.json");
 // Nothing public refers to the types of these.
-const unnamed = ["binaries", "binaries.shared", "threads/job", "threads/pool", "threads/spawn"];
+const unnamed = ["binaries", "binaries.shared", "threads/job", "threads/pool"];
 for (const name of [...unnamed, "tfjs/kernels", "tfjs/wasm-memory"]) {
   for (const type of ["d.ts", "d.ts.map"]) rmSync(join(root, `dist/${name}.${type}`));
 }

@@ -10,7 +10,6 @@ export interface ResponseLike {
   readonly ok: boolean;
   readonly status: number;
   readonly url: string;
-  readonly headers: { get(name: string): string | null };
   arrayBuffer(): Promise<ArrayBuffer>;
 }
 
@@ -43,10 +42,24 @@ function isModule(source: unknown): boolean {
   return classOf(source) === "WebAssembly.Module";
 }
 
-/** That a source is of a kind that `compile` or `arrived` takes. @internal */
+/** Whether there is something to wait for before a module can be compiled. @internal */
+export function isLater(source: unknown): source is LaterModuleSource {
+  return typeof (source as PromiseLike<unknown> | undefined)?.then === "function" || isResponse(source);
+}
+
+function isResponse(source: unknown): source is ResponseLike {
+  return typeof (source as ResponseLike | undefined)?.arrayBuffer === "function";
+}
+
+/** That a source is of a kind that `compile` or `compileLater` takes. @internal */
 export function checkSource(where: string, name: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
   wrongType(`${where}: ${name}`, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
+}
+
+function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
+  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
 }
 
 /** A module at once, from one or from its bytes; `name` says which in an error. @internal */
@@ -54,34 +67,27 @@ export function compile(where: string, name: string, source: unknown): WebAssemb
   const { Module } = supported(where);
   checkSource(where, name, source);
   if (isModule(source)) return source as WebAssembly.Module;
-  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
-  const bytes = new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
   try {
-    return new Module(bytes);
+    return new Module(bytesOf(source));
   } catch (cause) {
-    throw refusal(`${where}: ${name}`, bytes, cause as Error);
+    throw refusal(`${where}: ${name}`, cause as Error, bytesOf(source));
   }
 }
 
-/** Whether there is something to wait for before `compile`. @internal */
-export function isLater(source: unknown): source is LaterModuleSource {
-  const { then, arrayBuffer } = (source ?? {}) as { then?: unknown; arrayBuffer?: unknown };
-  return typeof then === "function" || typeof arrayBuffer === "function";
-}
-
-/** Waits for a module, for `compile`. A Response of the right type is compiled while it arrives. @internal */
-export async function arrived(where: string, name: string, source: unknown): Promise<unknown> {
-  const value = await source;
-  if (!isLater(value)) return value;
-  const response = value as ResponseLike;
-  if (!response.ok)
-    throw new TypeError(`${where}: ${name}: ${response.url || "the request"} was answered with ${response.status}`);
-  const { compileStreaming } = supported(where);
-  if (!compileStreaming || response.headers.get("content-type") !== "application/wasm") return response.arrayBuffer();
-  return compileStreaming(response as Response).catch((cause: Error) => {
-    throw new Error(`${where}: ${name} was not compiled: ${cause.message}; if that is for a rule, ${FORBIDDEN}`, {
-      cause,
-    });
+/** The same without blocking, also from what is yet to arrive. @internal */
+export async function compileLater(where: string, name: string, source: unknown): Promise<WebAssembly.Module> {
+  const { compile } = supported(where);
+  let arrived = await source;
+  if (isResponse(arrived)) {
+    const { ok, status, url } = arrived;
+    if (!ok) throw new TypeError(`${where}: ${name}: ${url || "the request"} was answered with ${status}`);
+    arrived = await arrived.arrayBuffer();
+  }
+  checkSource(where, name, arrived);
+  if (isModule(arrived)) return arrived as WebAssembly.Module;
+  const bytes = bytesOf(arrived);
+  return compile(bytes).catch((cause: Error) => {
+    throw refusal(`${where}: ${name}`, cause, bytes);
   });
 }
 
@@ -93,10 +99,16 @@ export function supported(where: string): typeof WebAssembly {
 
 const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler has to resolve with the condition "workerd" or "edge-light", or to import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, for Runtime.create({ module, heap })`;
 
-/** What to do about an engine that didn't compile `bytes`. */
-function refusal(where: string, bytes: BufferSource, cause: Error): Error {
-  const advice = WebAssembly.validate(bytes)
-    ? `may not be compiled here: ${FORBIDDEN}`
-    : `is no WebAssembly module to this engine, ${cause.message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
+/** What to do about an engine that didn't compile `bytes`, or without them, didn't link a module. @internal */
+export function refusal(where: string, cause: Error, bytes?: BufferSource): Error {
+  const { name, message } = cause;
+  let advice = `may not be compiled here, ${message}; ${FORBIDDEN}`;
+  if (name === "RangeError") {
+    advice = `was not compiled, ${message}; on a page's main thread Chrome before 115 needs, before the first call, Runtime.default = await Runtime.create({ async: true })`;
+  } else if (!bytes) {
+    advice = `is no module of this package, ${message}`;
+  } else if (!WebAssembly.validate(bytes)) {
+    advice = `is no WebAssembly module to this engine, ${message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
+  }
   return new Error(`${where} ${advice}`, { cause });
 }

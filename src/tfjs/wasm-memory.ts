@@ -27,8 +27,8 @@ interface WasmBackend extends KernelBackend {
 /** A runtime over a shared memory whose allocator is another module's, on the thread that calls. */
 class SharedRuntime extends Runtime {
   constructor(memory: LinearMemory, allocator: Allocator) {
-    const module = compile("layernorm-wasm/tfjs", "module", inlined(binaries.kernels));
-    super(memory, instantiate<Kernels>(module, memory), allocator);
+    const names = ["layernorm-wasm/tfjs", "module"] as const;
+    super(memory, instantiate<Kernels>(...names, compile(...names, inlined(binaries.kernels)), memory), allocator);
   }
 }
 
