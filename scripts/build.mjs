@@ -77,7 +77,7 @@ const bundle = (entry, outfile, plugins = [], external = []) =>
     bundle: true,
     format: "esm",
     platform: "neutral",
-    target: "es2022",
+    target: ["chrome91", "firefox90", "safari16.4", "node20.19"],
     sourcemap: true,
     sourcesContent: false,
     plugins,

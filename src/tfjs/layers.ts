@@ -189,14 +189,14 @@ function takeOver(): () => void {
   const { build } = prototype;
   const { classNameMap } = serialization.SerializationMap.getMap();
   const entry = classNameMap[className];
-  register(className, (config) => layerNormalization({ ...patches.at(-1), ...config }));
+  register(className, (config) => layerNormalization({ ...patches[patches.length - 1], ...config }));
   const ourEntry = classNameMap[className];
   // Bundlers freeze `tf.layers`, so that the function can't be exchanged. What it makes can be.
   function ourBuild(this: OwnLayer, inputShape: unknown) {
     // Subclasses come here too, by their super.build.
     if (patches.length > 0 && Object.getPrototypeOf(this) === prototype) {
       Object.setPrototypeOf(this, LayerNormalization.prototype);
-      Object.assign(this, patches.at(-1));
+      Object.assign(this, patches[patches.length - 1]);
     }
     build.call(this, inputShape);
   }
