@@ -5,7 +5,7 @@
 
 import { addSums, type Kernels } from "../kernels.js";
 import { CLOSED, Control, DONE, FAILED, JOBS, type Job, publish, SLEEPERS, type Start, TICKETS, work } from "./job.js";
-import { spawn, type Thread, type WorkerSource } from "./spawn.js";
+import { spawn, type Thread, underPolicy, type WorkerSource } from "./spawn.js";
 
 /** What is done in its turn: a job for the threads, or a small one that the calling thread does alone. */
 type Turn = Job | (() => void);
@@ -65,7 +65,9 @@ export class Pool {
       timer = setTimeout(() => reject(new Error(`it was not ready in ${START_MS / 1000} s`)), START_MS);
     });
     try {
-      await Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(worker, start))), late]);
+      await underPolicy(() =>
+        Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(worker, start))), late]),
+      );
     } catch (cause) {
       await pool.#stop(new Error(`a thread did not start: ${(cause as Error).message}`, { cause }));
       throw pool.#over;

@@ -36,9 +36,8 @@ interface NodeHost {
   getBuiltinModule?(name: "node:os"): { availableParallelism(): number };
 }
 
-const CURE =
-  'give createThreadedRuntime the option worker, the URL of a copy of "layernorm-wasm/worker.js" or a function that makes a Worker of it';
-const NOT_LOADED = `worker.js was not loaded; it must lie beside the code (esbuild and Rollup: an entry point "layernorm-wasm/worker.js" of its own; the development server of Vite before 8: optimizeDeps: { exclude: ["layernorm-wasm"] }), and its response needs the header "Cross-Origin-Embedder-Policy: require-corp", as the page's does; or ${CURE}`;
+const CURE = `give the option worker: where a copy of "layernorm-wasm/worker.js" is, or a function that makes a Worker of it`;
+const NOT_LOADED = `worker.js was not loaded. It must lie beside the code: for esbuild and Rollup an entry point of its own, "layernorm-wasm/worker.js"; for the development server of Vite before 8, optimizeDeps: { exclude: ["layernorm-wasm"] }. Its response needs the header "Cross-Origin-Embedder-Policy: require-corp", as the page's does. Or ${CURE}`;
 
 /** Modules of Node are asked for at run time, so that no bundler looks for them. */
 const node = (globalThis as { process?: NodeHost }).process;
@@ -78,27 +77,47 @@ export function spawn(
   return worker;
 }
 
-function construct(file: string | { readonly href: string } | undefined): AnyWorker {
-  const here: string | undefined = import.meta.url; // see below
-  if (file === undefined && !here)
-    throw new Error(`this bundle doesn't know where it is, as it has no import.meta.url; ${CURE}`);
+function construct(given: string | { readonly href: string } | undefined): AnyWorker {
+  const here: string | undefined = import.meta.url;
+  if (given === undefined && !here)
+    throw new Error(`the code doesn't know where it is, without import.meta.url; ${CURE}`);
   const NodeWorker = nodeWorker();
   if (NodeWorker) {
-    // As URLs, where they are: Node takes a string for a path.
-    const place = file ?? new URL("./worker.js", here);
+    const file = String(given ?? new URL("./worker.js", here));
     try {
-      // Not the options of this process: some, as --input-type, are errors in a worker.
-      return new NodeWorker(/^\w{2,}:/.test(String(place)) ? new URL(String(place)) : String(place), {
-        execArgv: [],
-      });
+      // Node takes a string for a path. Not the options of this process: some, as --input-type, are errors in a worker.
+      return new NodeWorker(/^\w{2,}:/.test(file) ? new URL(file) : file, { execArgv: [] });
     } catch (error) {
-      // In a renderer of Electron there are both, and Node's don't work.
+      // In a renderer of Electron there are both kinds, and Node's can't be made.
       if (typeof Worker !== "function") throw error;
     }
   }
-  if (file !== undefined) return new Worker(file as URL | string, { type: "module" });
-  // Bundlers look for this pattern, and would copy the file once more for a second one.
+  if (given !== undefined) return new Worker(given as URL, { type: "module" });
+  // Bundlers look for this pattern once, and would copy the file for a second one.
   return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+}
+
+/**
+ * What `use` gives. Where it fails because of a Content-Security-Policy, the error says so: those of workers rarely do.
+ * @internal
+ */
+export async function underPolicy<T>(use: () => Promise<T>): Promise<T> {
+  let forbidden: string | undefined;
+  const note = (event: Event) => {
+    const { effectiveDirective, blockedURI } = event as SecurityPolicyViolationEvent;
+    if (effectiveDirective === "worker-src") forbidden = blockedURI;
+  };
+  globalThis.addEventListener?.("securitypolicyviolation", note);
+  try {
+    return await use();
+  } catch (cause) {
+    await new Promise((resolve) => setTimeout(resolve)); // a violation is told of in a task of its own
+    if (forbidden === undefined) throw cause;
+    const cure = `its worker-src, or without one its script-src, has to allow ${forbidden}`;
+    throw new Error(`the page's Content-Security-Policy forbids it; ${cure}`, { cause });
+  } finally {
+    globalThis.removeEventListener?.("securitypolicyviolation", note);
+  }
 }
 
 /** How many threads run at a time. @internal */
