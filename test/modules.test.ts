@@ -7,6 +7,8 @@ import { readBuild } from "./builds.js";
 const bytes = readBuild("release");
 const heap = readBuild("heap");
 const { WebAssembly: assembly } = globalThis;
+/** Chrome 92 doesn't. */
+const KNOWS_CAUSE = new Error("", { cause: 1 }).cause === 1;
 
 const response = (body: BodyInit, status = 200, type = "application/wasm") =>
   new Response(body, { status, headers: { "content-type": type } });
@@ -173,11 +175,12 @@ describe("Runtime.create with async", () => {
     for (const refusal of refusals.slice(0, 2)) await expect(refusal()).rejects.toThrow("expected true or false");
   });
 
-  test("gives a memory to the first of two that ask for it", async () => {
+  test("gives a memory to one of two that ask for it", async () => {
     const memory = new WebAssembly.Memory({ initial: 1 });
-    const [first, second] = [1, 2].map(() => Runtime.create({ memory, async: true }));
-    expectWorking(await first!);
-    await expect(second).rejects.toThrow(new TypeError("Runtime.create: memory is managed by another Runtime"));
+    const both = [1, 2].map(() => Runtime.create({ memory, async: true }).catch((error: Error) => error));
+    const results = await Promise.all(both);
+    expectWorking(results.find((result) => result instanceof Runtime) as Runtime);
+    expect(results).toContainEqual(new TypeError("Runtime.create: memory is managed by another Runtime"));
   });
 });
 
@@ -204,7 +207,7 @@ describe("an engine", () => {
     } catch (error) {
       cause = (error as Error).cause;
     }
-    expect(cause).toBeInstanceOf(assembly.CompileError);
+    if (KNOWS_CAUSE) expect(cause).toBeInstanceOf(assembly.CompileError);
   });
 
   test("that must not compile without blocking either: the same", async () => {
@@ -251,7 +254,7 @@ describe("an engine", () => {
           /before the first call, Runtime.default = await Runtime.create\(\{ async: true \}\)/,
         );
         expect(error?.message).not.toMatch(/Content-Security-Policy/);
-        expect(error?.cause).toBeInstanceOf(RangeError);
+        if (KNOWS_CAUSE) expect(error?.cause).toBeInstanceOf(RangeError);
       }
     });
 
