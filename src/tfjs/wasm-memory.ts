@@ -82,8 +82,7 @@ let warned = false;
 export function memoryOf(backend: KernelBackend): WasmMemory | null {
   let memory = memories.get(backend);
   if (memory === undefined) {
-    const reached = reach(backend as WasmBackend);
-    memory = reached === undefined ? null : new WasmMemory(backend as WasmBackend, reached);
+    memory = reach(backend as WasmBackend);
     memories.set(backend, memory);
     if (memory === null && !warned) {
       warned = true;
@@ -95,8 +94,11 @@ export function memoryOf(backend: KernelBackend): WasmMemory | null {
   return memory;
 }
 
-/** The memory, if everything is where it is expected: what the backend writes must be found there. */
-function reach(backend: WasmBackend): LinearMemory | undefined {
+/**
+ * The memory, if everything is where it is expected: what the backend writes must be found there. Nor is it reached
+ * where the engine doesn't compile the kernels at once; to copy, those of Runtime.default are enough.
+ */
+function reach(backend: WasmBackend): WasmMemory | null {
   const values = Float32Array.of(0.1, -1e30, 3e-20, 7);
   const dataId = backend.write(values, [values.length], "float32");
   try {
@@ -104,9 +106,9 @@ function reach(backend: WasmBackend): LinearMemory | undefined {
     const memory = (wasm.wasmMemory ?? wasm.asm?.memory) as LinearMemory;
     const found = new Float32Array(memory.buffer, dataIdMap.get(dataId).memoryOffset, values.length);
     const functions = [wasm._malloc, wasm._free, makeOutput].every((member) => typeof member === "function");
-    return functions && values.every((value, i) => found[i] === value) ? memory : undefined;
+    return functions && values.every((value, i) => found[i] === value) ? new WasmMemory(backend, memory) : null;
   } catch {
-    return undefined;
+    return null;
   } finally {
     backend.disposeData(dataId);
   }
