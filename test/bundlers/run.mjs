@@ -11,6 +11,9 @@ import { nodeResolve } from "@rollup/plugin-node-resolve";
 import { build as esbuild, version as esbuildVersion } from "esbuild";
 import { rollup, VERSION as rollupVersion } from "rollup";
 import { createServer, build as vite, version as viteVersion } from "vite";
+import * as vite5 from "vite5";
+import * as vite6 from "vite6";
+import * as vite7 from "vite7";
 import webpack from "webpack";
 import { ISOLATED, openPage } from "../browsers.mjs";
 import { runCases } from "../cases.mjs";
@@ -30,7 +33,14 @@ const EXPECTED = {
 };
 
 const THREADS = { threads: 2, shared: true, right: true, refusal: "" };
-const SINGLE = { threads: 1, shared: false, right: true };
+
+/** That a report of app-threads.js is of one thread, and gives its reason with and without the fallback. */
+function checkSingle({ refusal, fallbackReason, error, ...report }, reason) {
+  strictEqual(error, undefined);
+  match(refusal, reason);
+  ok(refusal.startsWith(`createThreadedRuntime: ${fallbackReason}; { fallback: "single" }`), fallbackReason);
+  deepStrictEqual(report, { threads: 1, shared: false, right: true });
+}
 
 /** A folder of its own for an app, which finds the package above it. */
 function folder(name, app = "app.js") {
@@ -124,10 +134,10 @@ async function bundleWorker(path, source, conditions) {
   return [outdir, ["worker.js", "layernorm.wasm", "heap.wasm"]];
 }
 
-async function inViteDev(name, optimizeDeps, app, inPageOf = inPage) {
+async function inViteDev(name, optimizeDeps, app, inPageOf = inPage, create = createServer) {
   const path = folder(name, app);
   const served = { host: "127.0.0.1", headers: ISOLATED };
-  const server = await createServer({ root: path, logLevel: "error", optimizeDeps, server: served });
+  const server = await create({ root: path, logLevel: "error", optimizeDeps, server: served });
   await server.listen(0);
   await inPageOf(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
 }
@@ -275,7 +285,7 @@ export default {
     const [outdir, modules] = await bundleWorker(folder("workerd-default"), source, []);
     await serveWorker(outdir, modules, async (address) => {
       const [before, after] = await (await fetch(address)).json();
-      match(before, /may not be compiled here: .*"workerd".*Runtime.create\(\{ module, heap \}\)/);
+      match(before, /may not be compiled here, .*disallowed.*"workerd".*Runtime.create\(\{ module, heap \}\)/);
       deepStrictEqual(after, [-1, 1]);
     });
   },
@@ -288,6 +298,38 @@ export default {
     inViteDev("threads-vite-dev", undefined, "app-threads.js", threadsInPage),
   [`threads, Vite ${viteVersion}, dev, not prebundled`]: () =>
     inViteDev("threads-vite-excluded", { exclude: ["layernorm-wasm"] }, "app-threads.js", threadsInPage),
+  ...Object.fromEntries(
+    [vite5, vite6, vite7].flatMap((older) => [
+      [
+        `threads, Vite ${older.version}, build`,
+        async () => {
+          const path = folder(`threads-vite-${older.version}`, "app-threads.js");
+          await older.build({ root: path, logLevel: "error" });
+          await threadsInPage(join(path, "dist"));
+        },
+      ],
+      [
+        `threads, Vite ${older.version}, dev, not prebundled`,
+        () => {
+          const exclude = { exclude: ["layernorm-wasm"] };
+          const name = `threads-vite-excluded-${older.version}`;
+          return inViteDev(name, exclude, "app-threads.js", threadsInPage, older.createServer);
+        },
+      ],
+      [
+        `threads, Vite ${older.version}, dev: the error says what to exclude, and one thread is given`,
+        () => {
+          const singleInPage = async (path, options) =>
+            checkSingle(
+              await openPage("chromium", path, { headers: ISOLATED, ...options }),
+              /worker.js was not loaded.*optimizeDeps: \{ exclude: \["layernorm-wasm"\] \}/,
+            );
+          const name = `threads-vite-dev-${older.version}`;
+          return inViteDev(name, undefined, "app-threads.js", singleInPage, older.createServer);
+        },
+      ],
+    ]),
+  ),
   async [`threads, webpack ${webpack.version}`]() {
     const path = folder("threads-webpack", "app-threads.js");
     const dist = join(path, "dist");
@@ -319,18 +361,14 @@ export default {
   async "threads, a page whose worker.js lacks its header: the error says so"() {
     const path = folder("threads-no-header", "app-threads.js");
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
-    const { error } = await openPage("chromium", path, { page: "/page.html", html, pageHeaders: ISOLATED });
-    match(
-      error,
-      /createThreadedRuntime: a thread did not start: worker.js was not loaded;.*Cross-Origin-Embedder-Policy/,
-    );
+    const report = await openPage("chromium", path, { page: "/page.html", html, pageHeaders: ISOLATED });
+    checkSingle(report, /a thread did not start: worker.js was not loaded\..*Cross-Origin-Embedder-Policy/);
   },
   async "threads, a page that isn't isolated: the error names the headers, and one thread is given"() {
     const path = folder("threads-not-isolated", "app-threads.js");
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
-    const { refusal, ...report } = await openPage("chromium", path, { page: "/page.html", html });
-    deepStrictEqual(report, SINGLE);
-    match(refusal, /"Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"/);
+    const headers = /"Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"/;
+    checkSingle(await openPage("chromium", path, { page: "/page.html", html }), headers);
   },
   async "threads, in workerd: the error says that there are none, and one thread is given"() {
     const source = `import { compute } from "./app.js";
@@ -338,9 +376,7 @@ export default { fetch: async () => Response.json(await compute()) };
 `;
     const bundled = await bundleWorker(folder("threads-workerd", "app-threads.js"), source, ["workerd"]);
     await serveWorker(...bundled, async (address) => {
-      const { refusal, ...report } = await (await fetch(address)).json();
-      deepStrictEqual(report, SINGLE);
-      match(refusal, /this host has no Worker/);
+      checkSingle(await (await fetch(address)).json(), /this host has no Worker/);
     });
   },
   ...Object.fromEntries(
@@ -370,7 +406,7 @@ export default { fetch: async () => Response.json(await compute()) };
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
     await inPage(path, { page: "/page.html", html, headers: await policy(html, "'wasm-unsafe-eval'") });
     const { error } = await openPage("chromium", path, { page: "/page.html", html, headers: await policy(html, "") });
-    match(error, /may not be compiled here: a page has to allow 'wasm-unsafe-eval'/);
+    match(error, /may not be compiled here, .*; a page has to allow 'wasm-unsafe-eval'/);
   },
   async "require() in Node"() {
     const script =
