@@ -42,6 +42,15 @@ function checkSingle({ refusal, fallbackReason, error, ...report }, reason) {
   deepStrictEqual(report, { threads: 1, shared: false, right: true });
 }
 
+/** What a program of CommonJS, whose value is a promise of a report, gives in Node. */
+function reportOf(cwd, program) {
+  const script = `${program}.then((report) => console.log(JSON.stringify(report)))`;
+  const stdio = ["ignore", "pipe", "inherit"];
+  return JSON.parse(
+    execFileSync(process.execPath, ["--input-type=commonjs", "-e", script], { cwd, encoding: "utf8", stdio }),
+  );
+}
+
 /** A folder of its own for an app, which finds the package above it. */
 function folder(name, app = "app.js") {
   const path = join(out, name);
@@ -369,6 +378,69 @@ export default {
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
     const headers = /"Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"/;
     checkSingle(await openPage("chromium", path, { page: "/page.html", html }), headers);
+  },
+  ...Object.fromEntries(
+    ["chromium", "firefox", "webkit"].map((browser) => [
+      `threads, a page in ${browser} whose CSP forbids workers: the error says so, and one thread is given`,
+      async () => {
+        const path = folder(`threads-no-workers-${browser}`, "app-threads.js");
+        const html = pageOf(path)('<script type="module" src="/app.js"></script>');
+        const headers = { ...ISOLATED, ...(await policy(html, "'wasm-unsafe-eval' 'unsafe-eval'; worker-src 'none'")) };
+        const report = await openPage(browser, path, { page: "/page.html", html, headers });
+        checkSingle(report, /a thread did not start: the page's Content-Security-Policy forbids it; its worker-src/);
+      },
+    ]),
+  ),
+  async "threads, a page whose worker.js is elsewhere: the error says so, and the option worker finds it"() {
+    const path = folder("threads-elsewhere", "app-threads.js");
+    const page = pageOf(path);
+    mkdirSync(join(path, "workers"));
+    renameSync(join(path, "worker.js"), join(path, "workers/worker.js"));
+    const app = '<script type="module" src="/app.js"></script>';
+    const open = (script) => openPage("chromium", path, { page: "/page.html", html: page(script), headers: ISOLATED });
+    checkSingle(await open(app), /worker.js was not loaded.*give the option worker/);
+    deepStrictEqual(await open(`<script>threadsOptions = { worker: "/workers/worker.js" }</script>${app}`), THREADS);
+  },
+  async [`threads, esbuild ${esbuildVersion}, IIFE: the error says what to give, and the option worker works`]() {
+    const path = folder("threads-iife", "app-threads.js");
+    const entryPoints = { app: join(path, "app.js"), worker: "layernorm-wasm/worker.js" };
+    const outdir = join(path, "dist");
+    // It warns that there is no import.meta.
+    await esbuild({ entryPoints, absWorkingDir: path, bundle: true, format: "iife", outdir, logLevel: "silent" });
+    const open = (options) => {
+      const html = `<!doctype html><meta charset="utf-8"><script>${options}</script><script src="/app.js"></script>`;
+      return openPage("chromium", outdir, { html, headers: ISOLATED });
+    };
+    checkSingle(await open(""), /without import.meta.url; give the option worker/);
+    deepStrictEqual(await open('threadsOptions = { worker: "/worker.js" }'), THREADS);
+    deepStrictEqual(await open('threadsOptions = { worker: () => new Worker("/worker.js") }'), THREADS);
+  },
+  async [`threads, esbuild ${esbuildVersion}, CommonJS for Node: the same`]() {
+    const path = folder("threads-cjs", "app-threads.js");
+    const entryPoints = { app: join(path, "app.js"), worker: "layernorm-wasm/worker.js" };
+    const options = {
+      bundle: true,
+      platform: "node",
+      format: "cjs",
+      outExtension: { ".js": ".cjs" },
+      logLevel: "silent",
+    };
+    await esbuild({ entryPoints, absWorkingDir: path, outdir: join(path, "dist"), ...options });
+    const report = (worker) => reportOf(path, `require("./dist/app.cjs").compute({ worker: ${worker} })`);
+    const file = 'require("node:path").resolve("dist/worker.cjs")';
+    checkSingle(report("undefined"), /without import.meta.url; give the option worker/);
+    deepStrictEqual(report(file), THREADS);
+    deepStrictEqual(report(`require("node:url").pathToFileURL(${file})`), THREADS);
+    deepStrictEqual(report(`require("node:url").pathToFileURL(${file}).href`), THREADS);
+    deepStrictEqual(report(`() => new (require("node:worker_threads").Worker)(${file})`), THREADS);
+  },
+  async [`threads, Vite ${viteVersion}, SSR with noExternal: the error says what to give, and the option worker works`]() {
+    const path = folder("threads-ssr", "app-threads.js");
+    await vite({ root: path, logLevel: "error", build: { ssr: "app.js" }, ssr: { noExternal: true } });
+    const report = (worker) =>
+      reportOf(path, `import("./dist/app.js").then(({ compute }) => compute({ worker: ${worker} }))`);
+    checkSingle(report("undefined"), /Cannot find module .*worker.*; give the option worker/);
+    deepStrictEqual(report('require("node:url").pathToFileURL(require.resolve("layernorm-wasm/worker.js"))'), THREADS);
   },
   async "threads, in workerd: the error says that there are none, and one thread is given"() {
     const source = `import { compute } from "./app.js";
