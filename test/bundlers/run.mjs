@@ -2,8 +2,17 @@
 // table; what fails is shown and counted.
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert";
-import { execFileSync, spawn } from "node:child_process";
-import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -21,6 +30,7 @@ import { install, root } from "../packed.mjs";
 import { snippetsOf } from "../snippets.mjs";
 import { serveWorker } from "../workerd.mjs";
 
+const require = createRequire(import.meta.url);
 const here = join(root, "test/bundlers");
 const out = join(root, "build/bundlers");
 const HTML = '<!doctype html><meta charset="utf-8"><script type="module" src="/app.js"></script>';
@@ -113,7 +123,7 @@ function checkTfjs({ apart, ...report }, version, shared) {
   ok(apart < 1e-4, `the layers are ${apart} apart`);
 }
 
-const OLDER = Object.keys(createRequire(import.meta.url)("../tfjs/package.json").dependencies)
+const OLDER = Object.keys(require("../tfjs/package.json").dependencies)
   .filter((name) => name.startsWith("core-"))
   .map((name) => name.replace("core-", ""));
 
@@ -490,6 +500,106 @@ export default { fetch: async () => Response.json(await compute()) };
       deepStrictEqual(print(join(root, `test/engines/node_modules/node${major}/bin/node`)), "-1,1\n");
   },
 };
+
+const versionOf = (name) => require(`${name}/package.json`).version;
+const bin = (path) => join(here, "node_modules", path);
+
+/** A folder of files, where the tools of this folder are found. */
+function project(name, files) {
+  const path = join(out, name);
+  mkdirSync(join(path, "node_modules"), { recursive: true });
+  for (const tool of ["typescript", "ts-jest", "ts-node"]) symlinkSync(bin(tool), join(path, "node_modules", tool));
+  for (const [file, content] of Object.entries(files)) {
+    writeFileSync(join(path, file), typeof content === "string" ? content : JSON.stringify(content));
+  }
+  return path;
+}
+
+/** What a program of Node prints; if it fails, what it complains of. */
+function printed(cwd, ...args) {
+  const { stdout, stderr, status } = spawnSync(process.execPath, ["--no-warnings", ...args], { cwd, encoding: "utf8" });
+  return status === 0 ? stdout : stderr + stdout;
+}
+
+const PASSED = /"numPassedTests":1,/;
+const NORM_TS = `import { LayerNorm } from "layernorm-wasm";
+export const y: Float32Array = new LayerNorm(2, { eps: 0 }).forward(new Float32Array([3, 5]));
+console.log([...y].join());
+`;
+const THREADS_TS = `import { createThreadedRuntime } from "layernorm-wasm/threads";
+createThreadedRuntime({ threads: 2 }).then(async (runtime) => {
+  console.log(runtime.threads);
+  await runtime.close();
+});
+`;
+
+CASES[`Jest ${versionOf("jest")}, with --experimental-vm-modules, in ES modules and in CommonJS`] = () => {
+  const test = readFileSync(join(here, "app.test.js"), "utf8");
+  for (const type of ["module", "commonjs"]) {
+    const path = project(`jest-${type}`, { "package.json": { type }, "app.test.js": test });
+    match(printed(path, "--experimental-vm-modules", bin("jest/bin/jest.js"), "--json", "--transform", "{}"), PASSED);
+  }
+};
+CASES[`Jest ${versionOf("jest")}, require(): the error says what to do, and a transform of the package works`] = () => {
+  const test = `${NORM_TS}test("a row", () => expect([...y]).toEqual([-1, 1]));`;
+  const tsconfig = { allowJs: true, module: "commonjs", moduleResolution: "node10", target: "es2022" };
+  const transform = { "\\.[jt]s$": ["ts-jest", { diagnostics: false, tsconfig }] };
+  const path = project("jest-transform", {
+    "package.json": { type: "commonjs" },
+    "app.test.ts": test,
+    "no.json": { transform },
+    "yes.json": { transform, transformIgnorePatterns: ["/node_modules/(?!layernorm-wasm/)"] },
+  });
+  const run = (config) => printed(path, bin("jest/bin/jest.js"), "--json", "--config", config);
+  const [major, minor] = process.versions.node.split(".").map(Number);
+  // From here on Jest has require() of ES modules.
+  if (major < 24 || (major === 24 && minor < 9)) match(run("no.json"), /Must use import to load ES Module.*transform/s);
+  match(run("yes.json"), PASSED);
+};
+CASES[`ts-node ${versionOf("ts-node")} and tsx, in CommonJS and in ES modules`] = () => {
+  const compilerOptions = { module: "nodenext", target: "es2022", types: [], skipLibCheck: true };
+  for (const type of ["module", "commonjs"]) {
+    const path = project(`ts-node-${type}`, {
+      "package.json": { type },
+      "tsconfig.json": { compilerOptions },
+      "norm.ts": NORM_TS,
+      "threads.ts": THREADS_TS,
+    });
+    const tsNode = type === "module" ? ["--loader", "ts-node/esm"] : [bin("ts-node/dist/bin.js")];
+    const tsx = [join(root, "node_modules/tsx/dist/cli.mjs")];
+    for (const tool of [tsNode, tsx]) {
+      strictEqual(printed(path, ...tool, "norm.ts"), "-1,1\n");
+      strictEqual(printed(path, ...tool, "threads.ts"), "2\n");
+    }
+  }
+};
+const [TS5, TS7] = [bin("typescript"), join(root, "node_modules/typescript")];
+for (const [compiler, type, module, moduleResolution, trouble, ...files] of [
+  [TS5, "commonjs", "nodenext", "nodenext"],
+  [TS5, "commonjs", "node20", "node16"],
+  [TS5, "commonjs", "node16", "node16", "TS1479"],
+  [TS5, "commonjs", "commonjs", "node10", "TS2307", "threads.ts"],
+  [TS5, "commonjs", "commonjs", "node10", "", "norm.ts"],
+  [TS5, "module", "node16", "node16"],
+  [TS7, "commonjs", "commonjs", "bundler"],
+  [TS7, "commonjs", "node16", "node16", "TS1479"],
+]) {
+  const version = JSON.parse(readFileSync(join(compiler, "package.json"), "utf8")).version;
+  const named = `TypeScript ${version}, ${type}, module ${module}, moduleResolution ${moduleResolution}`;
+  CASES[`${named}${files.length > 0 ? `, ${files}` : ""}${trouble ? ": an error" : ""}`] = () => {
+    const lib = ["es2022", "esnext.disposable", "dom"];
+    const compilerOptions = { noEmit: true, strict: true, types: [], target: "es2022", lib, module, moduleResolution };
+    const path = project(`types-${version}-${type}-${module}-${moduleResolution}${files}`, {
+      "package.json": { type },
+      "tsconfig.json": { compilerOptions, files: files.length > 0 ? files : ["norm.ts", "threads.ts"] },
+      "norm.ts": NORM_TS,
+      "threads.ts": THREADS_TS,
+    });
+    const said = printed(path, join(compiler, "bin/tsc"), "-p", path);
+    if (trouble) match(said, new RegExp(trouble));
+    else strictEqual(said, "");
+  };
+}
 
 for (const moduleResolution of ["bundler", "node16", "nodenext"]) {
   CASES[`TypeScript, strict, ${moduleResolution}, no DOM`] = () => {
