@@ -63,12 +63,10 @@ function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
 }
 
 /** A module at once, from one or from its bytes; `name` says which in an error. @internal */
-export function compile(where: string, name: string, source: unknown): WebAssembly.Module {
-  const { Module } = supported(where);
-  checkSource(where, name, source);
+export function compile(where: string, name: string, source: object): WebAssembly.Module {
   if (isModule(source)) return source as WebAssembly.Module;
   try {
-    return new Module(bytesOf(source));
+    return new WebAssembly.Module(bytesOf(source));
   } catch (cause) {
     throw refusal(`${where}: ${name}`, cause as Error, bytesOf(source));
   }
@@ -76,7 +74,6 @@ export function compile(where: string, name: string, source: unknown): WebAssemb
 
 /** The same without blocking, also from what is yet to arrive. @internal */
 export async function compileLater(where: string, name: string, source: unknown): Promise<WebAssembly.Module> {
-  const { compile } = supported(where);
   let arrived = await source;
   if (isResponse(arrived)) {
     const { ok, status, url } = arrived;
@@ -86,7 +83,7 @@ export async function compileLater(where: string, name: string, source: unknown)
   checkSource(where, name, arrived);
   if (isModule(arrived)) return arrived as WebAssembly.Module;
   const bytes = bytesOf(arrived);
-  return compile(bytes).catch((cause: Error) => {
+  return WebAssembly.compile(bytes).catch((cause: Error) => {
     throw refusal(`${where}: ${name}`, cause, bytes);
   });
 }

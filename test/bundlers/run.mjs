@@ -52,12 +52,12 @@ function checkSingle({ refusal, fallbackReason, error, ...report }, reason) {
   deepStrictEqual(report, { threads: 1, shared: false, right: true });
 }
 
-/** What a program of CommonJS, whose value is a promise of a report, gives in Node. */
-function reportOf(cwd, program) {
+/** What a program, whose value is a promise of a report, gives in Node. */
+function reportOf(cwd, program, type = "commonjs") {
   const script = `${program}.then((report) => console.log(JSON.stringify(report)))`;
   const stdio = ["ignore", "pipe", "inherit"];
   return JSON.parse(
-    execFileSync(process.execPath, ["--input-type=commonjs", "-e", script], { cwd, encoding: "utf8", stdio }),
+    execFileSync(process.execPath, [`--input-type=${type}`, "-e", script], { cwd, encoding: "utf8", stdio }),
   );
 }
 
@@ -448,9 +448,9 @@ export default {
     const path = folder("threads-ssr", "app-threads.js");
     await vite({ root: path, logLevel: "error", build: { ssr: "app.js" }, ssr: { noExternal: true } });
     const report = (worker) =>
-      reportOf(path, `import("./dist/app.js").then(({ compute }) => compute({ worker: ${worker} }))`);
+      reportOf(path, `import("./dist/app.js").then(({ compute }) => compute({ worker: ${worker} }))`, "module");
     checkSingle(report("undefined"), /Cannot find module .*worker.*; give the option worker/);
-    deepStrictEqual(report('require("node:url").pathToFileURL(require.resolve("layernorm-wasm/worker.js"))'), THREADS);
+    deepStrictEqual(report('new URL(import.meta.resolve("layernorm-wasm/worker.js"))'), THREADS);
   },
   async "threads, in workerd: the error says that there are none, and one thread is given"() {
     const source = `import { compute } from "./app.js";

@@ -159,12 +159,12 @@ const nodeOnArm = (major, without) => {
   };
 };
 /**
- * A Chromium before 115, whose main thread compiles nothing of this size at once: it has to be told so, and there the tests run
- * that make no runtimes of their own. Workers have no such limit.
+ * A Chromium before 115, whose main thread compiles nothing of this size at once. In a page run the tests that make no runtimes of
+ * their own, those of threads among them; in a worker, which has no such limit, the others.
  */
 const oldChromium = (version, place) => {
   const name = `chromium${version}`;
-  const without = place === "page" ? [...SLOW, ...SYNCHRONOUS] : SLOW;
+  const without = [...SLOW, ...(place === "page" ? AT_ONCE : ["threads"])];
   return {
     ...browser(name, () => String(version), without),
     install: "npm ci --prefix test/engines/chromium --ignore-scripts",
@@ -188,23 +188,12 @@ const webkitVersion = () =>
   execFileSync("dpkg", ["--status", "libwebkit2gtk-4.1-0"], { encoding: "utf8" }).match(/^Version: (\d[\d.]+)/m)?.[1] ??
   "?";
 
-const SLOW = [];
-const SYNCHRONOUS = [
-  "backward",
-  "conformance-pytorch",
-  "digest",
-  "forward",
-  "functional",
-  "gigabytes",
-  "layer-norm",
-  "memory",
-  "modules",
-  "properties",
-  "rms-norm",
-  "runtime",
-  "tensor",
-  "worst",
-];
+// Newer engines run these; they take most of the time.
+const SLOW = ["conformance-pytorch", "conformance-rms", "gigabytes", "memory"];
+// They make runtimes, or compile, at once.
+const AT_ONCE = "backward digest forward functional layer-norm modules properties rms-norm runtime tensor worst".split(
+  " ",
+);
 
 const ENGINES = {
   node20: node(20),
