@@ -805,6 +805,17 @@ describe("an app with a class of its own named LayerNormalization", () => {
     expect(fresh.rmsNormalization().getClassName()).toBe("RMSNormalization");
   });
 
+  test("registered before the entry is imported, is told to do so later", async () => {
+    vi.resetModules();
+    for (const kernel of ["LayernormWasmForward", "LayernormWasmBackward"]) {
+      for (const name of BACKENDS) tf.unregisterKernel(kernel, name);
+    }
+    tf.serialization.registerClass(LayerNormalization);
+    const fresh = await import("../src/tfjs/index.js");
+    expect(() => fresh.layerNormalization()).toThrow("import layernorm-wasm/tfjs before another is");
+    expect([...values(fresh.layerNorm(tf.tensor1d([3, 5]), null, null, -1, 0))]).toEqual([-1, 1]);
+  });
+
   test("keeps it under the patch, which takes over tfjs' own", async () => {
     tf.serialization.registerClass(LayerNormalization);
     const saved = await save(modelOf(new LayerNormalization({ inputShape: [4] })));

@@ -84,14 +84,15 @@ function onlyTensor(inputs: Tensor | Tensor[]): Tensor {
 }
 
 const CONSTRAINTS = ["gammaConstraint", "betaConstraint"] as const;
-/** What tfjs' own layer takes, and what any layer does. Saved models have no others. */
-const ARGUMENTS = ["axis", "epsilon", "center", "scale", "betaInitializer", "gammaInitializer", "betaRegularizer"]
-  .concat("gammaRegularizer", CONSTRAINTS, "fallback", "name", "dtype", "trainable", "weights")
-  .concat("inputShape", "batchInputShape", "batchSize", "inputDType");
+/** What tfjs' own layer takes and saves, and what any layer takes. Saved models have no others. */
+const WEIGHT_ARGUMENTS = ["betaInitializer", "gammaInitializer", "betaRegularizer", "gammaRegularizer"];
+const OWN_ARGUMENTS = ["axis", "epsilon", "center", "scale", ...WEIGHT_ARGUMENTS];
+const LAYER_ARGUMENTS = "name dtype trainable weights inputShape batchInputShape batchSize inputDType".split(" ");
+const ARGUMENTS = [...OWN_ARGUMENTS, ...CONSTRAINTS, "fallback", ...LAYER_ARGUMENTS];
 
 /** The arguments of a layer, where each of them means something here. */
 function checked<Args extends object>(layer: string, args: Args | null | undefined): Args {
-  // Keras saves it as false, too. With true it divides by the deviation alone, which neither norm does.
+  // Keras saves it as false, too. With true x is divided by its deviation, without a mean: neither norm does that.
   const { rmsScaling = false, ...known } = (args ?? {}) as { rmsScaling?: boolean };
   util.assert(!rmsScaling, () => `${layer}: rms_scaling is not supported.`);
   checkOptions(layer, known, ARGUMENTS);
@@ -101,11 +102,15 @@ function checked<Args extends object>(layer: string, args: Args | null | undefin
 /** The classes of this entry, and the one of tfjs that they extend. */
 function makeClasses() {
   const Own = ownLayerNormalization();
+  const config = new Own({ name: "own" }).getConfig(); // without a name, one of those that are numbered would be used up
+  util.assert(
+    OWN_ARGUMENTS.every((name) => name in config),
+    () =>
+      "The LayerNormalization that is registered is not that of TensorFlow.js: import layernorm-wasm/tfjs before another is.",
+  );
   // What makes a constraint of an identifier is not public. This layer does it.
   const BatchNormalization = ownBatchNormalization();
-  const constraintsOf = (layer: object) =>
-    // Without a name, one of those that are numbered would be used up.
-    new BatchNormalization({ ...pick(layer, CONSTRAINTS), name: "constraints" });
+  const constraintsOf = (layer: object) => new BatchNormalization({ ...pick(layer, CONSTRAINTS), name: "constraints" });
 
   class LayerNormalization extends Own {
     declare fallback?: boolean | undefined;
