@@ -66,6 +66,7 @@ function folder(name, app = "app.js") {
   const path = join(out, name);
   mkdirSync(path, { recursive: true });
   copyFileSync(join(here, app), join(path, "app.js"));
+  copyFileSync(join(here, "app-threads.js"), join(path, "app-threads.js"));
   writeFileSync(join(path, "index.html"), HTML);
   return path;
 }
@@ -333,6 +334,15 @@ export default {
           const exclude = { exclude: ["layernorm-wasm"] };
           const name = `threads-vite-excluded-${older.version}`;
           return inViteDev(name, exclude, "app-threads.js", threadsInPage, older.createServer);
+        },
+      ],
+      [
+        `threads, Vite ${older.version}, dev and build, prebundled, with worker.js?url as the option worker`,
+        async () => {
+          const name = `threads-vite-url-${older.version}`;
+          await inViteDev(name, undefined, "app-threads-url.js", threadsInPage, older.createServer);
+          await older.build({ root: join(out, name), logLevel: "error" });
+          await threadsInPage(join(out, name, "dist"));
         },
       ],
       [
