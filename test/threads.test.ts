@@ -576,12 +576,12 @@ describe("createThreadedRuntime", () => {
     };
     try {
       await working();
-      const [file, options] = made[0]!;
+      const [file] = made[0]!;
       await working(new URL(file));
       await working(file.href);
       expect(made.map(([made]) => String(made))).toEqual(new Array(6).fill(file.href));
       const [Worker] = workerClasses() as [WorkerClass];
-      await working(() => new Worker(file, options));
+      await working(() => new Worker(file, { type: "module", execArgv: [] } as { type: "module" }));
       expect(made.length).toBe(8);
     } finally {
       restore();
