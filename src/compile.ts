@@ -77,7 +77,7 @@ export async function compileLater(where: string, name: string, source: unknown)
   let arrived = await source;
   if (isResponse(arrived)) {
     const { ok, status, url } = arrived;
-    if (!ok) throw new TypeError(`${where}: ${name}: ${url || "the request"} was answered with ${status}`);
+    if (ok === false) throw new TypeError(`${where}: ${name}: ${url || "the request"} was answered with ${status}`);
     arrived = await arrived.arrayBuffer();
   }
   checkSource(where, name, arrived);

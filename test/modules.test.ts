@@ -38,6 +38,7 @@ describe("Runtime.create with a module", () => {
     ["a Response", () => response(bytes)],
     ["a promise of a Response", async () => response(bytes)],
     ["a Response of another type", () => response(bytes, 200, "application/octet-stream")],
+    ["a Blob", () => new Blob([bytes]) as unknown as Response],
     ["a promise of bytes", async () => bytes],
     ["a promise of a WebAssembly.Module", () => WebAssembly.compile(bytes)],
   ])("takes %s, later", async (_, module) => {
