@@ -78,27 +78,28 @@ export class WasmMemory {
 const memories = new WeakMap<KernelBackend, WasmMemory | null>();
 let warned = false;
 
-/** The memory of the wasm backend; null, after a warning, where this version of tfjs doesn't let it be reached. */
+/** The memory of the wasm backend; null, after a warning that says why, where tensors have to be copied. */
 export function memoryOf(backend: KernelBackend): WasmMemory | null {
-  let memory = memories.get(backend);
-  if (memory === undefined) {
-    memory = reach(backend as WasmBackend);
-    memories.set(backend, memory);
-    if (memory === null && !warned) {
-      warned = true;
+  const known = memories.get(backend);
+  if (known !== undefined) return known;
+  let memory: WasmMemory | null = null;
+  try {
+    // Where the engine doesn't compile the kernels at once, those of Runtime.default are enough to copy.
+    memory = new WasmMemory(backend as WasmBackend, reach(backend as WasmBackend));
+  } catch (error) {
+    if (!warned) {
       console.warn(
-        `layernorm-wasm/tfjs can't reach the memory of the wasm backend of TensorFlow.js ${version_core}: tensors are copied.`,
+        `layernorm-wasm/tfjs can't reach the memory of the wasm backend of TensorFlow.js ${version_core}: tensors are copied. ${(error as Error).message}`,
       );
     }
+    warned = true;
   }
+  memories.set(backend, memory);
   return memory;
 }
 
-/**
- * The memory, if everything is where it is expected: what the backend writes must be found there. Nor is it reached
- * where the engine doesn't compile the kernels at once; to copy, those of Runtime.default are enough.
- */
-function reach(backend: WasmBackend): WasmMemory | null {
+/** The memory, if everything is where it is expected: what the backend writes must be found there. */
+function reach(backend: WasmBackend): LinearMemory {
   const values = Float32Array.of(0.1, -1e30, 3e-20, 7);
   const dataId = backend.write(values, [values.length], "float32");
   try {
@@ -106,9 +107,8 @@ function reach(backend: WasmBackend): WasmMemory | null {
     const memory = (wasm.wasmMemory ?? wasm.asm?.memory) as LinearMemory;
     const found = new Float32Array(memory.buffer, dataIdMap.get(dataId).memoryOffset, values.length);
     const functions = [wasm._malloc, wasm._free, makeOutput].every((member) => typeof member === "function");
-    return functions && values.every((value, i) => found[i] === value) ? new WasmMemory(backend, memory) : null;
-  } catch {
-    return null;
+    if (functions && values.every((value, i) => found[i] === value)) return memory;
+    throw new Error("What it writes is not found there.");
   } finally {
     backend.disposeData(dataId);
   }
