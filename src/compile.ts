@@ -1,9 +1,10 @@
 /**
- * WebAssembly modules from all that one may be given as.
+ * WebAssembly modules from all that one may be given as, linked to a memory.
  * @module
  */
 
 import { classOf, wrongType } from "./check.js";
+import type { LinearMemory } from "./memory.js";
 
 /** The part of a `Response` of `fetch` that is used here. */
 export interface ResponseLike {
@@ -51,10 +52,10 @@ function isResponse(source: unknown): source is ResponseLike {
   return typeof (source as ResponseLike | undefined)?.arrayBuffer === "function";
 }
 
-/** That a source is of a kind that `compile` or `compileLater` takes. @internal */
-export function checkSource(where: string, name: string, source: unknown): void {
+/** That a source is of a kind that `link` or `linkLater` takes. @internal */
+export function checkSource(where: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
-  wrongType(`${where}: ${name}`, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
+  wrongType(where, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
 }
 
 function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
@@ -62,30 +63,42 @@ function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
   return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
 }
 
-/** A module at once, from one or from its bytes; `name` says which in an error. @internal */
-export function compile(where: string, name: string, source: object): WebAssembly.Module {
-  if (isModule(source)) return source as WebAssembly.Module;
+const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
+
+/**
+ * The exports of a module over a memory, at once.
+ * @param where which module it is, for an error
+ * @param source the module or its bytes @internal
+ */
+export function link<T>(where: string, source: object, memory: LinearMemory): T {
   try {
-    return new WebAssembly.Module(bytesOf(source));
+    const module = isModule(source) ? source : new WebAssembly.Module(bytesOf(source));
+    return new WebAssembly.Instance(module as WebAssembly.Module, importsOf(memory)).exports as T;
   } catch (cause) {
-    throw refusal(`${where}: ${name}`, cause as Error, bytesOf(source));
+    refuse(where, source, cause as Error);
   }
 }
 
-/** The same without blocking, also from what is yet to arrive. @internal */
-export async function compileLater(where: string, name: string, source: unknown): Promise<WebAssembly.Module> {
+/** A module without blocking, also from what is yet to arrive. @internal */
+export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
   let arrived = await source;
   if (isResponse(arrived)) {
     const { ok, status, url } = arrived;
-    if (ok === false) throw new TypeError(`${where}: ${name}: ${url || "the request"} was answered with ${status}`);
+    if (ok === false) throw new TypeError(`${where}: ${url || "the request"} was answered with ${status}`);
     arrived = await arrived.arrayBuffer();
   }
-  checkSource(where, name, arrived);
+  checkSource(where, arrived);
   if (isModule(arrived)) return arrived as WebAssembly.Module;
-  const bytes = bytesOf(arrived);
-  return WebAssembly.compile(bytes).catch((cause: Error) => {
-    throw refusal(`${where}: ${name}`, cause, bytes);
-  });
+  return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));
+}
+
+/** `link` without blocking, also for a module that is yet to arrive. @internal */
+export async function linkLater<T>(where: string, source: unknown, memory: LinearMemory): Promise<T> {
+  const module = await compileLater(where, source);
+  const instance = await WebAssembly.instantiate(module, importsOf(memory)).catch((cause) =>
+    refuse(where, module, cause),
+  );
+  return instance.exports as T;
 }
 
 /** WebAssembly, where the engine has it. @internal */
@@ -96,16 +109,16 @@ export function supported(where: string): typeof WebAssembly {
 
 const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler has to resolve with the condition "workerd" or "edge-light", or to import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, for Runtime.create({ module, heap })`;
 
-/** What to do about an engine that didn't compile `bytes`, or without them, didn't link a module. @internal */
-export function refusal(where: string, cause: Error, bytes?: BufferSource): Error {
+/** Says what to do about an engine that didn't compile or link a module. */
+function refuse(where: string, source: unknown, cause: Error): never {
   const { name, message } = cause;
   let advice = `may not be compiled here, ${message}; ${FORBIDDEN}`;
   if (name === "RangeError") {
     advice = `was not compiled, ${message}; on a page's main thread Chrome before 115 needs, before the first call, Runtime.default = await Runtime.create({ async: true })`;
-  } else if (!bytes) {
+  } else if (isModule(source) || name === "LinkError" || name === "TypeError") {
     advice = `is no module of this package, ${message}`;
-  } else if (!WebAssembly.validate(bytes)) {
+  } else if (!WebAssembly.validate(bytesOf(source))) {
     advice = `is no WebAssembly module to this engine, ${message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
   }
-  return new Error(`${where} ${advice}`, { cause });
+  throw new Error(`${where} ${advice}`, { cause });
 }

@@ -4,7 +4,6 @@
  */
 
 import { classOf, isShared, wrongType } from "./check.js";
-import { refusal } from "./compile.js";
 
 /** The part of a `WebAssembly.Memory` that is used here. Declared so that the types need no library of the DOM's. */
 export interface LinearMemory {
@@ -71,28 +70,4 @@ export function allocatorOf(options: object, allocate: Allocator["allocate"], fr
     allocate: (bytes) => Reflect.apply(allocate, options, [bytes]),
     free: (pointer) => Reflect.apply(free, options, [pointer]),
   };
-}
-
-const imports = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
-
-/** The exports of a module over a memory; `name` says which module in an error. @internal */
-export function instantiate<T>(where: string, name: string, module: WebAssembly.Module, memory: LinearMemory): T {
-  try {
-    return new WebAssembly.Instance(module, imports(memory)).exports as T;
-  } catch (cause) {
-    throw refusal(`${where}: ${name}`, cause as Error);
-  }
-}
-
-/** The same without blocking. @internal */
-export async function instantiateLater<T>(
-  where: string,
-  name: string,
-  module: WebAssembly.Module,
-  memory: LinearMemory,
-): Promise<T> {
-  const instance = await WebAssembly.instantiate(module, imports(memory)).catch((cause: Error) => {
-    throw refusal(`${where}: ${name}`, cause);
-  });
-  return instance.exports as T;
 }

@@ -7,23 +7,16 @@ import * as binaries from "./binaries.js";
 import { checkBoolean, checkOptions, describe, wrongType, wrongValue } from "./check.js";
 import {
   checkSource,
-  compile,
-  compileLater,
   inlined,
   isLater,
   type LaterModuleSource,
+  link,
+  linkLater,
   type ModuleSource,
   supported,
 } from "./compile.js";
 import { call, type KernelCall, type Kernels } from "./kernels.js";
-import {
-  type Allocator,
-  allocatorOf,
-  checkMemory,
-  instantiate,
-  instantiateLater,
-  type LinearMemory,
-} from "./memory.js";
+import { type Allocator, allocatorOf, checkMemory, type LinearMemory } from "./memory.js";
 
 export interface RuntimeOptions<Async extends boolean = false> {
   allocate?: Allocator["allocate"] | undefined;
@@ -48,6 +41,8 @@ export interface RuntimeOptions<Async extends boolean = false> {
 }
 
 const WHERE = "Runtime.create";
+const MODULE = `${WHERE}: module`;
+const HEAP = `${WHERE}: heap`;
 const PAGE = 65536;
 const PAGES_MAX = 65536;
 
@@ -178,8 +173,8 @@ export class Runtime {
     try {
       checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
       checkBoolean(`${WHERE}: async`, async);
-      if (module !== undefined) checkSource(WHERE, "module", module);
-      if (heap !== undefined) checkSource(WHERE, "heap", heap);
+      if (module !== undefined) checkSource(MODULE, module);
+      if (heap !== undefined) checkSource(HEAP, heap);
       checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
       own = memory ?? new (supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
     } catch (error) {
@@ -188,15 +183,11 @@ export class Runtime {
     }
     const given = allocate && free && allocatorOf(options, allocate, free);
     const kernels = module ?? inlined(binaries.kernels);
-    if (!later) {
-      const link = <T>(name: string, source: object) => instantiate<T>(WHERE, name, compile(WHERE, name, source), own);
-      return Runtime.#over(own, link("module", kernels), given ?? link("heap", heap ?? inlined(binaries.heap)));
-    }
-    const link = async <T>(name: string, source: object) =>
-      instantiateLater<T>(WHERE, name, await compileLater(WHERE, name, source), own);
+    const manager = heap ?? inlined(binaries.heap);
+    if (!later) return Runtime.#over(own, link(MODULE, kernels, own), given ?? link(HEAP, manager, own));
     return Promise.all([
-      link<Kernels>("module", kernels),
-      given ?? link<Allocator>("heap", heap ?? inlined(binaries.heap)),
+      linkLater<Kernels>(MODULE, kernels, own),
+      given ?? linkLater<Allocator>(HEAP, manager, own),
     ]).then(([kernels, allocator]) => {
       checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
       return Runtime.#over(own, kernels, allocator);
@@ -204,8 +195,8 @@ export class Runtime {
   }
 
   static #over(memory: LinearMemory, kernels: Kernels, allocator: Allocator): Runtime {
-    if (!kernels.layerNormForward) throw new TypeError(`${WHERE}: module is another than layernorm.wasm`);
-    if (!allocator.allocate) throw new TypeError(`${WHERE}: heap is another than heap.wasm`);
+    if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
+    if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
     return new Runtime(memory, kernels, allocator);
   }
 

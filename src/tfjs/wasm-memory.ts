@@ -6,9 +6,8 @@
 import { type DataId, type KernelBackend, type TensorInfo, version_core } from "@tensorflow/tfjs-core";
 import * as binaries from "../binaries.shared.js";
 import { isShared } from "../check.js";
-import { compile, inlined } from "../compile.js";
+import { inlined, link } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
-import { instantiate } from "../memory.js";
 
 /** What is used of the wasm backend. None of it is documented. */
 interface WasmBackend extends KernelBackend {
@@ -27,8 +26,7 @@ interface WasmBackend extends KernelBackend {
 /** A runtime over a shared memory whose allocator is another module's, on the thread that calls. */
 class SharedRuntime extends Runtime {
   constructor(memory: LinearMemory, allocator: Allocator) {
-    const names = ["layernorm-wasm/tfjs", "module"] as const;
-    super(memory, instantiate<Kernels>(...names, compile(...names, inlined(binaries.kernels)), memory), allocator);
+    super(memory, link<Kernels>("layernorm-wasm/tfjs: module", inlined(binaries.kernels), memory), allocator);
   }
 }
 

@@ -7,10 +7,10 @@
 
 import * as binaries from "../binaries.shared.js";
 import { checkOptions, classOf, wrongType } from "../check.js";
-import { compileLater, inlined, supported } from "../compile.js";
+import { compileLater, inlined, linkLater, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
 import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
-import { allocatorOf, checkMemory, instantiateLater } from "../memory.js";
+import { allocatorOf, checkMemory } from "../memory.js";
 import type { Scratch } from "../runtime.js";
 import { Control, type Job } from "./job.js";
 import { CLOSED_MESSAGE, Pool } from "./pool.js";
@@ -213,13 +213,12 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
     fallbackReason = reasonOf(error);
   }
   if (own) {
-    const compiled = (name: string, binary: string | WebAssembly.Module) => compileLater(WHERE, name, inlined(binary));
-    const module = await compiled("module", binaries.kernels);
-    const kernels = await instantiateLater<Kernels>(WHERE, "module", module, own);
+    const module = await compileLater(`${WHERE}: module`, inlined(binaries.kernels));
+    const kernels = await linkLater<Kernels>(`${WHERE}: module`, module, own);
     const allocator =
       allocate && free
         ? allocatorOf(options, allocate, free)
-        : await instantiateLater<Allocator>(WHERE, "heap", await compiled("heap", binaries.heap), own);
+        : await linkLater<Allocator>(`${WHERE}: heap`, inlined(binaries.heap), own);
     // Again: meanwhile it may have been taken.
     if (memory) checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
     const single = new ThreadedRuntime(own, kernels, allocator, { fallbackReason });
