@@ -888,6 +888,7 @@ describe("arguments of layers", () => {
       expect(() => create(args as never)).toThrow(message);
     }
     expect(create({ rmsScaling: false } as never).getConfig()).not.toHaveProperty("rmsScaling");
+    expect(() => rmsNormalization({ betaInitializer: "ones" } as never)).toThrow('"betaInitializer" is not an option');
   });
 
   test("that a saved model of Keras has are taken, but for what the layer doesn't do", async () => {

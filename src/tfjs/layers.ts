@@ -90,12 +90,15 @@ const OWN_ARGUMENTS = ["axis", "epsilon", "center", "scale", ...WEIGHT_ARGUMENTS
 const LAYER_ARGUMENTS = "name dtype trainable weights inputShape batchInputShape batchSize inputDType".split(" ");
 const ARGUMENTS = [...OWN_ARGUMENTS, ...CONSTRAINTS, "fallback", ...LAYER_ARGUMENTS];
 
+/** Of these, `center` is there to be false. */
+const RMS_ARGUMENTS = ARGUMENTS.filter((name) => !name.startsWith("beta"));
+
 /** The arguments of a layer, where each of them means something here. */
-function checked<Args extends object>(layer: string, args: Args | null | undefined): Args {
+function checked<Args extends object>(layer: string, args: Args | null | undefined, names = ARGUMENTS): Args {
   // Keras saves it as false, too. With true x is divided by its deviation, without a mean: neither norm does that.
   const { rmsScaling = false, ...known } = (args ?? {}) as { rmsScaling?: boolean };
   util.assert(!rmsScaling, () => `${layer}: rms_scaling is not supported.`);
-  checkOptions(layer, known, ARGUMENTS);
+  checkOptions(layer, known, names);
   return known as Args;
 }
 
@@ -218,7 +221,7 @@ export function layerNormalization(args?: LayerNormalizationArgs): layers.Layer 
  */
 export function rmsNormalization(args?: RMSNormalizationArgs): layers.Layer {
   const { RMSNormalization } = classes();
-  return new RMSNormalization(checked("rmsNormalization", args)) as unknown as layers.Layer;
+  return new RMSNormalization(checked("rmsNormalization", args, RMS_ARGUMENTS)) as unknown as layers.Layer;
 }
 
 /** The patches in force, the last one last. */
