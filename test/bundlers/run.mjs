@@ -526,10 +526,11 @@ function project(name, files) {
 }
 
 /** What a program of Node prints; if it fails, what it complains of. */
-function printed(cwd, ...args) {
-  const { stdout, stderr, status } = spawnSync(process.execPath, ["--no-warnings", ...args], { cwd, encoding: "utf8" });
+function printedBy(node, cwd, ...args) {
+  const { stdout, stderr, status } = spawnSync(node, ["--no-warnings", ...args], { cwd, encoding: "utf8" });
   return status === 0 ? stdout : stderr + stdout;
 }
+const printed = (...args) => printedBy(process.execPath, ...args);
 
 const PASSED = /"numPassedTests":1,/;
 const NORM_TS = `import { LayerNorm } from "layernorm-wasm";
@@ -550,21 +551,22 @@ CASES[`Jest ${versionOf("jest")}, with --experimental-vm-modules, in ES modules 
     match(printed(path, "--experimental-vm-modules", bin("jest/bin/jest.js"), "--json", "--transform", "{}"), PASSED);
   }
 };
-CASES[`Jest ${versionOf("jest")}, require(): the error says what to do, and a transform of the package works`] = () => {
+CASES[`Jest ${versionOf("jest")}, require(): a transform of the package works, or the flag with a newer Node`] = () => {
   const test = `${NORM_TS}test("a row", () => expect([...y]).toEqual([-1, 1]));`;
   const tsconfig = { allowJs: true, module: "commonjs", moduleResolution: "node10", target: "es2022" };
   const transform = { "\\.[jt]s$": ["ts-jest", { diagnostics: false, tsconfig }] };
   const path = project("jest-transform", {
     "package.json": { type: "commonjs" },
     "app.test.ts": test,
-    "no.json": { transform },
-    "yes.json": { transform, transformIgnorePatterns: ["/node_modules/(?!layernorm-wasm/)"] },
+    "tests.json": { transform },
+    "all.json": { transform, transformIgnorePatterns: ["/node_modules/(?!layernorm-wasm/)"] },
   });
-  const run = (config) => printed(path, bin("jest/bin/jest.js"), "--json", "--config", config);
-  const [major, minor] = process.versions.node.split(".").map(Number);
-  // From here on Jest has require() of ES modules.
-  if (major < 24 || (major === 24 && minor < 9)) match(run("no.json"), /Must use import to load ES Module.*transform/s);
-  match(run("yes.json"), PASSED);
+  const jest = (config) => [bin("jest/bin/jest.js"), "--json", "--config", config];
+  match(printed(path, ...jest("all.json")), PASSED);
+  const node = (major) => join(root, `test/engines/node_modules/node${major}/bin/node`);
+  const flagged = ["--experimental-vm-modules", ...jest("tests.json")];
+  match(printedBy(node(22), path, ...flagged), /Must use import to load ES Module/);
+  match(printedBy(node(24), path, ...flagged), PASSED);
 };
 CASES[`ts-node ${versionOf("ts-node")} and tsx, in CommonJS and in ES modules`] = () => {
   const compilerOptions = { module: "nodenext", target: "es2022", types: [], skipLibCheck: true };
