@@ -107,14 +107,14 @@ export function supported(where: string): typeof WebAssembly {
   throw new Error(`${where}: this engine has no WebAssembly, or it is turned off (iOS does so in lockdown mode)`);
 }
 
-const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler has to resolve with the condition "workerd" or "edge-light", or to import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, for Runtime.create({ module, heap })`;
+const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;
 
 /** Says what to do about an engine that didn't compile or link a module. */
 function refuse(where: string, source: unknown, cause: Error): never {
   const { name, message } = cause;
   let advice = `may not be compiled here, ${message}; ${FORBIDDEN}`;
   if (name === "RangeError") {
-    advice = `was not compiled, ${message}; on a page's main thread Chrome before 115 needs, before the first call, Runtime.default = await Runtime.create({ async: true })`;
+    advice = `was not compiled, ${message}; a page in Chrome before 115 needs Runtime.default = await Runtime.create({ async: true }) first`;
   } else if (isModule(source) || name === "LinkError" || name === "TypeError") {
     advice = `is no module of this package, ${message}`;
   } else if (!WebAssembly.validate(bytesOf(source))) {
