@@ -79,7 +79,7 @@ export function checkOptions(where: string, options: unknown, names: readonly st
   for (const name in options) {
     let i = 0; // a loop, because `includes` takes longer for so few names, and every call comes through here
     while (i < names.length && names[i] !== name) i++;
-    if (i === names.length && Object.hasOwn(options, name)) {
+    if (i === names.length && Object.keys(options).includes(name)) {
       throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
     }
   }

@@ -89,7 +89,7 @@ function kernel([name, list]: [Name, string], index: number): Kernel {
   return {
     name,
     index,
-    moves: names.map((argument) => (Object.hasOwn(MOVES, argument) ? (MOVES[argument] as number) : 0)),
+    moves: names.map((argument) => MOVES[argument] ?? 0),
     rows: names.indexOf("rows"),
     cols: names.indexOf("cols"),
     sums: [names.indexOf("dweight"), names.indexOf("dbias")],

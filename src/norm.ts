@@ -94,9 +94,10 @@ export abstract class Norm<O = unknown> {
   /** The last call in eval mode. */
   readonly #evaluated: LastCalls = { forward: null };
 
-  static {
+  /** Lets `biasOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
+  protected static readonly friend = (() => {
     biasOf = (norm) => norm.#bias;
-  }
+  })();
 
   /** @param defaults the default of each option that the norm has beside those of all norms */
   protected constructor(

@@ -4,20 +4,21 @@
  */
 
 import * as binaries from "./binaries.js";
-import { checkOptions, describe, wrongType, wrongValue } from "./check.js";
+import { checkBoolean, checkOptions, describe, wrongType, wrongValue } from "./check.js";
 import {
-  arrived,
   checkSource,
-  compile,
   inlined,
   isLater,
   type LaterModuleSource,
+  link,
+  linkLater,
   type ModuleSource,
+  supported,
 } from "./compile.js";
 import { call, type KernelCall, type Kernels } from "./kernels.js";
-import { type Allocator, allocatorOf, checkMemory, instantiate, type LinearMemory } from "./memory.js";
+import { type Allocator, allocatorOf, checkMemory, type LinearMemory } from "./memory.js";
 
-export interface RuntimeOptions {
+export interface RuntimeOptions<Async extends boolean = false> {
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
   /**
@@ -32,8 +33,16 @@ export interface RuntimeOptions {
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
   heap?: ModuleSource | LaterModuleSource | undefined;
+  /**
+   * With true, `create` compiles without blocking and returns a promise. Chrome before 115 needs it on the main thread
+   * of a page: `Runtime.default = await Runtime.create({ async: true })`, before the first call.
+   */
+  async?: Async | undefined;
 }
 
+const WHERE = "Runtime.create";
+const MODULE = `${WHERE}: module`;
+const HEAP = `${WHERE}: heap`;
 const PAGE = 65536;
 const PAGES_MAX = 65536;
 
@@ -144,50 +153,51 @@ export class Runtime {
   }
 
   /**
-   * A runtime over a memory of its own, or over `memory`; a promise of one where `module` or `heap` is yet to come.
+   * A runtime over a memory of its own, or over `memory`; a promise of one with `async`, or where `module` or `heap`
+   * is yet to come.
    * @throws TypeError for a memory or module of the wrong kind, a memory in use, or when only one of `allocate` and
-   * `free` is given. Error when the engine can't or may not compile the modules; its message says what to do.
+   * `free` is given. Error when the engine can't or may not compile the modules; its message says what to do. With
+   * `async` all of these reject the promise.
    */
   static create(
-    options: RuntimeOptions & ({ module: LaterModuleSource } | { heap: LaterModuleSource }),
+    options: RuntimeOptions<boolean> & ({ async: true } | { module: LaterModuleSource } | { heap: LaterModuleSource }),
   ): Promise<Runtime>;
   static create(options?: RuntimeOptions): Runtime;
-  static create(options: RuntimeOptions = {}): Runtime | Promise<Runtime> {
-    const where = "Runtime.create";
-    const { module, heap, memory, allocate, free } = options ?? {};
-    const arrivals =
-      isLater(module) || isLater(heap)
-        ? Promise.all([arrived(where, "module", module), arrived(where, "heap", heap)])
-        : undefined;
-    // What is wrong with the options is said at once. A promise among them that fails later is then nobody's.
-    arrivals?.catch(() => {});
-    checkOptions(where, options, ["memory", "allocate", "free", "module", "heap"]);
-    if (module !== undefined) checkSource(where, "module", module);
-    if (heap !== undefined) checkSource(where, "heap", heap);
-    checkMemory(where, { memory, allocate, free }, false, Runtime.manages);
-    const allocator = allocate && free && allocatorOf(options, allocate, free);
-    if (!arrivals) return Runtime.#link(memory, allocator, module, heap);
-    return arrivals.then(([module, heap]) => {
-      checkMemory(where, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
-      return Runtime.#link(memory, allocator, module, heap);
+  static create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime>;
+  static create(options: RuntimeOptions<boolean> = {}): Runtime | Promise<Runtime> {
+    const { module, heap, memory, allocate, free, async = false } = options ?? {};
+    const later = async || isLater(module) || isLater(heap);
+    // What is wrong with the options is said first. A promise among them that fails later is then nobody's.
+    if (later) Promise.all([module, heap]).catch(() => {});
+    let own: LinearMemory;
+    try {
+      checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
+      checkBoolean(`${WHERE}: async`, async);
+      if (module !== undefined) checkSource(MODULE, module);
+      if (heap !== undefined) checkSource(HEAP, heap);
+      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
+      own = memory ?? new (supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
+    } catch (error) {
+      if (async) return Promise.reject(error);
+      throw error;
+    }
+    const given = allocate && free && allocatorOf(options, allocate, free);
+    const kernels = module ?? inlined(binaries.kernels);
+    const manager = heap ?? inlined(binaries.heap);
+    if (!later) return Runtime.#over(own, link(MODULE, kernels, own), given ?? link(HEAP, manager, own));
+    return Promise.all([
+      linkLater<Kernels>(MODULE, kernels, own),
+      given ?? linkLater<Allocator>(HEAP, manager, own),
+    ]).then(([kernels, allocator]) => {
+      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
+      return Runtime.#over(own, kernels, allocator);
     });
   }
 
-  static #link(
-    memory: LinearMemory | undefined,
-    allocator: Allocator | undefined,
-    module: unknown,
-    heap: unknown,
-  ): Runtime {
-    const where = "Runtime.create";
-    const kernelsModule = compile(where, "module", module ?? inlined(binaries.kernels));
-    const heapModule = allocator ? undefined : compile(where, "heap", heap ?? inlined(binaries.heap));
-    const own = memory ?? (new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX }) as LinearMemory);
-    const kernels = instantiate<Kernels>(kernelsModule, own);
-    if (!kernels.layerNormForward) throw new TypeError(`${where}: module is another than layernorm.wasm`);
-    const manager = heapModule ? instantiate<Allocator>(heapModule, own) : (allocator as Allocator);
-    if (!manager.allocate) throw new TypeError(`${where}: heap is another than heap.wasm`);
-    return new Runtime(own, kernels, manager);
+  static #over(memory: LinearMemory, kernels: Kernels, allocator: Allocator): Runtime {
+    if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
+    if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
+    return new Runtime(memory, kernels, allocator);
   }
 
   /**
@@ -214,8 +224,9 @@ export class Runtime {
       );
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
-    const address = pointer >>> 0;
-    if (typeof pointer !== "number" || address % 4 !== 0 || address + bytes > this.#memory.buffer.byteLength) {
+    const address = typeof pointer === "number" ? pointer >>> 0 : NaN;
+    const integer = address === pointer || (address | 0) === pointer;
+    if (!integer || address % 4 !== 0 || address + bytes > this.#memory.buffer.byteLength) {
       throw new TypeError(
         `Runtime.allocate: allocate(${size}) returned ${describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.#memory.buffer.byteLength} bytes`,
       );

@@ -147,15 +147,30 @@ describe("Runtime", () => {
     [2, "2"],
     [65532, "65532"],
     ["16", '"16"'],
+    [16n, "16n"],
+    [null, "null"],
+    [NaN, "NaN"],
+    [Infinity, "Infinity"],
+    [-Infinity, "-Infinity"],
+    [0.25, "0.25"],
+    [-0.5, "-0.5"],
+    [4.5, "4.5"],
+    [2 ** 32, "4294967296"],
+    [2 ** 32 + 16, "4294967312"],
+    [-(2 ** 32) + 16, "-4294967280"],
+    [-4, "-4"],
   ])("refuses the address %s from an allocator", (address, shown) => {
-    const runtime = Runtime.create({ memory: memoryOf(1), allocate: () => address as never, free: () => {} });
+    const memory = memoryOf(1);
+    const runtime = Runtime.create({ memory, allocate: () => address as never, free: () => {} });
     expect(() => runtime.allocate(8)).toThrow(TypeError);
     expect(() => runtime.allocate(8)).toThrow(`allocate(8) returned ${shown}, expected a multiple of 4`);
+    expect(() => new Tensor([2], [1, 2], { runtime })).toThrow(`returned ${shown}, expected a multiple of 4`);
+    expect(new Uint8Array(memory.buffer).every((byte) => byte === 0)).toBe(true);
   });
 
   test("refuses options it does not know", () => {
     expect(() => Runtime.create({ memmory: memoryOf(1) } as never)).toThrow(
-      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free, module, heap'),
+      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free, module, heap, async'),
     );
     expect(() => Runtime.create(null as never)).toThrow(
       new TypeError("Runtime.create: options is null, expected an object"),

@@ -5,7 +5,7 @@
 
 import { addSums, type Kernels } from "../kernels.js";
 import { CLOSED, Control, DONE, FAILED, JOBS, type Job, publish, SLEEPERS, type Start, TICKETS, work } from "./job.js";
-import { spawn, type Thread } from "./spawn.js";
+import { spawn, type Thread, underPolicy, type WorkerSource } from "./spawn.js";
 
 /** What is done in its turn: a job for the threads, or a small one that the calling thread does alone. */
 type Turn = Job | (() => void);
@@ -56,7 +56,7 @@ export class Pool {
   }
 
   /** A pool of so many threads beside the calling one, all of them ready. */
-  static async start(kernels: Kernels, start: Start, threads: number): Promise<Pool> {
+  static async start(kernels: Kernels, start: Start, threads: number, worker: WorkerSource | undefined): Promise<Pool> {
     const control = new Control(start.memory.buffer, start.pointer);
     control.words.fill(0); // an allocator doesn't clear its blocks
     const pool = new Pool(kernels, control);
@@ -65,11 +65,11 @@ export class Pool {
       timer = setTimeout(() => reject(new Error(`it was not ready in ${START_MS / 1000} s`)), START_MS);
     });
     try {
-      await Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(start))), late]);
-    } catch (cause) {
-      await pool.#stop(
-        new Error(`createThreadedRuntime: a thread did not start: ${(cause as Error).message}`, { cause }),
+      await underPolicy(() =>
+        Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(worker, start))), late]),
       );
+    } catch (cause) {
+      await pool.#stop(new Error(`a thread did not start: ${(cause as Error).message}`, { cause }));
       throw pool.#over;
     } finally {
       clearTimeout(timer);
@@ -79,13 +79,13 @@ export class Pool {
     return pool;
   }
 
-  #add(start: Start): Promise<void> {
+  #add(worker: WorkerSource | undefined, start: Start): Promise<void> {
     return new Promise((resolve, reject) => {
       const failed = (reason: string) => {
         reject(new Error(reason));
         if (this.#started) this.#stop(broken(`a thread failed: ${reason}`));
       };
-      this.#threads.push(spawn(start, resolve, failed));
+      this.#threads.push(spawn(worker, start, resolve, failed));
     });
   }
 
