@@ -18,7 +18,7 @@ const LARGEST: f64 = 8.507059173023462e37;
 // x - k is rounded too. With these, all three kinds of moments err by less than 3.5 units.
 const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
-const SHIFTED_RATIO: f64 = 0.25;
+const SHIFTED_RATIO: f64 = 0.2;
 
 /** [sum of d, sum of d^2] of a row. With a `Residual` that is added on the way, but for the first 32 columns. */
 export function rowSums<Mean, Shift, Long, Residual>(
