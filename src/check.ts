@@ -10,6 +10,7 @@ const getterOf = (name: string | symbol) => Object.getOwnPropertyDescriptor(type
 const getTag = getterOf(Symbol.toStringTag);
 const getLength = getterOf("length") as () => number;
 const getOffset = getterOf("byteOffset") as () => number;
+const getBytes = getterOf("byteLength");
 const getBuffer = getterOf("buffer") as () => ArrayBufferLike;
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
@@ -22,14 +23,35 @@ export function lengthOf(array: ArrayBufferView): number {
   return getLength.call(array);
 }
 
-/** Some elements of a Float32Array as a view of the same buffer. */
-export function viewOf(array: Float32Array, start: number, length: number): Float32Array {
-  return new Float32Array(getBuffer.call(array), getOffset.call(array) + start * 4, length);
+/** The buffer of a typed array. */
+export function bufferOf(array: ArrayBufferView): ArrayBufferLike {
+  return getBuffer.call(array);
 }
 
-/** The buffer of a typed array, and where in it the array begins. */
-export function placeOf(array: ArrayBufferView): { buffer: ArrayBufferLike; byteOffset: number } {
-  return { buffer: getBuffer.call(array), byteOffset: getOffset.call(array) };
+/** Where in its buffer a typed array begins. */
+export function offsetOf(array: ArrayBufferView): number {
+  return getOffset.call(array) as number;
+}
+
+/** Whether two typed arrays have bytes of one buffer in common. */
+export function overlap(a: ArrayBufferView, b: ArrayBufferView): boolean {
+  const [start, other] = [offsetOf(a), offsetOf(b)];
+  const [bytes, otherBytes] = [getBytes.call(a) as number, getBytes.call(b) as number];
+  return bufferOf(a) === bufferOf(b) && start < other + otherBytes && other < start + bytes;
+}
+
+/** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
+export abstract class Shown {
+  abstract toString(): string;
+
+  toJSON(): string {
+    return this.toString();
+  }
+
+  /** @internal */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
 }
 
 /** The name of an object's own class, of this realm or another, as in "WebAssembly.Module". */
@@ -159,8 +181,9 @@ export function checkList(where: string, value: unknown): Float32Array | undefin
   if (!Array.isArray(value)) return undefined;
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
-  if (odd < 0) return Float32Array.from(numbers);
-  throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
+  if (odd < 0) return new Float32Array(numbers);
+  const cure = Array.isArray(numbers[odd]) ? "; list.flat(Infinity) makes one" : "";
+  throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers${cure}`);
 }
 
 /** The floats of a list of numbers, or a typed array of numbers as it is. */

@@ -16,24 +16,20 @@
 import {
   type BackwardOptions,
   Call,
-  type Family,
-  FORWARD_OPTIONS,
   type ForwardOptions,
   handOut,
   type Operand,
   type Place,
   READ,
+  type ResultOf,
   runtimeOf,
   SHARED,
   WRITTEN,
 } from "./call.js";
 import { checkEps, checkNormalizedShape, checkOptions, sameShape, sizeOf, wrongSize, wrongType } from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
+import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
-import type { Tensor } from "./tensor.js";
-
-/** The type of a result, which is of the kind of the first operand. */
-export type ResultOf<T extends Operand> = T extends Float32Array ? Float32Array<ArrayBuffer> : Tensor;
 
 export interface RMSNormWithStats<T extends Operand> {
   y: T;
@@ -215,8 +211,8 @@ export function rmsNormBackward<T extends Operand>(
 }
 
 /** No further arguments than the options, which RMSNorm has one place earlier. */
-function checkRest(where: string, { hasMean }: Family, rest: readonly unknown[]): void {
-  const most = hasMean ? 6 : 5;
+function checkRest(where: string, family: Family, rest: readonly unknown[]): void {
+  const most = family === LAYER_NORM ? 6 : 5;
   if (rest.length > 0) wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
 }
 
@@ -236,20 +232,22 @@ function forward(
   checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
+  const kernel = family.forward;
   const normalized = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const call = new Call(where, runtime, family, normalized.size);
-  call.weight = call.takeAffine("weight", weight, READ, normalized);
-  call.bias = call.takeAffine("bias", bias, READ, normalized);
-  call.eps = checkEps(`${where}: eps`, eps);
-  const source = call.takeForward(x, normalized, out, residual, sum);
-  if (!stats) return { y: call.placeForward(null).run() };
-  const leading = source.shape ? source.shape.slice(0, -normalized.shape.length) : [call.rows];
-  const rstd = call.makeLike(source, leading);
-  call.rstd = call.take("rstd", rstd, WRITTEN);
-  if (!family.hasMean) return { y: call.placeForward(null).run(), rstd };
-  const mean = call.makeLike(source, leading);
-  call.mean = call.take("mean", mean, WRITTEN);
-  return { y: call.placeForward(null).run(), mean, rstd };
+  const call = new Call(where, runtime, kernel, normalized);
+  call.weight = call.takeAffine("weight", kernel.weight, weight, READ);
+  call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
+  call.args[kernel.eps] = checkEps(`${where}: eps`, eps);
+  call.takeForward(x, residual, sum, out);
+  const results: { mean?: Operand; rstd?: Operand } = {};
+  if (stats) {
+    const leading = call.source?.shape?.slice(0, -normalized.shape.length) ?? [call.rows];
+    for (const name of family === LAYER_NORM ? (["mean", "rstd"] as const) : (["rstd"] as const)) {
+      results[name] = call.makeLike(leading);
+      call.take(name, kernel[name], results[name], WRITTEN);
+    }
+  }
+  return { y: call.place().run(), ...results };
 }
 
 function backward(
@@ -264,60 +262,71 @@ function backward(
   options: LayerNormBackwardOptions<Operand>,
 ): { dx: Operand; dweight: Operand; dbias?: Operand } {
   checkRest(where, family, rest);
-  const names = family.hasMean ? (["dweight", "dbias"] as const) : (["dweight"] as const);
+  const names = family === LAYER_NORM ? (["dweight", "dbias"] as const) : (["dweight"] as const);
   checkOptions(where, options, ["out", "add", ...names, "eps"]);
-  const { out, add, dweight, dbias, eps } = options;
-  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), family, 0);
-  const source = call.take("dy", dy, READ);
-  call.x = call.take("x", x, READ);
-  call.rstd = call.take("rstd", rstd, READ);
-  if (family.hasMean) call.mean = call.take("mean", mean, READ);
-  if (weight !== null && weight !== undefined) call.weight = call.take("weight", weight, READ | SHARED);
-  call.checkSame("x", call.x, "dy", source);
-  if (call.mean) call.checkSame("rstd", call.rstd, "mean", call.mean);
-  const shape = normalizedShapeOf(source, call.rstd, call.weight);
-  const normalized = { shape, size: sizeOf(shape) };
-  call.rows = call.rstd.size;
-  call.cols = normalized.size;
-  if (source.shape) call.checkRows("dy", source, normalized);
-  if (source.size !== call.rows * call.cols) {
-    wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
+  const { out, add, dweight, dbias, eps = NaN } = options;
+  const kernel = family.backward;
+  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, { shape: [], size: 0 });
+  const source = call.take("dy", kernel.dy, dy, READ);
+  call.source = source;
+  call.x = call.take("x", kernel.x, x, READ);
+  call.rstd = call.take("rstd", kernel.rstd, rstd, READ);
+  if (family === LAYER_NORM) call.mean = call.take("mean", kernel.mean, mean, READ);
+  if (weight !== null && weight !== undefined) {
+    call.weight = call.take("weight", kernel.weight, weight, READ | SHARED);
   }
-  if (call.weight) call.checkAffine("weight", call.weight, normalized);
-  if (eps !== undefined) call.eps = checkEps(`${where}: eps`, eps);
-  call.takeBackward(source, out, add);
   const sums = { dweight, dbias };
   for (const name of names) {
-    const place = call.takeAffine(name, sums[name], READ | WRITTEN, normalized);
+    const sum = sums[name];
+    if (sum !== undefined && sum !== null) call[name] = call.take(name, kernel[name], sum, READ | WRITTEN | SHARED);
+  }
+  call.checkSame("x", call.x, "dy", source);
+  if (call.mean) call.checkSame("rstd", call.rstd, "mean", call.mean);
+  const shape = normalizedShapeOf(call);
+  call.normalized = { shape, size: sizeOf(shape) };
+  if (source.shape) call.checkRows("dy", source);
+  call.rows = call.rstd.size;
+  if (source.size !== call.rows * call.normalized.size) {
+    wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
+  }
+  if (call.weight) call.checkAffine("weight", call.weight);
+  if (kernel.eps >= 0) call.args[kernel.eps] = eps;
+  if (options.eps !== undefined) checkEps(`${where}: eps`, eps);
+  call.takeBackward(add, out);
+  for (const name of names) {
+    const place = call[name];
     if (place === null) continue;
-    call.checkBackward(name, place);
+    call.checkAffine(name, place);
+    call.checkGradient(name, place);
     call.checkApart(name, place, "dy", source);
-    call.checkApart(name, place, "add", call.add);
-    call.checkApart(name, place, "out", call.dx);
-    call.checkApart(name, place, "dweight", call.dweight);
-    call[name] = place;
+    call.checkApart(name, place, "add", call.addend);
+    call.checkApart(name, place, "out", call.out);
+    if (name === "dbias") call.checkApart(name, place, "dweight", call.dweight);
   }
   for (const name of names) {
     if (call[name] !== null) continue;
-    sums[name] = call.makeLike(source, shape);
-    call[name] = call.take(name, sums[name], READ | WRITTEN | SHARED);
-    if (call[name].array === null) call[name].data.fill(0);
+    sums[name] = call.makeLike(shape) as typeof dweight;
+    const place = call.take(name, kernel[name], sums[name], READ | WRITTEN | SHARED);
+    if (place.array === null) place.data.fill(0);
+    call[name] = place;
   }
-  const results = { dx: call.placeBackward().run() } as ReturnType<typeof backward>;
+  const results = { dx: call.place().run() } as ReturnType<typeof backward>;
   for (const name of names) results[name] = handOut(sums[name] as Operand, call[name]);
   return results;
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */
-function normalizedShapeOf(dy: Place, rstd: Place, weight: Place | null): readonly number[] {
-  if (weight?.array === null) return weight.shape;
-  if (dy.array === null && rstd.array === null) {
+function normalizedShapeOf(call: Call): readonly number[] {
+  const [dy, x, rstd] = [call.source, call.x, call.rstd] as Place[] as [Place, Place, Place];
+  const affine = call.weight ?? (rstd.size > 0 ? null : (call.dweight ?? call.dbias));
+  if (affine?.shape) return affine.shape;
+  if (dy.shape && rstd.shape) {
     const leading = rstd.shape.length;
     if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), rstd.shape)) {
       return dy.shape.slice(leading);
     }
   }
-  if (weight) return [weight.size];
-  if (rstd.size === 0) return dy.array === null ? dy.shape.slice(-1) : [dy.size];
-  return [Math.floor(dy.size / rstd.size)];
+  if (affine) return [affine.size];
+  if (rstd.size > 0) return [Math.floor(dy.size / rstd.size)];
+  return (dy.shape ?? x.shape)?.slice(-1) ?? [0];
 }

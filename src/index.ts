@@ -3,7 +3,16 @@
  * @module layernorm-wasm
  */
 
-export type { BackwardOptions, ForwardOptions, Operand } from "./call.js";
+export type {
+  BackwardOptions,
+  Beside,
+  Floats,
+  ForwardOptions,
+  HalfFloats,
+  Operand,
+  ResultOf,
+  Target,
+} from "./call.js";
 export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
 export {
   type Gradients,
@@ -11,7 +20,6 @@ export {
   layerNorm,
   layerNormBackward,
   layerNormWithStats,
-  type ResultOf,
   type RMSNormBackwardOptions,
   type RMSNormGradients,
   type RMSNormWithStats,
@@ -20,7 +28,7 @@ export {
   rmsNormWithStats,
   type WithStats,
 } from "./functional.js";
-export type { Kernels } from "./kernels.js";
+export type { KernelArguments, Kernels, RowKernels } from "./kernels.js";
 export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
 export { RMSNorm, type RMSNormOptions } from "./rms-norm.js";

@@ -8,14 +8,13 @@
 import {
   type BackwardOptions,
   Call,
-  type Family,
-  FORWARD_OPTIONS,
   type ForwardOptions,
-  type LastCalls,
   type Operand,
   type Place,
   READ,
+  type ResultOf,
   runtimeOf,
+  type Target,
 } from "./call.js";
 import {
   checkBoolean,
@@ -23,9 +22,11 @@ import {
   checkNormalizedShape,
   checkOptions,
   type Normalized,
+  Shown,
   wrongSize,
   wrongType,
 } from "./check.js";
+import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import {
@@ -55,27 +56,46 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-/** What the last forward pass in training mode left for backward, and the calls that may be run again with it. */
-interface Saved extends LastCalls {
-  rows: number;
-  /** What was normalized: the caller's Tensor, or the module's own, which it frees. */
-  x: Tensor;
-  own: boolean;
-  mean: Tensor | null;
-  rstd: Tensor;
+/** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
+export interface Family {
+  name: string;
+  forward: Kernel;
+  backward: Kernel;
+  methods: Record<"forward" | "forwardAsync" | "backward" | "backwardAsync", string>;
 }
 
-/** The options of `forward` for arrays: only `out` decides the type of the result. @inline */
-type ArrayForwardOptions<T extends Float32Array> = Omit<ForwardOptions<Float32Array>, "out"> & { out?: T | undefined };
-/** The same of `backward`. @inline */
-type ArrayBackwardOptions<T extends Float32Array> = Omit<BackwardOptions<Float32Array>, "out"> & {
-  out?: T | undefined;
-};
+export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
+  const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
+  const methods = {
+    forward: `${name}.forward`,
+    forwardAsync: `${name}.forwardAsync`,
+    backward: `${name}.backward`,
+    backwardAsync: `${name}.backwardAsync`,
+  };
+  return { name, forward: kernel(forward), backward: kernel(backward), methods };
+}
+
+/** What the last forward pass in training mode left for backward. */
+interface Saved {
+  rows: number;
+  /** How many elements x had. */
+  size: number;
+  /** The caller's Tensor that was normalized, and its version; null where the block has a copy. */
+  x: Tensor | null;
+  version: number;
+  weightVersion: number;
+  /** The module's own: a copy of what was normalized, if x is null, then rstd and mean of each row. */
+  block: Tensor;
+}
+
+/** The options of a forward pass. */
+export const FORWARD_OPTIONS = ["out", "residual", "sum"];
+const BACKWARD_OPTIONS = ["out", "add"];
 
 /** The bias of a module, if it has one. */
 export let biasOf: (norm: Norm) => Parameter | null;
 
-export abstract class Norm<O = unknown> {
+export abstract class Norm<O = unknown> extends Shown {
   readonly #family: Family;
   readonly #runtime: Runtime;
   readonly #normalized: Normalized;
@@ -91,8 +111,6 @@ export abstract class Norm<O = unknown> {
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
-  /** The last call in eval mode. */
-  readonly #evaluated: LastCalls = { forward: null };
 
   static {
     biasOf = (norm) => norm.#bias;
@@ -105,6 +123,7 @@ export abstract class Norm<O = unknown> {
     options: (NormOptions & { bias?: boolean | Tensor | undefined }) | undefined = {},
     defaults: { eps: number; bias?: boolean },
   ) {
+    super();
     const { name } = family;
     checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
@@ -120,7 +139,7 @@ export abstract class Norm<O = unknown> {
       if (tensor === undefined) continue;
       if (!elementwiseAffine) wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
       if (!storageOf(tensor)) wrongType(`${name}: ${key}`, tensor, "a Tensor");
-      new Call(name, this.#runtime, family, 0).takeAffine(key, tensor, READ, this.#normalized);
+      new Call(name, this.#runtime, family.forward, this.#normalized).takeAffine(key, 0, tensor, READ);
     }
     if (!elementwiseAffine) return;
     try {
@@ -162,20 +181,26 @@ export abstract class Norm<O = unknown> {
     return this.#weight as WeightOf<O>;
   }
 
+  /** As in "LayerNorm(768, eps=1e-5)". */
+  override toString(): string {
+    const [first, ...more] = this.#frozenShape;
+    const shape = more.length > 0 ? `[${this.#frozenShape.join(", ")}]` : first;
+    return `${this.#family.name}(${shape}, eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()})`;
+  }
+
   /**
    * Normalizes each row of x. In training mode it keeps what `backward` needs: a copy of an array, but a reference to a
    * Tensor, whose elements must stay as they are until then.
-   * @param x a Float32Array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
-   * @param options `out`: what to write to and return, of the kind and shape of x. It may be x itself, but not
-   *   if x is a Tensor in training mode
-   * @returns the result, of the kind and shape of x
-   * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
+   * @param x an array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
+   * @param options `out`: what to write to and return; `residual`: what to add to x first; `sum`: what to write
+   * x + residual to. Tensors for a Tensor, arrays for an array. `out` and `sum` may be x or residual, but `out` not x if
+   * that is a Tensor which is kept
+   * @returns the result, of the kind and shape of x; a Float32Array for a list of numbers
+   * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
-  forward(x: Tensor, options?: ForwardOptions<Tensor>): Tensor;
-  forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
-  forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
+  forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options?: ForwardOptions<X, Out>): Out;
   forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    return this.#run("forward", this.#forward("forward", x, options));
+    return this.#forward("forward", x, options).run();
   }
 
   /**
@@ -183,12 +208,10 @@ export abstract class Norm<O = unknown> {
    * is computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls
    * made meanwhile are computed after it.
    */
-  forwardAsync(x: Tensor, options?: ForwardOptions<Tensor>): Promise<Tensor>;
-  forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
-    x: Float32Array,
-    options?: ArrayForwardOptions<T>,
-  ): Promise<T>;
-  forwardAsync<T extends Operand>(x: T, options?: ForwardOptions<T>): Promise<T>;
+  forwardAsync<X extends Operand, Out extends Target<X> = ResultOf<X>>(
+    x: X,
+    options?: ForwardOptions<X, Out>,
+  ): Promise<Out>;
   async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
     return this.#forward("forwardAsync", x, options).start();
   }
@@ -199,79 +222,60 @@ export abstract class Norm<O = unknown> {
     checkOptions(where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
     this.#checkUsable();
-    const concurrent = method === "forwardAsync";
-    const remembered = this.#training ? this.#saved : this.#evaluated;
-    const last = this.#takeLast("forward", remembered, concurrent);
-    if (last?.repeatsForward(x, out, residual, sum)) return last;
-    const call = this.#call(where, last, remembered, concurrent);
-    call.bias = this.#biasPlace;
-    call.takeForward(x, this.#normalized, out, residual, sum);
-    return this.#training ? this.#keep(call, sum ?? x) : call.placeForward(null);
+    const call = this.#call(where, this.#family.forward, method === "forwardAsync");
+    const bias = this.#biasPlace;
+    if (bias !== null) {
+      call.bias = bias;
+      call.args[call.kernel.bias] = bias.pointer;
+    }
+    call.takeForward(x, residual, sum, out);
+    return this.#training ? this.#keep(call, sum ?? x) : call.place();
   }
 
-  /** The last call, which is then no longer remembered: it is in use, or will be another. */
-  #takeLast(pass: "forward" | "backward", remembered: LastCalls | null, concurrent: boolean): Call | null {
-    if (concurrent || remembered === null) return null;
-    const last = remembered[pass] ?? null;
-    remembered[pass] = null;
-    return last;
-  }
-
-  /** A call without operands: the last one, or a new one. */
-  #call(where: string, last: Call | null, remembered: LastCalls | null, concurrent: boolean): Call {
-    const call = last?.clear() ?? new Call(where, this.#runtime, this.#family, this.#normalized.size, concurrent);
-    call.last = remembered;
-    call.weight = this.#weightPlace;
-    call.eps = this.#eps;
+  /** A call without operands. */
+  #call(where: string, kernel: Kernel, concurrent: boolean): Call {
+    const call = new Call(where, this.#runtime, kernel, this.#normalized, concurrent);
+    const weight = this.#weightPlace;
+    if (weight !== null) {
+      call.weight = weight;
+      call.args[kernel.weight] = weight.pointer;
+    }
+    if (kernel.eps >= 0) call.args[kernel.eps] = this.#eps;
     return call;
   }
 
-  /** Runs a call and remembers it. */
-  #run(pass: "forward" | "backward", call: Call): Operand {
-    const result = call.run();
-    (call.last as LastCalls)[pass] = call.rest();
-    return result;
-  }
-
   /**
-   * Finds places for a call and for what backward will need, in place of what it would have needed until now.
+   * Places a call and what backward will need, which replaces what it would have needed until now.
    * @param given what is normalized: sum or x
    */
   #keep(call: Call, given: Operand): Call {
-    const { where, rows, y, residual } = call;
-    const x = call.x as Place;
-    if (y !== null && y.array === null) {
-      const name = y.pointer === x.pointer ? "x" : y.pointer === residual?.pointer ? "residual" : undefined;
-      if (name)
-        throw new RangeError(
-          `${where}: out is ${name}, which backward will need; give another out, or call eval() first`,
-        );
+    const { rows, sum, out, addend, kernel, args } = call;
+    const source = call.source as Place;
+    const own = source.array !== null || (addend !== null && sum === null);
+    if (!own && sum === null && out?.pointer === source.pointer) {
+      throw new RangeError(`${call.where}: out is x, which backward will need; give another out, or call eval() first`);
     }
+    const copied = own ? source.size : 0;
+    const size = copied + rows * (kernel.mean < 0 ? 1 : 2);
     const last = this.#saved;
-    const own = x.array !== null || (residual !== null && call.sum === null);
-    // A call under way may still read the last one.
-    const again = own && last?.own && last.x.size === x.size && !this.#runtime.busy;
-    const kept = again ? last.x : own ? call.make([x.size]) : (given as Tensor);
-    const stats =
-      last?.rows === rows ? last : { rstd: call.make([rows]), mean: this.#family.hasMean ? call.make([rows]) : null };
-    call.rstd = storageOf(stats.rstd);
-    call.mean = stats.mean && storageOf(stats.mean);
-    call.placeForward(own ? storageOf(kept) : null);
-    const saved = { rows, x: kept, own, rstd: stats.rstd, mean: stats.mean, forward: null, backward: null };
-    call.last = saved;
-    this.#save(saved);
+    // A call under way may still read a copy.
+    const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
+    const block = again ? last.block : call.make([size]);
+    const { pointer } = storageOf(block);
+    args[kernel.rstd] = pointer + copied * 4;
+    if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
+    call.place(own ? pointer : 0);
+    const x = own ? null : (given as Tensor);
+    const version = x === null ? 0 : storageOf(x).version;
+    const weightVersion = this.#weightPlace?.version ?? 0;
+    this.#save({ rows, size: source.size, x, version, weightVersion, block });
     return call;
   }
 
   #save(next: Saved | null): void {
     const last = this.#saved;
     this.#saved = next;
-    if (last === null) return;
-    if (last.own && last.x !== next?.x) last.x.dispose();
-    if (last.rstd !== next?.rstd) {
-      last.rstd.dispose();
-      last.mean?.dispose();
-    }
+    if (last !== null && last.block !== next?.block) last.block.dispose();
   }
 
   /**
@@ -279,26 +283,22 @@ export abstract class Norm<O = unknown> {
    * Adds to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds
    * again.
    * @param dy of as many elements, and where both are Tensors of the same shape, as that x
-   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Both of the kind and shape
-   * of dy; `out` may be dy or add
-   * @returns dx, of the kind and shape of dy
-   * @throws TypeError without such a forward pass; TypeError, RangeError for an operand that doesn't fit, or when the
-   * memory is full
+   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Tensors for a Tensor, arrays
+   * for an array; `out` may be dy or add
+   * @returns dx, of the kind and shape of dy; a Float32Array for a list of numbers
+   * @throws TypeError without such a forward pass, or where a later call has overwritten a Tensor of it; TypeError,
+   * RangeError for an operand that doesn't fit, or when the memory is full
    */
-  backward(dy: Tensor, options?: BackwardOptions<Tensor>): Tensor;
-  backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: ArrayBackwardOptions<T>): T;
-  backward<T extends Operand>(dy: T, options?: BackwardOptions<T>): T;
+  backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options?: BackwardOptions<D, Out>): Out;
   backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
-    return this.#run("backward", this.#backward("backward", dy, options));
+    return this.#backward("backward", dy, options).run();
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
-  backwardAsync(dy: Tensor, options?: BackwardOptions<Tensor>): Promise<Tensor>;
-  backwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
-    dy: Float32Array,
-    options?: ArrayBackwardOptions<T>,
-  ): Promise<T>;
-  backwardAsync<T extends Operand>(dy: T, options?: BackwardOptions<T>): Promise<T>;
+  backwardAsync<D extends Operand, Out extends Target<D> = ResultOf<D>>(
+    dy: D,
+    options?: BackwardOptions<D, Out>,
+  ): Promise<Out>;
   async backwardAsync(dy: Operand, options: BackwardOptions<Operand> = {}): Promise<Operand> {
     return this.#backward("backwardAsync", dy, options).start();
   }
@@ -306,45 +306,66 @@ export abstract class Norm<O = unknown> {
   /** A backward pass that is only to be run. */
   #backward(method: "backward" | "backwardAsync", dy: Operand, options: BackwardOptions<Operand>): Call {
     const where = this.#family.methods[method];
-    checkOptions(where, options, ["out", "add"]);
+    checkOptions(where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    const weightGrad = this.#weight && gradientOf(this.#weight);
-    const biasGrad = this.#bias && gradientOf(this.#bias);
-    const dweight = this.#weight?.requiresGrad ? weightGrad : null;
-    const dbias = this.#bias?.requiresGrad ? biasGrad : null;
     this.#checkUsable();
+    const saved = this.#checkSaved(where);
+    const { rows, size } = saved;
+    const x = saved.x && storageOf(saved.x);
+    const call = this.#call(where, this.#family.backward, method === "backwardAsync");
+    const { kernel, args } = call;
+    const source = call.takeSource("dy", kernel.dy, dy);
+    if (x !== null && source.array === null) call.checkSame("dy", source, "the last x", x);
+    else if (source.size !== size) wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
+    const { pointer } = storageOf(saved.block);
+    const stats = x === null ? pointer + size * 4 : pointer;
+    call.x = x;
+    args[kernel.x] = x === null ? pointer : x.pointer;
+    args[kernel.rstd] = stats;
+    if (kernel.mean >= 0) args[kernel.mean] = stats + rows * 4;
+    call.takeBackward(add, out);
+    const dweight = this.#weight && gradientOf(this.#weight);
+    const dbias = this.#bias && gradientOf(this.#bias);
+    if (call.out !== null) {
+      call.checkApart("out", call.out, "bias", this.#biasPlace);
+      call.checkApart("out", call.out, "weight.grad", dweight);
+      call.checkApart("out", call.out, "bias.grad", dbias);
+    }
+    if (dweight !== null && this.#weight?.requiresGrad) {
+      call.dweight = dweight;
+      args[kernel.dweight] = dweight.pointer;
+    }
+    if (dbias !== null && this.#bias?.requiresGrad) {
+      call.dbias = dbias;
+      args[kernel.dbias] = dbias.pointer;
+    }
+    return call.place();
+  }
+
+  /** What the last forward left, if it is still what it was. */
+  #checkSaved(where: string): Saved {
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }
     const saved = this.#saved;
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    if (weightGrad?.pointer === 0 || biasGrad?.pointer === 0) {
+    const weight = this.#weightPlace;
+    if (
+      (this.#weight && gradientOf(this.#weight).pointer === 0) ||
+      (this.#bias && gradientOf(this.#bias).pointer === 0)
+    ) {
       throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
     }
-    const { rows, rstd, mean, own } = saved;
-    const x = storageOf(saved.x);
-    if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
-    const concurrent = method === "backwardAsync";
-    const last = this.#takeLast("backward", saved, concurrent);
-    if (last?.dweight === dweight && last.dbias === dbias && last.repeatsBackward(dy, out, add)) return last;
-    const call = this.#call(where, last, saved, concurrent);
-    const source = call.take("dy", dy, READ);
-    call.checkRows("dy", source, this.#normalized);
-    if (!own && source.array === null) call.checkSame("dy", source, "the last x", x);
-    else if (source.size !== x.size) wrongSize(`${where}: dy`, source.size, `${x.size}, as the last x had`);
-    call.rows = rows;
-    call.x = x;
-    call.mean = mean && storageOf(mean);
-    call.rstd = storageOf(rstd);
-    call.dweight = dweight;
-    call.dbias = dbias;
-    call.takeBackward(source, out, add);
-    if (call.dx !== null) {
-      call.checkApart("out", call.dx, "bias", this.#biasPlace);
-      call.checkApart("out", call.dx, "weight.grad", weightGrad);
-      call.checkApart("out", call.dx, "bias.grad", biasGrad);
-    }
-    return call.placeBackward();
+    if (saved.x !== null) this.#checkVersion(where, "the x of the last forward", storageOf(saved.x), saved.version);
+    if (weight !== null) this.#checkVersion(where, "weight", weight, saved.weightVersion);
+    return saved;
+  }
+
+  #checkVersion(where: string, name: string, { pointer, version, writer, written }: Storage, expected: number): void {
+    if (pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
+    if (version === expected) return;
+    const its = `${written === "out" ? "an" : "a"} ${written} of its own`;
+    throw new TypeError(`${where}: ${name} was overwritten since, by ${written} of ${writer}; give that call ${its}`);
   }
 
   /** Whether forward keeps what backward needs. */
@@ -409,7 +430,6 @@ export abstract class Norm<O = unknown> {
   /** Gives the memory back, except that of given parameters. A second call is harmless; any other use is an error. */
   dispose(): void {
     this.#disposed = true;
-    this.#evaluated.forward = null;
     this.#save(null);
     for (const storage of this.#owned) release(storage);
   }

@@ -4,7 +4,7 @@
  */
 
 import * as binaries from "./binaries.js";
-import { checkOptions, describe, wrongType, wrongValue } from "./check.js";
+import { bufferOf, checkOptions, describe, isShared, offsetOf, Shown, wrongType, wrongValue } from "./check.js";
 import {
   arrived,
   checkSource,
@@ -46,17 +46,17 @@ function elsewhere(): never {
   );
 }
 
-/** What calls borrow of a runtime: a block that is kept between them. */
+/** What calls borrow of a runtime. A small block is kept between them. */
 export interface Scratch {
   pointer: number;
   bytes: number;
 }
 
 /** The largest block of scratch memory that is kept between calls. */
-export const KEPT = 1 << 20;
+const KEPT = 1 << 20;
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
-export class Runtime {
+export class Runtime extends Shown {
   static #default: Runtime | undefined;
 
   readonly #memory: LinearMemory;
@@ -67,10 +67,16 @@ export class Runtime {
   /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   #viewed = 0;
+  /** The buffer of the memory when it was last asked for: that takes longer than to compute a short row. */
+  #buffer: ArrayBufferLike;
+  readonly #shared: boolean;
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
+    super();
     this.#memory = memory;
+    this.#buffer = memory.buffer;
+    this.#shared = isShared(memory.buffer);
     this.#kernels = kernels;
     this.#allocator = allocator;
     owners.set(memory, this);
@@ -117,6 +123,11 @@ export class Runtime {
    */
   blockBytes(_sums: boolean): number {
     return 1 << 18;
+  }
+
+  /** As in "Runtime(65536 bytes)". */
+  override toString(): string {
+    return `Runtime(${this.#memory.buffer.byteLength} bytes)`;
   }
 
   /** Whether there is a runtime of a memory. Another heap would hand out the same bytes. @internal */
@@ -210,7 +221,7 @@ export class Runtime {
     }
     if (pointer === 0) {
       throw new RangeError(
-        `Runtime.allocate: out of memory, no room for ${bytes} bytes; dispose() of what is no longer needed`,
+        `Runtime.allocate: out of memory, no room for ${bytes} bytes; ${bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB"}`,
       );
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
@@ -249,13 +260,6 @@ export class Runtime {
     return { pointer: this.allocate(bytes), bytes };
   }
 
-  /** Lends the same block again, if it is the one that is kept. @internal */
-  lendAgain(scratch: Scratch): boolean {
-    if (this.#scratch !== scratch) return false;
-    this.#scratch = undefined;
-    return true;
-  }
-
   /** Takes back what `borrow` lent. @internal */
   giveBack(scratch: Scratch): void {
     if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;
@@ -269,15 +273,18 @@ export class Runtime {
     if (kept) this.free(kept.pointer);
   }
 
-  /** Whether `borrow` has to allocate. @internal */
-  lacks(bytes: number): boolean {
-    return this.#scratch === undefined || this.#scratch.bytes < bytes;
+  /** Where in the memory an array lies; -1 for one that lies elsewhere. @internal */
+  offsetOf(array: ArrayBufferView): number {
+    const buffer = bufferOf(array);
+    // The memory has another buffer after it has grown. The last one is then empty, unless it is shared.
+    if (buffer !== this.#buffer && (this.#shared || this.#buffer.byteLength === 0)) this.#buffer = this.#memory.buffer;
+    return buffer === this.#buffer ? offsetOf(array) : -1;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */
   view(pointer: number, length: number): Float32Array {
     // A detached view is empty.
-    if (this.#view.length !== length || this.#viewed !== pointer) {
+    if (this.#viewed !== pointer || this.#view.length !== length) {
       this.#view = new Float32Array(this.#memory.buffer, pointer, length);
       this.#viewed = pointer;
     }

@@ -12,7 +12,7 @@ import {
   describe,
   isShared,
   lengthOf,
-  placeOf,
+  Shown,
   sizeOf,
   wrongSize,
   wrongType,
@@ -53,8 +53,12 @@ export class Storage {
   readonly shape: readonly number[];
   /** Whether the memory is given back when the tensor is disposed or dropped. */
   readonly owned: boolean;
-  /** Not a copy of an array: see `Staged`. */
+  /** Not an array: see `ArrayOperand`. */
   readonly array = null;
+  /** How many calls have written to it, and which argument of which call was the last. */
+  version = 0;
+  writer = "";
+  written = "";
   #view: Float32Array = NONE;
 
   constructor(runtime: Runtime, shape: readonly number[], size: number, pointer?: number) {
@@ -77,6 +81,13 @@ export class Storage {
     if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
     this.#view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
     return this.#view;
+  }
+
+  /** Notes that a call writes to it, for a module that needs what was there. */
+  overwrite(writer: string, written: string): void {
+    this.version++;
+    this.writer = writer;
+    this.written = written;
   }
 
   free(): void {
@@ -105,7 +116,7 @@ export function release(storage: Storage): void {
 }
 
 /** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
-export class Tensor {
+export class Tensor extends Shown {
   readonly #storage: Storage;
   #shape: readonly number[] | undefined;
 
@@ -122,6 +133,7 @@ export class Tensor {
    * @throws TypeError, RangeError for a shape, data or pointer that doesn't fit; RangeError when the memory is full
    */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
+    super();
     if ((shape as unknown) instanceof Storage) {
       this.#storage = shape as unknown as Storage;
       return;
@@ -138,7 +150,7 @@ export class Tensor {
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && placeOf(source).buffer === runtime.memory.buffer;
+    const inside = source && runtime.offsetOf(source) >= 0;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     try {
@@ -203,6 +215,11 @@ export class Tensor {
     return this.#storage.data;
   }
 
+  /** As in "Tensor [64, 768]". */
+  override toString(): string {
+    return `Tensor ${describeShape(this.#storage)}`;
+  }
+
   get disposed(): boolean {
     return this.#storage.pointer === 0;
   }
@@ -215,6 +232,10 @@ export class Tensor {
   [dispose](): void {
     this.dispose();
   }
+}
+
+function describeShape({ shape, pointer }: Storage): string {
+  return `[${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
 }
 
 // Not in the class: esbuild renames a class that names itself, and errors tell the name.
@@ -265,6 +286,10 @@ export class Parameter extends Tensor {
   /** The gradient, of the same shape, live like `data`. `backward` adds to it; `zeroGrad` clears it. */
   get grad(): Float32Array {
     return this.#gradient.data;
+  }
+
+  override toString(): string {
+    return `Parameter ${describeShape(storageOf(this))}`;
   }
 
   override dispose(): void {

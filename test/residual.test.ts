@@ -6,8 +6,8 @@ import {
   layerNorm,
   layerNormBackward,
   layerNormWithStats,
-  type Operand,
   Parameter,
+  type ResultOf,
   RMSNorm,
   Runtime,
   rmsNorm,
@@ -16,6 +16,8 @@ import {
   Tensor,
 } from "../src/index.js";
 import { normal } from "./helpers.js";
+
+type Operand = Float32Array | Tensor;
 
 const rows = 5;
 const cols = 37;
@@ -285,7 +287,7 @@ test("the types tell which parameters there are, and what a call returns", () =>
   expectTypeOf(new LayerNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
   expectTypeOf(new RMSNorm(7).weight).toEqualTypeOf<Parameter>();
   expectTypeOf(new RMSNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
-  const generic = <T extends Operand>(norm: LayerNorm, operand: T): T => norm.forward(operand);
+  const generic = <T extends Operand>(norm: LayerNorm, operand: T): ResultOf<T> => norm.forward(operand);
   const y = generic(new LayerNorm(cols), x);
   expectTypeOf(y).toEqualTypeOf<typeof x>();
   expect(y).toEqual(new LayerNorm(cols).forward(x));

@@ -230,11 +230,12 @@ function worth(work: number, pool: Pool, wake: boolean): boolean {
  * A call as a job for all threads; undefined where it is better done by one.
  * @param wake whether to wake threads for what would be faster without them, so as not to block
  */
-function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake: boolean): Job | undefined {
+function jobOf(kernels: Kernels, pool: Pool, kernelCall: KernelCall, wake: boolean): Job | undefined {
+  const { kernel, args } = kernelCall;
   const rows = args[kernel.rows] as number;
   const work = rows * (args[kernel.cols] as number);
   if (rows <= 1 || !worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
-  const sums = sumsAnything(kernel, args);
+  const sums = sumsAnything(kernelCall);
   // Without a workspace the sums of chunks have no place.
   if (sums && args[kernel.workspace] === 0) return undefined;
   const share = Math.min(Math.max(work / (pool.threads * CHUNK.each), CHUNK.least), CHUNK.most);
