@@ -12,145 +12,19 @@
  * @module
  */
 
-import {
-  bufferOf,
-  checkAttached,
-  checkList,
-  describe,
-  endsWith,
-  isShared,
-  lengthOf,
-  type Normalized,
-  offsetOf,
-  overlap,
-  sameShape,
-  sizeOf,
-  tagOf,
-  wrongSize,
-  wrongType,
-} from "./check.js";
-import { addSums, call, callRows, type Kernel, type KernelCall, type Kernels, stridesOf, sumsRows } from "./kernels.js";
-import { Runtime, type Scratch } from "./runtime.js";
+import * as check from "./check.js";
+import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsRows } from "./kernels.js";
+import { ArrayOperand, type Operand, overlaps, type Place, READ, SHARED, share, WRITTEN } from "./operand.js";
+import type { Runtime, Scratch } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
-
-/** A Float16Array, in words of its own: not every library of types has it. */
-export interface HalfFloats {
-  readonly [Symbol.toStringTag]: "Float16Array";
-  readonly length: number;
-  readonly buffer: ArrayBufferLike;
-  [index: number]: number;
-}
-/** An array of floats, which can be written to. */
-export type Floats = Float32Array | Float64Array | HalfFloats;
-/** What holds numbers: a Tensor, which is used where it lies, or an array of floats or numbers. */
-export type Operand = Tensor | Floats | readonly number[];
-/** What may be added to an operand: a Tensor to a Tensor, an array to an array. */
-export type Beside<T extends Operand> = T extends Tensor ? Tensor : Exclude<Operand, Tensor>;
-/** What a result may be written to: a Tensor for a Tensor, floats for an array. */
-export type Target<T extends Operand> = T extends Tensor ? Tensor : Floats;
-/** A new result: a Tensor for a Tensor, an array of the kind of an array, a Float32Array for a list of numbers. */
-export type ResultOf<T extends Operand> = T extends Tensor
-  ? Tensor
-  : T extends Float64Array
-    ? Float64Array<ArrayBuffer>
-    : T extends HalfFloats
-      ? T
-      : Float32Array<ArrayBuffer>;
-
-/** What a forward pass reads and writes beside x, each of the shape of x. */
-export interface ForwardOptions<T extends Operand, Out = Target<T>> {
-  /** What to write the result to, and to return. */
-  out?: Out | undefined;
-  /** Added to x before it is normalized. */
-  residual?: NoInfer<Beside<T>> | undefined;
-  /** What to write x + residual to. */
-  sum?: NoInfer<Target<T>> | undefined;
-}
-
-/** What a backward pass reads and writes beside dy, each of the shape of dy. */
-export interface BackwardOptions<T extends Operand, Out = Target<T>> {
-  /** What to write the result to, and to return. */
-  out?: Out | undefined;
-  /** Added to the gradient of x. */
-  add?: NoInfer<Beside<T>> | undefined;
-}
-
-/** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
-export const READ = 1;
-export const WRITTEN = 2;
-/** All rows have it in common. */
-export const SHARED = 4;
-
-/** An array that was given, or is to be returned. */
-export class ArrayOperand {
-  array: Floats & ArrayBufferView;
-  readonly mode: number;
-  /** Its place among the arguments of the kernel. */
-  readonly index: number;
-  readonly size: number;
-  readonly shape = null;
-  /** Where it lies in the memory of the runtime; 0 for one that lies elsewhere, and is copied. */
-  readonly pointer: number;
-  /** Where its copy is, of all rows or of those of a block; 0 without one. */
-  copy = 0;
-  /** How many bytes the copy moves from one block to the next, for each row. */
-  stride = 0;
-  /** Another copied array, whose place the copy takes. */
-  over: ArrayOperand | null = null;
-  /** How many of its numbers belong to a row; 0 where all rows share them. */
-  rowSize = 0;
-  next: ArrayOperand | null = null;
-
-  constructor(array: Floats & ArrayBufferView, mode: number, index: number, pointer: number) {
-    this.array = array;
-    this.mode = mode;
-    this.index = index;
-    this.size = lengthOf(array);
-    this.pointer = pointer;
-  }
-}
-
-/** A checked operand: what a Tensor is made of, whose `array` is null, or an array, whose `shape` is null. */
-export type Place = Storage | ArrayOperand;
 
 const { set, subarray } = Object.getPrototypeOf(Float32Array.prototype) as Float32Array;
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 
-/** An operand as the caller gets it, once the call is done: a view that the memory has detached is another one. */
-export function handOut(operand: Operand, place: Place | null): Operand {
-  return place?.array ?? operand;
-}
-
-/** The runtime of the first Tensor among values; the default where there is none. */
-export function runtimeOf(...values: readonly unknown[]): Runtime {
-  for (const value of values) {
-    const storage = storageOf(value);
-    if (storage !== undefined) return storage.runtime;
-  }
-  return Runtime.default;
-}
-
-function overlaps(a: Place, b: Place): boolean {
-  if (a.pointer !== 0 && b.pointer !== 0)
-    return a.pointer < b.pointer + b.size * 4 && b.pointer < a.pointer + a.size * 4;
-  return a.pointer === b.pointer && a.array !== null && b.array !== null && overlap(a.array, b.array);
-}
-
-/** Has the copy of an array take the place of another's copy. Does nothing where either is not copied. */
-function share(place: Place | null, over: Place | null): void {
-  if (place === null || place.array === null || place.pointer !== 0) return;
-  if (over !== null && over.array !== null && over.pointer === 0) place.over = over;
-}
-
 /** A call, whose arguments are filled in step by step. One class for both passes: a derived one is slower to make. */
 export class Call implements KernelCall {
-  /** The method or function, in errors. */
-  readonly where: string;
-  readonly runtime: Runtime;
-  readonly kernel: Kernel;
   readonly args = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-  normalized: Normalized;
   rows = 0;
   /** x of forward, dy of backward. */
   source: Place | null = null;
@@ -169,8 +43,6 @@ export class Call implements KernelCall {
   dbias: Place | null = null;
   /** What the caller gets for `out`. */
   #result: Operand | undefined;
-  /** Whether the caller goes on before it is done. */
-  readonly #concurrent: boolean;
   #first: ArrayOperand | null = null;
   #last: ArrayOperand | null = null;
   #made: Tensor[] | null = null;
@@ -178,63 +50,59 @@ export class Call implements KernelCall {
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
 
-  constructor(where: string, runtime: Runtime, kernel: Kernel, normalized: Normalized, concurrent = false) {
-    this.where = where;
-    this.runtime = runtime;
-    this.kernel = kernel;
-    this.normalized = normalized;
-    this.#concurrent = concurrent && runtime.concurrent;
-  }
+  /**
+   * @param where the method or function, in errors
+   * @param concurrent whether the caller goes on before it is done
+   */
+  constructor(
+    readonly where: string,
+    readonly runtime: Runtime,
+    readonly kernel: Kernel,
+    public normalized: check.Normalized,
+    readonly concurrent = false,
+  ) {}
 
   /** Takes an argument of the kernel: a Tensor of the runtime that is not disposed, or an array of numbers. */
   take(name: string, index: number, value: unknown, mode: number): Place {
-    const tag = tagOf(value);
-    if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") {
-      return this.#takeArray(name, index, value as Float32Array, mode, tag);
-    }
-    const storage = storageOf(value);
-    if (storage !== undefined) {
-      if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
-      if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
-      this.args[index] = storage.pointer;
-      return storage;
-    }
-    const list = mode & WRITTEN ? undefined : checkList(`${this.where}: ${name}`, value);
-    if (list) return this.#takeArray(name, index, list, mode, "");
-    const cure = tag === "Uint16Array" ? "; new Float16Array(array.buffer) reads half floats" : "";
-    wrongType(`${this.where}: ${name}`, value, `a Float32Array or a Tensor${cure}`);
+    const tag = check.tagOf(value);
+    if (tag === "Float32Array") return this.#takeArray(name, index, value as Float32Array, mode);
+    const storage = tag === undefined ? storageOf(value) : undefined;
+    if (storage === undefined)
+      return this.#takeArray(name, index, check.checkFloats(this.where, name, value, tag, mode === WRITTEN), mode);
+    if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
+    if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
+    this.args[index] = storage.pointer;
+    return storage;
   }
 
-  #takeArray(name: string, index: number, array: Float32Array, mode: number, tag: string): ArrayOperand {
-    const offset = this.runtime.offsetOf(array);
-    if (offset === 0 || (offset > 0 && tag !== "Float32Array")) {
-      throw new TypeError(
-        `${this.where}: ${name} is ${describe(array)} at ${offset} of the runtime's memory, expected a Float32Array above 0`,
-      );
-    }
-    const operand = new ArrayOperand(array, mode, index, Math.max(offset, 0));
-    if (operand.size === 0) checkAttached(`${this.where}: ${name}`, array);
-    this.args[index] = operand.pointer;
+  #takeArray(name: string, index: number, array: Float32Array, mode: number): ArrayOperand {
+    if (check.lengthOf(array) === 0) check.checkAttached(`${this.where}: ${name}`, array);
+    const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array));
     if (this.#last === null) this.#first = operand;
     else this.#last.next = operand;
     this.#last = operand;
     return operand;
   }
 
-  /** Takes x or dy. */
+  /** Has a Tensor that was checked before as an argument. */
+  give(index: number, storage: Storage | null): Storage | null {
+    if (storage !== null) this.args[index] = storage.pointer;
+    return storage;
+  }
+
+  /** Takes x or dy: a Tensor whose trailing dimensions fit, or an array whose length does. */
   takeSource(name: string, index: number, value: unknown): Place {
     const source = this.take(name, index, value, READ);
-    this.checkRows(name, source);
     this.source = source;
+    this.checkRows(name, source);
     return source;
   }
 
-  /** The trailing dimensions of a Tensor, or the length of an array, must fit. */
   checkRows(name: string, source: Place): void {
     const { shape, size } = this.normalized;
-    if (source.shape === null ? source.size % size !== 0 : !endsWith(source.shape, shape)) {
+    if (source.shape === null ? source.size % size !== 0 : !check.endsWith(source.shape, shape)) {
       const expected = source.shape ? `[..., ${shape.join(", ")}]` : `a multiple of ${size}`;
-      wrongSize(`${this.where}: ${name}`, source.shape ?? source.size, expected);
+      check.wrongSize(`${this.where}: ${name}`, source.shape ?? source.size, expected);
     }
     this.rows = source.size / size;
   }
@@ -244,22 +112,20 @@ export class Call implements KernelCall {
     const place = this.take(name, index, value, mode);
     const source = this.source as Place;
     if ((place.array === null) !== (source.array === null)) {
-      const kind = source.array === null ? "a Tensor" : describe(source.array);
-      wrongType(`${this.where}: ${name}`, value, `${kind}, as ${sourceName} is`);
+      const kind = source.array === null ? "a Tensor" : check.describe(source.array);
+      check.wrongType(`${this.where}: ${name}`, value, `${kind}, as ${sourceName} is`);
     }
     this.checkSame(name, place, sourceName, source);
     return place;
   }
 
   /** As many elements as another operand and, where both are Tensors, its shape. */
-  checkSame(name: string, place: Place, otherName: string, other: Place): void {
-    if (place.shape !== null && other.shape !== null) {
-      if (sameShape(place.shape, other.shape)) return;
-      wrongSize(`${this.where}: ${name}`, place.shape, `that of ${otherName}, ${describe(other.shape)}`);
+  checkSame(name: string, place: Place, otherName: string, { shape, size }: Place): void {
+    if (place.shape !== null && shape !== null) {
+      if (check.sameShape(place.shape, shape)) return;
+      check.wrongSize(`${this.where}: ${name}`, place.shape, `that of ${otherName}, ${check.describe(shape)}`);
     }
-    if (place.size !== other.size) {
-      wrongSize(`${this.where}: ${name}`, place.size, `${other.size}, as ${otherName} has`);
-    }
+    if (place.size !== size) check.wrongSize(`${this.where}: ${name}`, place.size, `${size}, as ${otherName} has`);
   }
 
   /** Takes a parameter, or what is added to its gradient: of the normalized shape. null where it is absent. */
@@ -272,16 +138,15 @@ export class Call implements KernelCall {
 
   checkAffine(name: string, place: Place): void {
     const { shape, size } = this.normalized;
-    if (place.shape === null ? place.size !== size : !sameShape(place.shape, shape)) {
-      wrongSize(`${this.where}: ${name}`, place.shape ?? place.size, describe(place.shape ? shape : size));
+    if (place.shape === null ? place.size !== size : !check.sameShape(place.shape, shape)) {
+      check.wrongSize(`${this.where}: ${name}`, place.shape ?? place.size, check.describe(place.shape ? shape : size));
     }
   }
 
   /** Two operands, of which one is written to, share no byte. */
   checkApart(name: string, place: Place, otherName: string, other: Place | null): void {
-    if (other !== null && overlaps(place, other)) {
-      throw new RangeError(`${this.where}: ${name} overlaps ${otherName}`);
-    }
+    if (other === null || !overlaps(place, other)) return;
+    throw new RangeError(`${this.where}: ${name} overlaps ${otherName}`);
   }
 
   /** The same, but the two may also be one. Copies of arrays are apart. */
@@ -298,9 +163,8 @@ export class Call implements KernelCall {
       if (this.addend === null) throw new TypeError(`${this.where}: sum is given without a residual to add to x`);
       this.sum = this.#takeOutput("sum", kernel.sum, sum);
     }
-    if (out === undefined) return;
-    this.out = this.#takeOutput("out", kernel.y, out);
-    this.#result = out as Operand;
+    if (out !== undefined) this.out = this.#takeOutput("out", kernel.y, out);
+    this.#result = out as Operand | undefined;
   }
 
   #takeOutput(name: string, index: number, value: unknown): Place {
@@ -318,8 +182,8 @@ export class Call implements KernelCall {
     const { kernel } = this;
     if (add !== undefined) this.addend = this.#takeLike("add", kernel.add, add, READ, "dy");
     if (out === undefined) return;
-    this.out = this.#takeLike("out", kernel.dx, out, WRITTEN, "dy");
     this.#result = out as Operand;
+    this.out = this.#takeLike("out", kernel.dx, out, WRITTEN, "dy");
     this.checkGradient("out", this.out);
     this.#checkApartOrSame("out", this.out, "dy", this.source);
     this.#checkApartOrSame("out", this.out, "add", this.addend);
@@ -336,7 +200,7 @@ export class Call implements KernelCall {
   /** A new Tensor, for a result or to be kept. Where there is no room, those made before are given back. */
   make(shape: readonly number[]): Tensor {
     try {
-      const tensor = tensorFrom(new Storage(this.runtime, shape, sizeOf(shape)));
+      const tensor = tensorFrom(new Storage(this.runtime, shape, check.sizeOf(shape)));
       this.#made ??= [];
       this.#made.push(tensor);
       return tensor;
@@ -349,9 +213,7 @@ export class Call implements KernelCall {
   /** A new result of the kind of the source. */
   makeLike(shape: readonly number[]): Operand {
     const { array } = this.source as Place;
-    if (array === null) return this.make(shape);
-    const Kind = (globalThis as unknown as Record<string, Float32ArrayConstructor>)[tagOf(array) as string];
-    return new (Kind as Float32ArrayConstructor)(sizeOf(shape));
+    return array === null ? this.make(shape) : check.newArray(check.tagOf(array), check.sizeOf(shape));
   }
 
   /**
@@ -370,9 +232,9 @@ export class Call implements KernelCall {
       if (kept === 0) share(sum, addend);
       else {
         // x is copied there, and x + residual written over it.
+        if (addend !== null) args[kernel.sum] = kept;
         if (addend === null || source.pointer === 0) this.#keep(source, kept);
         this.#keep(sum, kept);
-        if (addend !== null) args[kernel.sum] = kept;
       }
       args[kernel.rows] = this.rows;
       args[kernel.cols] = this.normalized.size;
@@ -392,7 +254,7 @@ export class Call implements KernelCall {
   #keep(place: Place | null, kept: number): void {
     if (place === null || place.array === null) return;
     place.copy = kept;
-    place.stride = (place.size / this.rows) * 4;
+    place.whole = true;
   }
 
   /** A module that needs what was in a Tensor finds that it was overwritten. */
@@ -406,49 +268,64 @@ export class Call implements KernelCall {
     const { size: cols } = this.normalized;
     const sums = this.dweight !== null || this.dbias !== null;
     let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
-    let rowBytes = 0;
     let bytes = 0;
     for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (!(operand.mode & SHARED) && rows > 0) operand.rowSize = operand.size / rows;
-      if (operand.pointer !== 0 || operand.copy !== 0 || operand.over !== null) continue;
-      bytes += ALIGNMENT;
-      if (operand.rowSize > 0) rowBytes += operand.rowSize * 4;
-      else bytes += operand.size * 4;
+      if (operand.pointer === 0 && operand.copy === 0 && operand.over === null) bytes += aligned(operand.size * 4);
     }
-    const limit = runtime.blockBytes(sums);
-    let blockRows = rows;
-    if (rows * rowBytes > limit && !this.#concurrent && !this.#overlapping()) {
-      const step = sums ? runtime.kernels.sumsGroup() : 1;
-      blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / step)) * step);
-      if (blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
+    this.#blockRows = rows;
+    if (bytes > runtime.blockBytes(sums) && rows > 1 && !this.concurrent) {
+      bytes = this.#splitRows(sums);
+      if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
     }
-    this.#blockRows = blockRows;
-    bytes += workspace + blockRows * rowBytes;
-    if (bytes > 0) this.#scratch = runtime.borrow(bytes);
+    if (bytes + workspace > 0) this.#scratch = runtime.borrow(bytes + workspace);
     let free = this.#scratch?.pointer ?? 0;
     for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.pointer !== 0) {
-        // The memory has grown and left the array empty.
-        if (lengthOf(operand.array) !== operand.size) operand.array = runtime.view(operand.pointer, operand.size);
-      } else if (operand.over !== null) {
-        operand.copy = operand.over.copy;
-        operand.stride = operand.over.stride;
-      } else if (operand.copy === 0) {
+      if (operand.over !== null) operand.copy = operand.over.copy;
+      else if (operand.pointer === 0 && operand.copy === 0) {
         operand.copy = free;
-        free += aligned((operand.rowSize > 0 ? blockRows * operand.rowSize : operand.size) * 4);
+        free += aligned(this.#sizeOf(operand, this.#blockRows) * 4);
+      }
+      if (check.lengthOf(operand.array) !== operand.size) {
+        if (operand.pointer === 0) throw new RangeError(`${this.where}: an array changed its size during the call`);
+        operand.array = runtime.view(operand.pointer, operand.size); // the memory has grown and left the array empty
       }
       args[operand.index] = operand.copy || operand.pointer;
     }
     if (workspace > 0) args[kernel.workspace] = free;
   }
 
+  /** How many numbers of an array belong to some rows: all of them, where all rows share them. */
+  #sizeOf({ size, mode }: ArrayOperand, rows: number): number {
+    return rows === this.rows || mode & SHARED ? size : (size / this.rows) * rows;
+  }
+
+  /** Decides how many rows make a block. Returns the bytes of the copies. */
+  #splitRows(sums: boolean): number {
+    const { runtime, rows } = this;
+    const bytesOf = (rows: number) => {
+      let bytes = 0;
+      for (let operand = this.#first; operand !== null; operand = operand.next) {
+        if (operand.pointer === 0 && operand.copy === 0 && operand.over === null) {
+          bytes += aligned(this.#sizeOf(operand, rows) * 4);
+        }
+      }
+      return bytes;
+    };
+    if (!this.#overlapping()) {
+      const step = sums ? runtime.kernels.sumsGroup() : 1;
+      const rowBytes = (bytesOf(rows) - bytesOf(0)) / rows;
+      this.#blockRows = Math.min(rows, Math.max(1, Math.floor(runtime.blockBytes(sums) / rowBytes / step)) * step);
+    }
+    return bytesOf(this.#blockRows);
+  }
+
   /** Whether writing some rows of an array may change what is read with later rows. */
   #overlapping(): boolean {
     for (let a = this.#first; a !== null; a = a.next) {
-      if (isShared(bufferOf(a.array))) return true; // two buffers may be one memory
+      if (check.isShared(a.array.buffer)) return true; // two buffers may be one memory
       for (let b = a.next; b !== null; b = b.next) {
-        const alike = a.rowSize === b.rowSize && tagOf(a.array) === tagOf(b.array);
-        if (overlap(a.array, b.array) && !(alike && offsetOf(a.array) === offsetOf(b.array))) return true;
+        const same = !((a.mode | b.mode) & SHARED) && check.sameBytes(a.array, b.array);
+        if (check.overlap(a.array, b.array) && !same) return true;
       }
     }
     return false;
@@ -460,7 +337,7 @@ export class Call implements KernelCall {
     try {
       // A call under way may write to an array.
       if (this.#first !== null) runtime.settle();
-      if (this.#blockRows < rows) this.#runBlocks(runtime.kernels);
+      if (this.#blockRows < rows) this.#runBlocks();
       else {
         this.#copy(READ, 0, rows);
         call(runtime.kernels, this);
@@ -469,15 +346,16 @@ export class Call implements KernelCall {
     } finally {
       this.#end();
     }
-    return this.#answer;
+    return this.answer;
   }
 
-  #runBlocks(kernels: Kernels): void {
+  #runBlocks(): void {
     const { rows } = this;
+    const { kernels } = this.runtime;
     const sums = sumsRows(this);
     const strides = stridesOf(this);
     for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.copy !== 0) strides[operand.index] = operand.stride;
+      if (operand.copy !== 0 && !(operand.over ?? operand).whole) strides[operand.index] = 0;
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
@@ -490,42 +368,34 @@ export class Call implements KernelCall {
 
   /** Computes without blocking, where the runtime can. */
   async start(): Promise<Operand> {
-    if (!this.#concurrent) return this.run();
     const { runtime, rows } = this;
+    if (!this.concurrent) return this.run();
     try {
       for (let operand = this.#first; operand !== null; operand = operand.next) {
-        if (operand.copy !== 0 && isShared(bufferOf(operand.array))) runtime.settle();
+        if (operand.copy !== 0 && check.isShared(operand.array.buffer)) runtime.settle();
       }
       this.#copy(READ, 0, rows);
-      let failure: unknown;
-      const copyBack = () => {
-        try {
-          this.#copy(WRITTEN, 0, rows);
-        } catch (error) {
-          failure = error; // an array was detached meanwhile
-        }
-      };
-      await runtime.start(this, this.#first === null ? undefined : copyBack);
-      if (failure !== undefined) throw failure;
+      await runtime.start(this, this.#first === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
     } finally {
       this.#end();
     }
-    return this.#answer;
+    return this.answer;
   }
 
   /** Copies some rows of arrays to the memory or back; what all rows share with the first of them or the last. */
   #copy(mode: number, start: number, count: number): void {
-    const { runtime, rows } = this;
-    const all = count === rows;
-    const last = mode === READ ? start === 0 : start + count === rows;
     for (let operand = this.#first; operand !== null; operand = operand.next) {
-      const { array, rowSize, copy } = operand;
-      if (copy === 0 || operand.size === 0 || !(operand.mode & mode) || (rowSize === 0 && !last)) continue;
-      const whole = all || rowSize === 0;
-      const part = whole ? array : subarray.call(array, start * rowSize, (start + count) * rowSize);
-      const view = runtime.view(copy + start * operand.stride, whole ? operand.size : count * rowSize);
-      if (mode === READ) view.set(part as Float32Array);
-      else set.call(part, view);
+      if (operand.copy === 0 || operand.size === 0 || !(operand.mode & mode)) continue;
+      let { array, copy } = operand;
+      const size = this.#sizeOf(operand, count);
+      if (size < operand.size) {
+        const from = this.#sizeOf(operand, start);
+        array = subarray.call(array, from, from + size);
+        if (operand.whole) copy += from * 4;
+      } else if (mode === READ ? start > 0 : start + count < this.rows) continue;
+      const view = this.runtime.view(copy, size);
+      if (mode === READ) view.set(array as Float32Array);
+      else set.call(array, view);
     }
   }
 
@@ -541,7 +411,8 @@ export class Call implements KernelCall {
     this.#scratch = null;
   }
 
-  get #answer(): Operand {
-    return handOut(this.#result as Operand, this.out);
+  /** What the caller gets: y or dx. An array may be another view of the memory, where that has grown. */
+  get answer(): Operand {
+    return this.out?.array ?? (this.#result as Operand);
   }
 }

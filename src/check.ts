@@ -6,38 +6,36 @@
  */
 
 const typedArray = Object.getPrototypeOf(Float32Array.prototype);
-const getterOf = (name: string | symbol) => Object.getOwnPropertyDescriptor(typedArray, name)?.get as () => unknown;
+/** A getter of typed arrays as a function: it tells the truth, whatever a subclass says. */
+const getterOf = (name: string | symbol) => {
+  const { get } = Object.getOwnPropertyDescriptor(typedArray, name) as { get: () => unknown };
+  return get;
+};
 const getTag = getterOf(Symbol.toStringTag);
 const getLength = getterOf("length") as () => number;
 const getOffset = getterOf("byteOffset") as () => number;
-const getBytes = getterOf("byteLength");
+const getBytes = getterOf("byteLength") as () => number;
 const getBuffer = getterOf("buffer") as () => ArrayBufferLike;
+
+export const lengthOf = (array: ArrayBufferView): number => getLength.call(array);
+export const offsetOf = (array: ArrayBufferView): number => getOffset.call(array);
+export const bytesOf = (array: ArrayBufferView): number => getBytes.call(array);
+export const bufferOf = (array: ArrayBufferView): ArrayBufferLike => getBuffer.call(array);
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
 export function tagOf(value: unknown): string | undefined {
   return getTag.call(value) as string | undefined;
 }
 
-/** The true length of a typed array, whatever a subclass says. */
-export function lengthOf(array: ArrayBufferView): number {
-  return getLength.call(array);
-}
-
-/** The buffer of a typed array. */
-export function bufferOf(array: ArrayBufferView): ArrayBufferLike {
-  return getBuffer.call(array);
-}
-
-/** Where in its buffer a typed array begins. */
-export function offsetOf(array: ArrayBufferView): number {
-  return getOffset.call(array) as number;
-}
-
 /** Whether two typed arrays have bytes of one buffer in common. */
 export function overlap(a: ArrayBufferView, b: ArrayBufferView): boolean {
   const [start, other] = [offsetOf(a), offsetOf(b)];
-  const [bytes, otherBytes] = [getBytes.call(a) as number, getBytes.call(b) as number];
-  return bufferOf(a) === bufferOf(b) && start < other + otherBytes && other < start + bytes;
+  return bufferOf(a) === bufferOf(b) && start < other + bytesOf(b) && other < start + bytesOf(a);
+}
+
+/** Whether two typed arrays that overlap have the same bytes. */
+export function sameBytes(a: ArrayBufferView, b: ArrayBufferView): boolean {
+  return offsetOf(a) === offsetOf(b) && bytesOf(a) === bytesOf(b);
 }
 
 /** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
@@ -194,4 +192,29 @@ export function checkNumbers(where: string, value: unknown): Float32Array {
   }
   checkAttached(where, value as Float32Array);
   return value as Float32Array;
+}
+
+/**
+ * An array of floats as it is, or a list of numbers as a new one.
+ * @param tag the name of its class, if it is a typed array
+ * @param written whether it is to be written to
+ */
+export function checkFloats(
+  where: string,
+  name: string,
+  value: unknown,
+  tag: string | undefined,
+  written: boolean,
+): Float32Array {
+  if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
+  const list = written ? undefined : checkList(`${where}: ${name}`, value);
+  const cure = tag === "Uint16Array" ? "; new Float16Array(array.buffer) reads half floats" : "";
+  return list ?? wrongType(`${where}: ${name}`, value, `a Float32Array or a Tensor${cure}`);
+}
+
+/** A new array of zeros, of the class of this name. */
+export function newArray(tag: string | undefined, length: number): Float32Array {
+  if (tag === "Float32Array") return new Float32Array(length);
+  const Kind = Reflect.get(globalThis, tag as string) as Float32ArrayConstructor;
+  return new Kind(length);
 }

@@ -13,11 +13,13 @@
  * @module
  */
 
+import { Call } from "./call.js";
+import * as check from "./check.js";
+import { LAYER_NORM } from "./layer-norm.js";
+import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import {
   type BackwardOptions,
-  Call,
   type ForwardOptions,
-  handOut,
   type Operand,
   type Place,
   READ,
@@ -25,10 +27,7 @@ import {
   runtimeOf,
   SHARED,
   WRITTEN,
-} from "./call.js";
-import { checkEps, checkNormalizedShape, checkOptions, sameShape, sizeOf, wrongSize, wrongType } from "./check.js";
-import { LAYER_NORM } from "./layer-norm.js";
-import { type Family, FORWARD_OPTIONS } from "./norm.js";
+} from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 
 export interface RMSNormWithStats<T extends Operand> {
@@ -213,7 +212,7 @@ export function rmsNormBackward<T extends Operand>(
 /** No further arguments than the options, which RMSNorm has one place earlier. */
 function checkRest(where: string, family: Family, rest: readonly unknown[]): void {
   const most = family === LAYER_NORM ? 6 : 5;
-  if (rest.length > 0) wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
+  if (rest.length > 0) check.wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
 }
 
 function forward(
@@ -229,15 +228,15 @@ function forward(
   stats = false,
 ): { y: Operand; mean?: Operand; rstd?: Operand } {
   checkRest(where, family, rest);
-  checkOptions(where, options, FORWARD_OPTIONS);
+  check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
   const kernel = family.forward;
-  const normalized = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
+  const normalized = check.checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
   const call = new Call(where, runtime, kernel, normalized);
   call.weight = call.takeAffine("weight", kernel.weight, weight, READ);
   call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
-  call.args[kernel.eps] = checkEps(`${where}: eps`, eps);
+  call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
   call.takeForward(x, residual, sum, out);
   const results: { mean?: Operand; rstd?: Operand } = {};
   if (stats) {
@@ -263,8 +262,8 @@ function backward(
 ): { dx: Operand; dweight: Operand; dbias?: Operand } {
   checkRest(where, family, rest);
   const names = family === LAYER_NORM ? (["dweight", "dbias"] as const) : (["dweight"] as const);
-  checkOptions(where, options, ["out", "add", ...names, "eps"]);
-  const { out, add, dweight, dbias, eps = NaN } = options;
+  check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
+  const { out, add, dweight, dbias, eps } = options;
   const kernel = family.backward;
   const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, { shape: [], size: 0 });
   const source = call.take("dy", kernel.dy, dy, READ);
@@ -283,15 +282,15 @@ function backward(
   call.checkSame("x", call.x, "dy", source);
   if (call.mean) call.checkSame("rstd", call.rstd, "mean", call.mean);
   const shape = normalizedShapeOf(call);
-  call.normalized = { shape, size: sizeOf(shape) };
+  call.normalized = { shape, size: check.sizeOf(shape) };
   if (source.shape) call.checkRows("dy", source);
   call.rows = call.rstd.size;
   if (source.size !== call.rows * call.normalized.size) {
-    wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
+    check.wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
   }
   if (call.weight) call.checkAffine("weight", call.weight);
-  if (kernel.eps >= 0) call.args[kernel.eps] = eps;
-  if (options.eps !== undefined) checkEps(`${where}: eps`, eps);
+  if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
+  if (kernel.eps >= 0) call.args[kernel.eps] = eps ?? NaN;
   call.takeBackward(add, out);
   for (const name of names) {
     const place = call[name];
@@ -311,7 +310,7 @@ function backward(
     call[name] = place;
   }
   const results = { dx: call.place().run() } as ReturnType<typeof backward>;
-  for (const name of names) results[name] = handOut(sums[name] as Operand, call[name]);
+  for (const name of names) results[name] = call[name]?.array ?? (sums[name] as Operand);
   return results;
 }
 
@@ -322,7 +321,7 @@ function normalizedShapeOf(call: Call): readonly number[] {
   if (affine?.shape) return affine.shape;
   if (dy.shape && rstd.shape) {
     const leading = rstd.shape.length;
-    if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), rstd.shape)) {
+    if (leading < dy.shape.length && check.sameShape(dy.shape.slice(0, leading), rstd.shape)) {
       return dy.shape.slice(leading);
     }
   }

@@ -3,16 +3,6 @@
  * @module layernorm-wasm
  */
 
-export type {
-  BackwardOptions,
-  Beside,
-  Floats,
-  ForwardOptions,
-  HalfFloats,
-  Operand,
-  ResultOf,
-  Target,
-} from "./call.js";
 export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
 export {
   type Gradients,
@@ -31,6 +21,16 @@ export {
 export type { KernelArguments, Kernels, RowKernels } from "./kernels.js";
 export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
+export type {
+  BackwardOptions,
+  Beside,
+  Floats,
+  ForwardOptions,
+  HalfFloats,
+  Operand,
+  ResultOf,
+  Target,
+} from "./operand.js";
 export { RMSNorm, type RMSNormOptions } from "./rms-norm.js";
 export { Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, CheckpointEntry, LoadOptions, LoadResult, RawFloats, StateDict } from "./state-dict.js";

@@ -5,9 +5,11 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
+import { Call } from "./call.js";
+import * as check from "./check.js";
+import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
 import {
   type BackwardOptions,
-  Call,
   type ForwardOptions,
   type Operand,
   type Place,
@@ -15,18 +17,7 @@ import {
   type ResultOf,
   runtimeOf,
   type Target,
-} from "./call.js";
-import {
-  checkBoolean,
-  checkEps,
-  checkNormalizedShape,
-  checkOptions,
-  type Normalized,
-  Shown,
-  wrongSize,
-  wrongType,
-} from "./check.js";
-import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
+} from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import {
@@ -56,23 +47,23 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
+type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
+
 /** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
 export interface Family {
-  name: string;
-  forward: Kernel;
-  backward: Kernel;
-  methods: Record<"forward" | "forwardAsync" | "backward" | "backwardAsync", string>;
+  readonly name: string;
+  readonly forward: Kernel;
+  readonly backward: Kernel;
+  readonly methods: Readonly<Record<Method, string>>;
 }
 
 export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
   const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
-  const methods = {
-    forward: `${name}.forward`,
-    forwardAsync: `${name}.forwardAsync`,
-    backward: `${name}.backward`,
-    backwardAsync: `${name}.backwardAsync`,
-  };
-  return { name, forward: kernel(forward), backward: kernel(backward), methods };
+  const methods = ["forward", "forwardAsync", "backward", "backwardAsync"].map((method) => [
+    method,
+    `${name}.${method}`,
+  ]);
+  return { name, forward: kernel(forward), backward: kernel(backward), methods: Object.fromEntries(methods) };
 }
 
 /** What the last forward pass in training mode left for backward. */
@@ -83,7 +74,7 @@ interface Saved {
   /** The caller's Tensor that was normalized, and its version; null where the block has a copy. */
   x: Tensor | null;
   version: number;
-  weightVersion: number;
+  weightVersion: number | undefined;
   /** The module's own: a copy of what was normalized, if x is null, then rstd and mean of each row. */
   block: Tensor;
 }
@@ -95,10 +86,10 @@ const BACKWARD_OPTIONS = ["out", "add"];
 /** The bias of a module, if it has one. */
 export let biasOf: (norm: Norm) => Parameter | null;
 
-export abstract class Norm<O = unknown> extends Shown {
+export abstract class Norm<O = unknown> extends check.Shown {
   readonly #family: Family;
   readonly #runtime: Runtime;
-  readonly #normalized: Normalized;
+  readonly #normalized: check.Normalized;
   /** Its shape, to be given away. */
   readonly #frozenShape: readonly number[];
   readonly #eps: number;
@@ -125,20 +116,20 @@ export abstract class Norm<O = unknown> extends Shown {
   ) {
     super();
     const { name } = family;
-    checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
+    check.checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
     this.#family = family;
-    this.#normalized = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
+    this.#normalized = check.checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
     this.#frozenShape = Object.freeze([...this.#normalized.shape]);
-    this.#eps = checkEps(`${name}: eps`, eps);
-    checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
+    this.#eps = check.checkEps(`${name}: eps`, eps);
+    check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
     const givenBias = storageOf(bias) ? (bias as Tensor) : undefined;
-    if (!givenBias) checkBoolean(`${name}: bias`, bias);
+    if (!givenBias) check.checkBoolean(`${name}: bias`, bias);
     for (const [key, tensor] of Object.entries({ weight, bias: givenBias })) {
       if (tensor === undefined) continue;
-      if (!elementwiseAffine) wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
-      if (!storageOf(tensor)) wrongType(`${name}: ${key}`, tensor, "a Tensor");
+      if (!elementwiseAffine) check.wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
+      if (!storageOf(tensor)) check.wrongType(`${name}: ${key}`, tensor, "a Tensor");
       new Call(name, this.#runtime, family.forward, this.#normalized).takeAffine(key, 0, tensor, READ);
     }
     if (!elementwiseAffine) return;
@@ -198,9 +189,8 @@ export abstract class Norm<O = unknown> extends Shown {
    * @returns the result, of the kind and shape of x; a Float32Array for a list of numbers
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
-  forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options?: ForwardOptions<X, Out>): Out;
-  forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    return this.#forward("forward", x, options).run();
+  forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
+    return this.#forward("forward", x, options).run() as Out;
   }
 
   /**
@@ -208,38 +198,29 @@ export abstract class Norm<O = unknown> extends Shown {
    * is computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls
    * made meanwhile are computed after it.
    */
-  forwardAsync<X extends Operand, Out extends Target<X> = ResultOf<X>>(
+  async forwardAsync<X extends Operand, Out extends Target<X> = ResultOf<X>>(
     x: X,
-    options?: ForwardOptions<X, Out>,
-  ): Promise<Out>;
-  async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
-    return this.#forward("forwardAsync", x, options).start();
+    options: ForwardOptions<X, Out> = {},
+  ): Promise<Out> {
+    return (await this.#forward("forwardAsync", x, options).start()) as Out;
   }
 
   /** A forward pass that is only to be run. */
-  #forward(method: "forward" | "forwardAsync", x: Operand, options: ForwardOptions<Operand>): Call {
-    const where = this.#family.methods[method];
-    checkOptions(where, options, FORWARD_OPTIONS);
+  #forward(method: Method, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
+    check.checkOptions(this.#family.methods[method], options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
-    this.#checkUsable();
-    const call = this.#call(where, this.#family.forward, method === "forwardAsync");
-    const bias = this.#biasPlace;
-    if (bias !== null) {
-      call.bias = bias;
-      call.args[call.kernel.bias] = bias.pointer;
-    }
+    const call = this.#call(method, this.#family.forward);
+    call.bias = call.give(call.kernel.bias, this.#biasPlace);
     call.takeForward(x, residual, sum, out);
     return this.#training ? this.#keep(call, sum ?? x) : call.place();
   }
 
   /** A call without operands. */
-  #call(where: string, kernel: Kernel, concurrent: boolean): Call {
-    const call = new Call(where, this.#runtime, kernel, this.#normalized, concurrent);
-    const weight = this.#weightPlace;
-    if (weight !== null) {
-      call.weight = weight;
-      call.args[kernel.weight] = weight.pointer;
-    }
+  #call(method: Method, kernel: Kernel): Call {
+    this.#checkUsable();
+    const concurrent = (method === "forwardAsync" || method === "backwardAsync") && this.#runtime.concurrent;
+    const call = new Call(this.#family.methods[method], this.#runtime, kernel, this.#normalized, concurrent);
+    call.weight = call.give(kernel.weight, this.#weightPlace);
     if (kernel.eps >= 0) call.args[kernel.eps] = this.#eps;
     return call;
   }
@@ -253,7 +234,8 @@ export abstract class Norm<O = unknown> extends Shown {
     const source = call.source as Place;
     const own = source.array !== null || (addend !== null && sum === null);
     if (!own && sum === null && out?.pointer === source.pointer) {
-      throw new RangeError(`${call.where}: out is x, which backward will need; give another out, or call eval() first`);
+      const cure = "give another out, or call eval() first";
+      throw new RangeError(`${call.where}: out is x, which backward will need; ${cure}`);
     }
     const copied = own ? source.size : 0;
     const size = copied + rows * (kernel.mean < 0 ? 1 : 2);
@@ -267,8 +249,7 @@ export abstract class Norm<O = unknown> extends Shown {
     call.place(own ? pointer : 0);
     const x = own ? null : (given as Tensor);
     const version = x === null ? 0 : storageOf(x).version;
-    const weightVersion = this.#weightPlace?.version ?? 0;
-    this.#save({ rows, size: source.size, x, version, weightVersion, block });
+    this.#save({ rows, size: source.size, x, version, weightVersion: this.#weightPlace?.version, block });
     return call;
   }
 
@@ -289,83 +270,59 @@ export abstract class Norm<O = unknown> extends Shown {
    * @throws TypeError without such a forward pass, or where a later call has overwritten a Tensor of it; TypeError,
    * RangeError for an operand that doesn't fit, or when the memory is full
    */
-  backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options?: BackwardOptions<D, Out>): Out;
-  backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
-    return this.#backward("backward", dy, options).run();
+  backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
+    return this.#backward("backward", dy, options).run() as Out;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
-  backwardAsync<D extends Operand, Out extends Target<D> = ResultOf<D>>(
+  async backwardAsync<D extends Operand, Out extends Target<D> = ResultOf<D>>(
     dy: D,
-    options?: BackwardOptions<D, Out>,
-  ): Promise<Out>;
-  async backwardAsync(dy: Operand, options: BackwardOptions<Operand> = {}): Promise<Operand> {
-    return this.#backward("backwardAsync", dy, options).start();
+    options: BackwardOptions<D, Out> = {},
+  ): Promise<Out> {
+    return (await this.#backward("backwardAsync", dy, options).start()) as Out;
   }
 
   /** A backward pass that is only to be run. */
-  #backward(method: "backward" | "backwardAsync", dy: Operand, options: BackwardOptions<Operand>): Call {
+  #backward(method: Method, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
     const where = this.#family.methods[method];
-    checkOptions(where, options, BACKWARD_OPTIONS);
+    check.checkOptions(where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    this.#checkUsable();
-    const saved = this.#checkSaved(where);
-    const { rows, size } = saved;
-    const x = saved.x && storageOf(saved.x);
-    const call = this.#call(where, this.#family.backward, method === "backwardAsync");
+    const call = this.#call(method, this.#family.backward);
+    const dweight = this.#weight && gradientOf(this.#weight);
+    const dbias = this.#bias && gradientOf(this.#bias);
+    const { rows, size, x, block } = this.#checkSaved(where, dweight, dbias);
     const { kernel, args } = call;
     const source = call.takeSource("dy", kernel.dy, dy);
-    if (x !== null && source.array === null) call.checkSame("dy", source, "the last x", x);
-    else if (source.size !== size) wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
-    const { pointer } = storageOf(saved.block);
-    const stats = x === null ? pointer + size * 4 : pointer;
-    call.x = x;
-    args[kernel.x] = x === null ? pointer : x.pointer;
+    call.x = call.give(kernel.x, storageOf(x ?? block));
+    if (x !== null && source.array === null) call.checkSame("dy", source, "the last x", call.x as Storage);
+    else if (source.size !== size) check.wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
+    const stats = storageOf(block).pointer + (x === null ? size * 4 : 0);
     args[kernel.rstd] = stats;
     if (kernel.mean >= 0) args[kernel.mean] = stats + rows * 4;
     call.takeBackward(add, out);
-    const dweight = this.#weight && gradientOf(this.#weight);
-    const dbias = this.#bias && gradientOf(this.#bias);
     if (call.out !== null) {
       call.checkApart("out", call.out, "bias", this.#biasPlace);
       call.checkApart("out", call.out, "weight.grad", dweight);
       call.checkApart("out", call.out, "bias.grad", dbias);
     }
-    if (dweight !== null && this.#weight?.requiresGrad) {
-      call.dweight = dweight;
-      args[kernel.dweight] = dweight.pointer;
-    }
-    if (dbias !== null && this.#bias?.requiresGrad) {
-      call.dbias = dbias;
-      args[kernel.dbias] = dbias.pointer;
-    }
+    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, dweight);
+    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, dbias);
     return call.place();
   }
 
-  /** What the last forward left, if it is still what it was. */
-  #checkSaved(where: string): Saved {
+  /** What the last forward left, if all of it is still as it was. */
+  #checkSaved(where: string, dweight: Storage | null, dbias: Storage | null): Saved {
+    const saved = this.#saved;
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }
-    const saved = this.#saved;
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    const weight = this.#weightPlace;
-    if (
-      (this.#weight && gradientOf(this.#weight).pointer === 0) ||
-      (this.#bias && gradientOf(this.#bias).pointer === 0)
-    ) {
+    if (dweight?.pointer === 0 || dbias?.pointer === 0) {
       throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
     }
-    if (saved.x !== null) this.#checkVersion(where, "the x of the last forward", storageOf(saved.x), saved.version);
-    if (weight !== null) this.#checkVersion(where, "weight", weight, saved.weightVersion);
+    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x of the last forward", saved.version);
+    this.#weightPlace?.checkVersion(where, "weight", saved.weightVersion as number);
     return saved;
-  }
-
-  #checkVersion(where: string, name: string, { pointer, version, writer, written }: Storage, expected: number): void {
-    if (pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
-    if (version === expected) return;
-    const its = `${written === "out" ? "an" : "a"} ${written} of its own`;
-    throw new TypeError(`${where}: ${name} was overwritten since, by ${written} of ${writer}; give that call ${its}`);
   }
 
   /** Whether forward keeps what backward needs. */
@@ -376,7 +333,7 @@ export abstract class Norm<O = unknown> extends Shown {
   /** Sets training mode. With `false` it sets eval mode, which frees what the last forward kept. */
   train(mode = true): this {
     this.#checkUsable();
-    this.#training = checkBoolean(`${this.#family.name}.train: mode`, mode);
+    this.#training = check.checkBoolean(`${this.#family.name}.train: mode`, mode);
     if (!mode) this.#save(null);
     return this;
   }

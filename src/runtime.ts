@@ -4,7 +4,7 @@
  */
 
 import * as binaries from "./binaries.js";
-import { bufferOf, checkOptions, describe, isShared, offsetOf, Shown, wrongType, wrongValue } from "./check.js";
+import { bufferOf, checkOptions, describe, isShared, offsetOf, Shown, tagOf, wrongType, wrongValue } from "./check.js";
 import {
   arrived,
   checkSource,
@@ -273,12 +273,14 @@ export class Runtime extends Shown {
     if (kept) this.free(kept.pointer);
   }
 
-  /** Where in the memory an array lies; -1 for one that lies elsewhere. @internal */
-  offsetOf(array: ArrayBufferView): number {
+  /** The address of a Float32Array that lies in the memory; 0 for any other. @internal */
+  addressOf(array: ArrayBufferView): number {
+    const offset = offsetOf(array);
+    if (offset === 0) return 0; // no block has this address
     const buffer = bufferOf(array);
     // The memory has another buffer after it has grown. The last one is then empty, unless it is shared.
     if (buffer !== this.#buffer && (this.#shared || this.#buffer.byteLength === 0)) this.#buffer = this.#memory.buffer;
-    return buffer === this.#buffer ? offsetOf(array) : -1;
+    return buffer === this.#buffer && tagOf(array) === "Float32Array" ? offset : 0;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */

@@ -6,6 +6,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import {
+  bufferOf,
   checkNumbers,
   checkOptions,
   checkShape,
@@ -90,6 +91,14 @@ export class Storage {
     this.written = written;
   }
 
+  /** That nothing was written to it since it had a version. */
+  checkVersion(where: string, name: string, version: number): void {
+    if (this.pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
+    if (this.version === version) return;
+    const cure = `give that call ${this.written === "out" ? "an" : "a"} ${this.written} of its own`;
+    throw new TypeError(`${where}: ${name} was overwritten since, by ${this.written} of ${this.writer}; ${cure}`);
+  }
+
   free(): void {
     const { pointer } = this;
     if (pointer === 0) return;
@@ -150,7 +159,7 @@ export class Tensor extends Shown {
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && runtime.offsetOf(source) >= 0;
+    const inside = source && bufferOf(source) === runtime.memory.buffer;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     try {
