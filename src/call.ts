@@ -15,10 +15,10 @@
 import * as check from "./check.js";
 import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsRows } from "./kernels.js";
 import { ArrayOperand, type Operand, overlaps, type Place, READ, SHARED, share, WRITTEN } from "./operand.js";
-import type { Runtime, Scratch } from "./runtime.js";
+import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 
-const { set, subarray } = Object.getPrototypeOf(Float32Array.prototype) as Float32Array;
+const { set } = Object.getPrototypeOf(Float32Array.prototype) as Float32Array;
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 
@@ -46,7 +46,8 @@ export class Call implements KernelCall {
   #first: ArrayOperand | null = null;
   #last: ArrayOperand | null = null;
   #made: Tensor[] | null = null;
-  #scratch: Scratch | null = null;
+  /** What it has borrowed of the runtime. */
+  #scratch = 0;
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
 
@@ -213,7 +214,7 @@ export class Call implements KernelCall {
   /** A new result of the kind of the source. */
   makeLike(shape: readonly number[]): Operand {
     const { array } = this.source as Place;
-    return array === null ? this.make(shape) : check.newArray(check.tagOf(array), check.sizeOf(shape));
+    return array === null ? this.make(shape) : check.arrayLike(array, check.sizeOf(shape));
   }
 
   /**
@@ -277,8 +278,8 @@ export class Call implements KernelCall {
       bytes = this.#splitRows(sums);
       if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
     }
-    if (bytes + workspace > 0) this.#scratch = runtime.borrow(bytes + workspace);
-    let free = this.#scratch?.pointer ?? 0;
+    if (bytes + workspace > 0) this.#scratch = runtime.borrow(bytes + workspace, this.concurrent);
+    let free = this.#scratch;
     for (let operand = this.#first; operand !== null; operand = operand.next) {
       if (operand.over !== null) operand.copy = operand.over.copy;
       else if (operand.pointer === 0 && operand.copy === 0) {
@@ -334,18 +335,15 @@ export class Call implements KernelCall {
   /** Computes. */
   run(): Operand {
     const { runtime, rows } = this;
-    try {
-      // A call under way may write to an array.
-      if (this.#first !== null) runtime.settle();
-      if (this.#blockRows < rows) this.#runBlocks();
-      else {
-        this.#copy(READ, 0, rows);
-        call(runtime.kernels, this);
-        this.#copy(WRITTEN, 0, rows);
-      }
-    } finally {
-      this.#end();
+    // A call under way may write to an array.
+    if (this.#first !== null) runtime.settle();
+    if (this.#blockRows < rows) this.#runBlocks();
+    else {
+      this.#copy(READ, 0, rows);
+      call(runtime.kernels, this);
+      this.#copy(WRITTEN, 0, rows);
     }
+    this.#end();
     return this.answer;
   }
 
@@ -390,7 +388,7 @@ export class Call implements KernelCall {
       const size = this.#sizeOf(operand, count);
       if (size < operand.size) {
         const from = this.#sizeOf(operand, start);
-        array = subarray.call(array, from, from + size);
+        array = check.partOf(array, from, size);
         if (operand.whole) copy += from * 4;
       } else if (mode === READ ? start > 0 : start + count < this.rows) continue;
       const view = this.runtime.view(copy, size);
@@ -407,8 +405,8 @@ export class Call implements KernelCall {
 
   /** Gives the scratch memory back. */
   #end(): void {
-    if (this.#scratch !== null) this.runtime.giveBack(this.#scratch);
-    this.#scratch = null;
+    if (this.#scratch !== 0) this.runtime.giveBack(this.#scratch);
+    this.#scratch = 0;
   }
 
   /** What the caller gets: y or dx. An array may be another view of the memory, where that has grown. */

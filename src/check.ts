@@ -212,9 +212,18 @@ export function checkFloats(
   return list ?? wrongType(`${where}: ${name}`, value, `a Float32Array or a Tensor${cure}`);
 }
 
-/** A new array of zeros, of the class of this name. */
-export function newArray(tag: string | undefined, length: number): Float32Array {
-  if (tag === "Float32Array") return new Float32Array(length);
-  const Kind = Reflect.get(globalThis, tag as string) as Float32ArrayConstructor;
-  return new Kind(length);
+/** The class of an array of floats, whatever a subclass says. */
+function classOfFloats(array: ArrayBufferView): Float32ArrayConstructor {
+  return Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor;
+}
+
+/** A new array of zeros, of the class of another. */
+export function arrayLike(array: ArrayBufferView, length: number): Float32Array {
+  return new (classOfFloats(array))(length);
+}
+
+/** Some elements of an array of floats, as a view of the same buffer. */
+export function partOf(array: ArrayBufferView, from: number, length: number): Float32Array {
+  const Floats = classOfFloats(array);
+  return new Floats(bufferOf(array), offsetOf(array) + from * Floats.BYTES_PER_ELEMENT, length);
 }

@@ -46,12 +46,6 @@ function elsewhere(): never {
   );
 }
 
-/** What calls borrow of a runtime. A small block is kept between them. */
-export interface Scratch {
-  pointer: number;
-  bytes: number;
-}
-
 /** The largest block of scratch memory that is kept between calls. */
 const KEPT = 1 << 20;
 
@@ -62,8 +56,9 @@ export class Runtime extends Shown {
   readonly #memory: LinearMemory;
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
-  /** Scratch memory that no call has borrowed. */
-  #scratch: Scratch | undefined;
+  /** The block that calls share. */
+  #kept = 0;
+  #keptBytes = 0;
   /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   #viewed = 0;
@@ -214,7 +209,7 @@ export class Runtime extends Shown {
     let pointer = 0;
     if (bytes < PAGES_MAX * PAGE) {
       pointer = this.#tryAllocate(size);
-      if (pointer === 0 && this.#scratch) {
+      if (pointer === 0 && this.#kept !== 0) {
         this.flush();
         pointer = this.#tryAllocate(size);
       }
@@ -249,28 +244,31 @@ export class Runtime extends Shown {
     this.#allocator.free(pointer);
   }
 
-  /** Lends a block of at least `bytes` bytes for a call. @internal */
-  borrow(bytes: number): Scratch {
-    const kept = this.#scratch;
-    this.#scratch = undefined;
-    if (kept) {
-      if (kept.bytes >= bytes) return kept;
-      this.free(kept.pointer);
+  /**
+   * Lends a block for a call. A small one is the same for all calls, as one ends before the next begins.
+   * @param own whether the call goes on beside others @internal
+   */
+  borrow(bytes: number, own = false): number {
+    if (own || bytes > KEPT) return this.allocate(bytes);
+    if (this.#keptBytes < bytes) {
+      this.flush();
+      this.#kept = this.allocate(bytes);
+      this.#keptBytes = bytes;
     }
-    return { pointer: this.allocate(bytes), bytes };
+    return this.#kept;
   }
 
   /** Takes back what `borrow` lent. @internal */
-  giveBack(scratch: Scratch): void {
-    if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;
-    else this.free(scratch.pointer);
+  giveBack(pointer: number): void {
+    if (pointer !== this.#kept) this.free(pointer);
   }
 
-  /** Gives the kept block back. @internal */
+  /** Frees the block that is kept for calls. @internal */
   flush(): void {
-    const kept = this.#scratch;
-    this.#scratch = undefined;
-    if (kept) this.free(kept.pointer);
+    const kept = this.#kept;
+    this.#kept = 0;
+    this.#keptBytes = 0;
+    if (kept !== 0) this.free(kept);
   }
 
   /** The address of a Float32Array that lies in the memory; 0 for any other. @internal */

@@ -11,7 +11,6 @@ import { compile, inlined, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
 import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
 import { allocatorOf, checkMemory, instantiate } from "../memory.js";
-import type { Scratch } from "../runtime.js";
 import { Control, type Job } from "./job.js";
 import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, obstacle } from "./spawn.js";
@@ -89,12 +88,6 @@ export class ThreadedRuntime extends Runtime {
     while (this.#late[0] && this.#late[0].queued <= (this.#pool as Pool).done) {
       super.free((this.#late.shift() as { pointer: number }).pointer);
     }
-  }
-
-  /** @internal */
-  override giveBack(scratch: Scratch): void {
-    if (this.#closed) this.free(scratch.pointer);
-    else super.giveBack(scratch);
   }
 
   /** @internal */
