@@ -90,7 +90,7 @@ export class Runtime extends Shown {
   /**
    * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in
    * which they were started.
-   * @param then what is done before any later call, which may write to the results. It must not throw @internal
+   * @param then what is done before any later call, which may write to the results @internal
    */
   start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     call(this.kernels, kernelCall);

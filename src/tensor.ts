@@ -5,20 +5,7 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import {
-  bufferOf,
-  checkNumbers,
-  checkOptions,
-  checkShape,
-  describe,
-  isShared,
-  lengthOf,
-  Shown,
-  sizeOf,
-  wrongSize,
-  wrongType,
-  wrongValue,
-} from "./check.js";
+import * as check from "./check.js";
 import type { LinearMemory } from "./memory.js";
 import { checkRuntime, Runtime } from "./runtime.js";
 
@@ -125,7 +112,7 @@ export function release(storage: Storage): void {
 }
 
 /** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
-export class Tensor extends Shown {
+export class Tensor extends check.Shown {
   readonly #storage: Storage;
   #shape: readonly number[] | undefined;
 
@@ -147,19 +134,19 @@ export class Tensor extends Shown {
       this.#storage = shape as unknown as Storage;
       return;
     }
-    const own = checkShape("Tensor: shape", shape, 0);
-    const size = sizeOf(own);
-    const source = data === undefined ? undefined : checkNumbers("Tensor: data", data);
-    if (source && lengthOf(source) !== size) {
-      wrongSize("Tensor: data", lengthOf(source), `${size} for the shape ${describe(own)}`);
+    const own = check.checkShape("Tensor: shape", shape, 0);
+    const size = check.sizeOf(own);
+    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data);
+    if (source && check.lengthOf(source) !== size) {
+      check.wrongSize("Tensor: data", check.lengthOf(source), `${size} for the shape ${check.describe(own)}`);
     }
-    checkOptions("Tensor", options, ["runtime", "pointer"]);
+    check.checkOptions("Tensor", options, ["runtime", "pointer"]);
     const { pointer: address } = options;
     const runtime = checkRuntime("Tensor: runtime", options.runtime) ?? Runtime.default;
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && bufferOf(source) === runtime.memory.buffer;
+    const inside = source && check.bufferOf(source) === runtime.memory.buffer;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     try {
@@ -201,7 +188,7 @@ export class Tensor extends Shown {
    */
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
-    if (!isShared(memory.buffer)) {
+    if (!check.isShared(memory.buffer)) {
       throw new TypeError(
         "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
       );
@@ -251,7 +238,7 @@ function describeShape({ shape, pointer }: Storage): string {
 function tensorOf(handle: TensorHandle): Tensor {
   const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
   if (!(memory instanceof WebAssembly.Memory)) {
-    wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
+    check.wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
   }
   return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
 }
@@ -318,10 +305,14 @@ export function parameterOver(tensor: Tensor): Parameter {
 }
 
 function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
-  if (typeof pointer !== "number") wrongType("Tensor: pointer", pointer, "a number");
+  if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
   if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
-    wrongValue("Tensor: pointer", pointer, `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`);
+    check.wrongValue(
+      "Tensor: pointer",
+      pointer,
+      `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`,
+    );
   }
   return pointer;
 }
