@@ -69,7 +69,12 @@ export class Call implements KernelCall {
     if (tag === "Float32Array") return this.#takeArray(name, index, value as Float32Array, mode);
     const storage = tag === undefined ? storageOf(value) : undefined;
     if (storage === undefined)
-      return this.#takeArray(name, index, check.checkFloats(this.where, name, value, tag, mode === WRITTEN), mode);
+      return this.#takeArray(
+        name,
+        index,
+        check.checkFloats(this.where, name, value, tag, (mode & WRITTEN) !== 0),
+        mode,
+      );
     if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
     if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
     this.args[index] = storage.pointer;

@@ -247,6 +247,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     args[kernel.rstd] = pointer + copied * 4;
     if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
     call.place(own ? pointer : 0);
+    if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
     const x = own ? null : (given as Tensor);
     const version = x === null ? 0 : storageOf(x).version;
     this.#save({ rows, size: source.size, x, version, weightVersion: this.#weightPlace?.version, block });

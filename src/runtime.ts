@@ -251,9 +251,11 @@ export class Runtime extends Shown {
   borrow(bytes: number, own = false): number {
     if (own || bytes > KEPT) return this.allocate(bytes);
     if (this.#keptBytes < bytes) {
-      this.flush();
-      this.#kept = this.allocate(bytes);
+      const [pointer, last] = [this.allocate(bytes), this.#kept];
+      this.#kept = pointer;
       this.#keptBytes = bytes;
+      // An allocator may make calls of its own, and leave a larger block.
+      if (last !== 0) this.free(last);
     }
     return this.#kept;
   }
