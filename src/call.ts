@@ -14,7 +14,8 @@
 
 import * as check from "./check.js";
 import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsRows } from "./kernels.js";
-import { ArrayOperand, type Operand, overlaps, type Place, READ, SHARED, share, WRITTEN } from "./operand.js";
+import type { Operand, Place } from "./operand.js";
+import { ArrayOperand, overlaps, READ, SHARED, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 
@@ -68,13 +69,10 @@ export class Call implements KernelCall {
     const tag = check.tagOf(value);
     if (tag === "Float32Array") return this.#takeArray(name, index, value as Float32Array, mode);
     const storage = tag === undefined ? storageOf(value) : undefined;
-    if (storage === undefined)
-      return this.#takeArray(
-        name,
-        index,
-        check.checkFloats(this.where, name, value, tag, (mode & WRITTEN) !== 0),
-        mode,
-      );
+    if (storage === undefined) {
+      const array = check.checkFloats(`${this.where}: ${name}`, value, tag, (mode & WRITTEN) !== 0);
+      return this.#takeArray(name, index, array, mode);
+    }
     if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
     if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
     this.args[index] = storage.pointer;
@@ -121,32 +119,26 @@ export class Call implements KernelCall {
       const kind = source.array === null ? "a Tensor" : check.describe(source.array);
       check.wrongType(`${this.where}: ${name}`, value, `${kind}, as ${sourceName} is`);
     }
-    this.checkSame(name, place, sourceName, source);
+    this.checkSize(name, place, source, sourceName);
     return place;
   }
 
-  /** As many elements as another operand and, where both are Tensors, its shape. */
-  checkSame(name: string, place: Place, otherName: string, { shape, size }: Place): void {
-    if (place.shape !== null && shape !== null) {
-      if (check.sameShape(place.shape, shape)) return;
-      check.wrongSize(`${this.where}: ${name}`, place.shape, `that of ${otherName}, ${check.describe(shape)}`);
-    }
-    if (place.size !== size) check.wrongSize(`${this.where}: ${name}`, place.size, `${size}, as ${otherName} has`);
+  /** As many elements as another operand, or as are normalized, and where both have a shape, the same. */
+  checkSize(name: string, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): void {
+    const got = place.shape;
+    if (got !== null && shape !== null ? check.sameShape(got, shape) : place.size === size) return;
+    const shapes = got !== null && shape !== null;
+    const expected = check.describe(shapes ? shape : size);
+    const as = shapes ? `that of ${other}, ${expected}` : `${expected}, as ${other} has`;
+    check.wrongSize(`${this.where}: ${name}`, shapes ? got : place.size, other === undefined ? expected : as);
   }
 
   /** Takes a parameter, or what is added to its gradient: of the normalized shape. null where it is absent. */
   takeAffine(name: string, index: number, value: unknown, mode: number): Place | null {
     if (value === null || value === undefined) return null;
     const place = this.take(name, index, value, mode | SHARED);
-    this.checkAffine(name, place);
+    this.checkSize(name, place, this.normalized);
     return place;
-  }
-
-  checkAffine(name: string, place: Place): void {
-    const { shape, size } = this.normalized;
-    if (place.shape === null ? place.size !== size : !check.sameShape(place.shape, shape)) {
-      check.wrongSize(`${this.where}: ${name}`, place.shape ?? place.size, check.describe(place.shape ? shape : size));
-    }
   }
 
   /** Two operands, of which one is written to, share no byte. */
@@ -268,22 +260,29 @@ export class Call implements KernelCall {
     if (place !== null && place.array === null) place.overwrite(this.where, name);
   }
 
-  /** Finds room for a workspace and for copies. */
+  /** Finds room for a workspace and for copies, of all rows or of as many as stay in the cache. */
   #reserve(): void {
     const { runtime, kernel, args, rows } = this;
     const { size: cols } = this.normalized;
     const sums = this.dweight !== null || this.dbias !== null;
     let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
     let bytes = 0;
+    let rowBytes = 0;
     for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.pointer === 0 && operand.copy === 0 && operand.over === null) bytes += aligned(operand.size * 4);
+      if (operand.pointer !== 0 || operand.copy !== 0 || operand.over !== null) continue;
+      bytes += ALIGNMENT;
+      if (operand.mode & SHARED || rows === 0) bytes += operand.size * 4;
+      else rowBytes += (operand.size / rows) * 4;
     }
+    const limit = runtime.blockBytes(sums);
     this.#blockRows = rows;
-    if (bytes > runtime.blockBytes(sums) && rows > 1 && !this.concurrent) {
-      bytes = this.#splitRows(sums);
+    if (rows * rowBytes > limit && !this.concurrent && !this.#overlapping()) {
+      const step = sums ? runtime.kernels.sumsGroup() : 1;
+      this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / step)) * step);
       if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
     }
-    if (bytes + workspace > 0) this.#scratch = runtime.borrow(bytes + workspace, this.concurrent);
+    bytes += workspace + this.#blockRows * rowBytes;
+    if (bytes > 0) this.#scratch = runtime.borrow(bytes, this.concurrent);
     let free = this.#scratch;
     for (let operand = this.#first; operand !== null; operand = operand.next) {
       if (operand.over !== null) operand.copy = operand.over.copy;
@@ -303,26 +302,6 @@ export class Call implements KernelCall {
   /** How many numbers of an array belong to some rows: all of them, where all rows share them. */
   #sizeOf({ size, mode }: ArrayOperand, rows: number): number {
     return rows === this.rows || mode & SHARED ? size : (size / this.rows) * rows;
-  }
-
-  /** Decides how many rows make a block. Returns the bytes of the copies. */
-  #splitRows(sums: boolean): number {
-    const { runtime, rows } = this;
-    const bytesOf = (rows: number) => {
-      let bytes = 0;
-      for (let operand = this.#first; operand !== null; operand = operand.next) {
-        if (operand.pointer === 0 && operand.copy === 0 && operand.over === null) {
-          bytes += aligned(this.#sizeOf(operand, rows) * 4);
-        }
-      }
-      return bytes;
-    };
-    if (!this.#overlapping()) {
-      const step = sums ? runtime.kernels.sumsGroup() : 1;
-      const rowBytes = (bytesOf(rows) - bytesOf(0)) / rows;
-      this.#blockRows = Math.min(rows, Math.max(1, Math.floor(runtime.blockBytes(sums) / rowBytes / step)) * step);
-    }
-    return bytesOf(this.#blockRows);
   }
 
   /** Whether writing some rows of an array may change what is read with later rows. */

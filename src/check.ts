@@ -199,17 +199,11 @@ export function checkNumbers(where: string, value: unknown): Float32Array {
  * @param tag the name of its class, if it is a typed array
  * @param written whether it is to be written to
  */
-export function checkFloats(
-  where: string,
-  name: string,
-  value: unknown,
-  tag: string | undefined,
-  written: boolean,
-): Float32Array {
+export function checkFloats(where: string, value: unknown, tag: string | undefined, written: boolean): Float32Array {
   if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
-  const list = written ? undefined : checkList(`${where}: ${name}`, value);
+  const list = written ? undefined : checkList(where, value);
   const cure = tag === "Uint16Array" ? "; new Float16Array(array.buffer) reads half floats" : "";
-  return list ?? wrongType(`${where}: ${name}`, value, `a Float32Array or a Tensor${cure}`);
+  return list ?? wrongType(where, value, `a Float32Array or a Tensor${cure}`);
 }
 
 /** The class of an array of floats, whatever a subclass says. */

@@ -17,17 +17,8 @@ import { Call } from "./call.js";
 import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
-import {
-  type BackwardOptions,
-  type ForwardOptions,
-  type Operand,
-  type Place,
-  READ,
-  type ResultOf,
-  runtimeOf,
-  SHARED,
-  WRITTEN,
-} from "./operand.js";
+import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf } from "./operand.js";
+import { READ, runtimeOf, SHARED, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 
 export interface RMSNormWithStats<T extends Operand> {
@@ -279,8 +270,8 @@ function backward(
     const sum = sums[name];
     if (sum !== undefined && sum !== null) call[name] = call.take(name, kernel[name], sum, READ | WRITTEN | SHARED);
   }
-  call.checkSame("x", call.x, "dy", source);
-  if (call.mean) call.checkSame("rstd", call.rstd, "mean", call.mean);
+  call.checkSize("x", call.x, source, "dy");
+  if (call.mean) call.checkSize("rstd", call.rstd, call.mean, "mean");
   const shape = normalizedShapeOf(call);
   call.normalized = { shape, size: check.sizeOf(shape) };
   if (source.shape) call.checkRows("dy", source);
@@ -288,14 +279,14 @@ function backward(
   if (source.size !== call.rows * call.normalized.size) {
     check.wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
   }
-  if (call.weight) call.checkAffine("weight", call.weight);
+  if (call.weight) call.checkSize("weight", call.weight, call.normalized);
   if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
   if (kernel.eps >= 0) call.args[kernel.eps] = eps ?? NaN;
   call.takeBackward(add, out);
   for (const name of names) {
     const place = call[name];
     if (place === null) continue;
-    call.checkAffine(name, place);
+    call.checkSize(name, place, call.normalized);
     call.checkGradient(name, place);
     call.checkApart(name, place, "dy", source);
     call.checkApart(name, place, "add", call.addend);

@@ -8,16 +8,8 @@
 import { Call } from "./call.js";
 import * as check from "./check.js";
 import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
-import {
-  type BackwardOptions,
-  type ForwardOptions,
-  type Operand,
-  type Place,
-  READ,
-  type ResultOf,
-  runtimeOf,
-  type Target,
-} from "./operand.js";
+import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf, Target } from "./operand.js";
+import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import {
@@ -295,7 +287,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const { kernel, args } = call;
     const source = call.takeSource("dy", kernel.dy, dy);
     call.x = call.give(kernel.x, storageOf(x ?? block));
-    if (x !== null && source.array === null) call.checkSame("dy", source, "the last x", call.x as Storage);
+    if (x !== null && source.array === null) call.checkSize("dy", source, call.x as Storage, "the last x");
     else if (source.size !== size) check.wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
     const stats = storageOf(block).pointer + (x === null ? size * 4 : 0);
     args[kernel.rstd] = stats;
