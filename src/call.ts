@@ -15,7 +15,7 @@
 import * as check from "./check.js";
 import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsRows } from "./kernels.js";
 import type { Operand, Place } from "./operand.js";
-import { ArrayOperand, overlaps, READ, SHARED, share, WRITTEN } from "./operand.js";
+import { ArrayOperand, entangled, overlaps, READ, SHARED, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 
@@ -231,8 +231,8 @@ export class Call implements KernelCall {
       else {
         // x is copied there, and x + residual written over it.
         if (addend !== null) args[kernel.sum] = kept;
-        if (addend === null || source.pointer === 0) this.#keep(source, kept);
-        this.#keep(sum, kept);
+        if (addend === null || source.pointer === 0) source.keepAt(kept);
+        sum?.keepAt(kept);
       }
       args[kernel.rows] = this.rows;
       args[kernel.cols] = this.normalized.size;
@@ -241,23 +241,12 @@ export class Call implements KernelCall {
       this.#abandon();
       throw error;
     }
-    this.#note("sum", sum);
-    this.#note("out", this.out);
-    this.#note("dweight", this.dweight);
-    this.#note("dbias", this.dbias);
+    // A module that needs what was in a Tensor finds that it was overwritten.
+    sum?.overwrite(this.where, "sum");
+    this.out.overwrite(this.where, "out");
+    this.dweight?.overwrite(this.where, "dweight");
+    this.dbias?.overwrite(this.where, "dbias");
     return this;
-  }
-
-  /** Has an array copied to where it is kept, or back from there. */
-  #keep(place: Place | null, kept: number): void {
-    if (place === null || place.array === null) return;
-    place.copy = kept;
-    place.whole = true;
-  }
-
-  /** A module that needs what was in a Tensor finds that it was overwritten. */
-  #note(name: string, place: Place | null): void {
-    if (place !== null && place.array === null) place.overwrite(this.where, name);
   }
 
   /** Finds room for a workspace and for copies, of all rows or of as many as stay in the cache. */
@@ -276,7 +265,7 @@ export class Call implements KernelCall {
     }
     const limit = runtime.blockBytes(sums);
     this.#blockRows = rows;
-    if (rows * rowBytes > limit && !this.concurrent && !this.#overlapping()) {
+    if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#first)) {
       const step = sums ? runtime.kernels.sumsGroup() : 1;
       this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / step)) * step);
       if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
@@ -302,18 +291,6 @@ export class Call implements KernelCall {
   /** How many numbers of an array belong to some rows: all of them, where all rows share them. */
   #sizeOf({ size, mode }: ArrayOperand, rows: number): number {
     return rows === this.rows || mode & SHARED ? size : (size / this.rows) * rows;
-  }
-
-  /** Whether writing some rows of an array may change what is read with later rows. */
-  #overlapping(): boolean {
-    for (let a = this.#first; a !== null; a = a.next) {
-      if (check.isShared(a.array.buffer)) return true; // two buffers may be one memory
-      for (let b = a.next; b !== null; b = b.next) {
-        const same = !((a.mode | b.mode) & SHARED) && check.sameBytes(a.array, b.array);
-        if (check.overlap(a.array, b.array) && !same) return true;
-      }
-    }
-    return false;
   }
 
   /** Computes. */

@@ -76,7 +76,8 @@ export function layerNorm<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): ResultOf<T> {
-  return forward("layerNorm", LAYER_NORM, rest, x, normalizedShape, weight, bias, eps, options).y as ResultOf<T>;
+  const args: ForwardArguments = [x, normalizedShape, weight, bias, eps, options];
+  return forward("layerNorm", LAYER_NORM, rest, args).y as ResultOf<T>;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
@@ -89,18 +90,8 @@ export function layerNormWithStats<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): WithStats<ResultOf<T>> {
-  return forward(
-    "layerNormWithStats",
-    LAYER_NORM,
-    rest,
-    x,
-    normalizedShape,
-    weight,
-    bias,
-    eps,
-    options,
-    true,
-  ) as WithStats<ResultOf<T>>;
+  const args: ForwardArguments = [x, normalizedShape, weight, bias, eps, options];
+  return forward("layerNormWithStats", LAYER_NORM, rest, args, true) as WithStats<ResultOf<T>>;
 }
 
 /**
@@ -121,7 +112,8 @@ export function rmsNorm<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): ResultOf<T> {
-  return forward("rmsNorm", RMS_NORM, rest, x, normalizedShape, weight, null, eps, options).y as ResultOf<T>;
+  const args: ForwardArguments = [x, normalizedShape, weight, null, eps, options];
+  return forward("rmsNorm", RMS_NORM, rest, args).y as ResultOf<T>;
 }
 
 /** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
@@ -133,18 +125,8 @@ export function rmsNormWithStats<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): RMSNormWithStats<ResultOf<T>> {
-  return forward(
-    "rmsNormWithStats",
-    RMS_NORM,
-    rest,
-    x,
-    normalizedShape,
-    weight,
-    null,
-    eps,
-    options,
-    true,
-  ) as RMSNormWithStats<ResultOf<T>>;
+  const args: ForwardArguments = [x, normalizedShape, weight, null, eps, options];
+  return forward("rmsNormWithStats", RMS_NORM, rest, args, true) as RMSNormWithStats<ResultOf<T>>;
 }
 
 /**
@@ -206,18 +188,18 @@ function checkRest(where: string, family: Family, rest: readonly unknown[]): voi
   if (rest.length > 0) check.wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
 }
 
+type Shape = number | readonly number[];
+type Affine = Operand | null | undefined;
+type ForwardArguments = [Operand, Shape, Affine, Affine, number, ForwardOptions<Operand>];
+type Results<Names extends string> = Record<Names, Operand>;
+
 function forward(
   where: string,
   family: Family,
   rest: readonly unknown[],
-  x: Operand,
-  normalizedShape: number | readonly number[],
-  weight: Operand | null | undefined,
-  bias: Operand | null | undefined,
-  eps: number,
-  options: ForwardOptions<Operand>,
+  [x, normalizedShape, weight, bias, eps, options]: ForwardArguments,
   stats = false,
-): { y: Operand; mean?: Operand; rstd?: Operand } {
+): Results<"y"> & Partial<Results<"mean" | "rstd">> {
   checkRest(where, family, rest);
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
@@ -229,7 +211,7 @@ function forward(
   call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
   call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
   call.takeForward(x, residual, sum, out);
-  const results: { mean?: Operand; rstd?: Operand } = {};
+  const results: Partial<Results<"mean" | "rstd">> = {};
   if (stats) {
     const leading = call.source?.shape?.slice(0, -normalized.shape.length) ?? [call.rows];
     for (const name of family === LAYER_NORM ? (["mean", "rstd"] as const) : (["rstd"] as const)) {

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { lengthOf, overlap } from "./check.js";
+import { bufferOf, isShared, lengthOf, overlap, sameBytes } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { type Storage, storageOf, type Tensor } from "./tensor.js";
 
@@ -79,6 +79,15 @@ export class ArrayOperand {
   ) {
     this.size = lengthOf(array);
   }
+
+  /** Has it copied to where it is kept, or back from there. */
+  keepAt(kept: number): void {
+    this.copy = kept;
+    this.whole = true;
+  }
+
+  /** Only of Tensors it is noted that they are overwritten. */
+  overwrite(_writer: string, _written: string): void {}
 }
 
 /** A checked operand: what a Tensor is made of, whose `array` is null, or an array, whose `shape` is null. */
@@ -89,7 +98,19 @@ export function overlaps(a: Place, b: Place): boolean {
   if (a.pointer !== 0 && b.pointer !== 0) {
     return a.pointer < b.pointer + b.size * 4 && b.pointer < a.pointer + a.size * 4;
   }
-  return a.pointer === b.pointer && a.array !== null && b.array !== null && overlap(a.array, b.array);
+  return a.array !== null && b.array !== null && overlap(a.array, b.array);
+}
+
+/** Whether writing some rows of one of these arrays may change what is read with later rows. */
+export function entangled(first: ArrayOperand | null): boolean {
+  for (let a = first; a !== null; a = a.next) {
+    if (isShared(bufferOf(a.array))) return true; // two buffers may be one memory
+    for (let b = a.next; b !== null; b = b.next) {
+      const same = !((a.mode | b.mode) & SHARED) && sameBytes(a.array, b.array);
+      if (overlap(a.array, b.array) && !same) return true;
+    }
+  }
+  return false;
 }
 
 /** Has the copy of an array take the place of another's copy. Does nothing where either is not copied. */

@@ -71,6 +71,9 @@ export class Storage {
     return this.#view;
   }
 
+  /** Only an array is copied. */
+  keepAt(_kept: number): void {}
+
   /** Notes that a call writes to it, for a module that needs what was there. */
   overwrite(writer: string, written: string): void {
     this.version++;

@@ -155,6 +155,14 @@ test("outputs that overlap each other are refused, by name, also outside of the 
   expect(() => layerNormBackward(dy, x, mean, rstd, null, { dweight, dbias })).toThrow(/dbias overlaps dweight/);
   expect(() => layerNormBackward(dy, x, mean, rstd, null, { dweight, out: first })).toThrow(/dweight overlaps out/);
   expect(buffer.every((value) => value === 0)).toBe(true);
+  // In the memory, doubles are copied and floats are not.
+  const block = new Tensor([3 * x.length]);
+  const { buffer: memory } = block.runtime.memory;
+  const doubles = new Float64Array(memory, Math.ceil(block.pointer / 8) * 8, x.length);
+  const floats = block.data.subarray(x.length, 2 * x.length);
+  expect(() => norm.forward(x, { residual, sum: doubles, out: floats })).toThrow(/out overlaps sum/);
+  expect(() => norm.forward(doubles, { out: floats })).toThrow(/out overlaps x/);
+  expect(block.data.every((value) => value === 0)).toBe(true);
 });
 
 test("gradients of a call of no rows have as many elements as there are columns", () => {
