@@ -18,7 +18,7 @@ export {
   rmsNormWithStats,
   type WithStats,
 } from "./functional.js";
-export type { KernelArguments, Kernels, RowKernels } from "./kernels.js";
+export type { Kernels } from "./kernels.js";
 export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
 export type {

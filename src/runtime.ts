@@ -65,13 +65,15 @@ export class Runtime extends Shown {
   /** The buffer of the memory when it was last asked for: that takes longer than to compute a short row. */
   #buffer: ArrayBufferLike;
   readonly #shared: boolean;
+  /** All of them, if they are shared. */
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
     super();
     this.#memory = memory;
-    this.#buffer = memory.buffer;
     this.#shared = isShared(memory.buffer);
+    this.#buffer = this.buffer;
     this.#kernels = kernels;
     this.#allocator = allocator;
     owners.set(memory, this);
@@ -273,21 +275,28 @@ export class Runtime extends Shown {
     if (kept !== 0) this.free(kept);
   }
 
-  /** The address of a Float32Array that lies in the memory; 0 for any other. @internal */
+  /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */
   addressOf(array: ArrayBufferView): number {
     const offset = offsetOf(array);
-    if (offset === 0) return 0; // no block has this address
+    if (offset === 0 || tagOf(array) !== "Float32Array") return 0;
     const buffer = bufferOf(array);
-    // The memory has another buffer after it has grown. The last one is then empty, unless it is shared.
-    if (buffer !== this.#buffer && (this.#shared || this.#buffer.byteLength === 0)) this.#buffer = this.#memory.buffer;
-    return buffer === this.#buffer && tagOf(array) === "Float32Array" ? offset : 0;
+    // Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory.
+    if (this.#shared) return this.#buffers.has(buffer) || buffer === this.buffer ? offset : 0;
+    return buffer === (this.#buffer.byteLength > 0 ? this.#buffer : this.buffer) ? offset : 0;
+  }
+
+  /** The buffer of the memory as it is now. @internal */
+  get buffer(): ArrayBufferLike {
+    this.#buffer = this.#memory.buffer;
+    if (this.#shared) this.#buffers.add(this.#buffer);
+    return this.#buffer;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */
   view(pointer: number, length: number): Float32Array {
     // A detached view is empty.
     if (this.#viewed !== pointer || this.#view.length !== length) {
-      this.#view = new Float32Array(this.#memory.buffer, pointer, length);
+      this.#view = new Float32Array(this.buffer, pointer, length);
       this.#viewed = pointer;
     }
     return this.#view;

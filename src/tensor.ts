@@ -67,7 +67,7 @@ export class Storage {
 
   #newView(): Float32Array {
     if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
-    this.#view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
+    this.#view = new Float32Array(this.runtime.buffer, this.pointer, this.size);
     return this.#view;
   }
 
