@@ -51,10 +51,7 @@ export interface Family {
 
 export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
   const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
-  const methods = ["forward", "forwardAsync", "backward", "backwardAsync"].map((method) => [
-    method,
-    `${name}.${method}`,
-  ]);
+  const methods = ["forward", "forwardAsync", "backward", "backwardAsync"].map((key) => [key, `${name}.${key}`]);
   return { name, forward: kernel(forward), backward: kernel(backward), methods: Object.fromEntries(methods) };
 }
 
@@ -240,9 +237,14 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
     call.place(own ? pointer : 0);
     if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
-    const x = own ? null : (given as Tensor);
-    const version = x === null ? 0 : storageOf(x).version;
-    this.#save({ rows, size: source.size, x, version, weightVersion: this.#weightPlace?.version, block });
+    // The same object for the same block: to make another takes as long as a few of the checks.
+    const next = again ? last : ({ block } as Saved);
+    next.rows = rows;
+    next.size = source.size;
+    next.x = own ? null : (given as Tensor);
+    next.version = own ? 0 : storageOf(given as Tensor).version;
+    next.weightVersion = this.#weightPlace?.version;
+    this.#save(next);
     return call;
   }
 
