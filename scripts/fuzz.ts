@@ -44,12 +44,16 @@ const sizeOf = (shape: readonly number[]) => shape.reduce((size, dimension) => s
 const finite = (values: Floats) => Array.from(values).every(Number.isFinite);
 const isFloats = (value: unknown): value is Float32Array =>
   Object.prototype.toString.call(value) === "[object Float32Array]";
-const isLive = (value: unknown) => (value instanceof Tensor ? !value.disposed : isFloats(value));
+/** Lists and other arrays of floats are operands, too, with the numbers that they have as float32. */
+const isNumbers = (value: unknown) =>
+  /Float(64|16)Array/.test(Object.prototype.toString.call(value)) ||
+  (Array.isArray(value) && [...value].every((element) => typeof element === "number"));
+const isLive = (value: unknown) => (value instanceof Tensor ? !value.disposed : isFloats(value) || isNumbers(value));
 const same = (a: Any, b: Any) => Buffer.from(a.slice().buffer).equals(Buffer.from(b.slice().buffer));
 /** A copy; an array that is detached counts as empty. */
 function floatsOf(operand: Any): Float32Array | null {
   if (!operand || (operand instanceof Tensor && operand.disposed)) return null;
-  const floats = operand instanceof Tensor ? operand.data : operand;
+  const floats = operand instanceof Tensor ? operand.data : isNumbers(operand) ? Float32Array.from(operand) : operand;
   return !isFloats(floats) ? null : floats.length === 0 ? new Float32Array(0) : floats.slice();
 }
 

@@ -4,7 +4,18 @@
  */
 
 import * as binaries from "./binaries.js";
-import { checkBoolean, checkOptions, describe, wrongType, wrongValue } from "./check.js";
+import {
+  bufferOf,
+  checkBoolean,
+  checkOptions,
+  describe,
+  isShared,
+  offsetOf,
+  Shown,
+  tagOf,
+  wrongType,
+  wrongValue,
+} from "./check.js";
 import {
   checkSource,
   inlined,
@@ -55,31 +66,34 @@ function elsewhere(): never {
   );
 }
 
-/** What calls borrow of a runtime: a block that is kept between them. */
-export interface Scratch {
-  pointer: number;
-  bytes: number;
-}
-
 /** The largest block of scratch memory that is kept between calls. */
-export const KEPT = 1 << 20;
+const KEPT = 1 << 20;
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
-export class Runtime {
+export class Runtime extends Shown {
   static #default: Runtime | undefined;
 
   readonly #memory: LinearMemory;
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
-  /** Scratch memory that no call has borrowed. */
-  #scratch: Scratch | undefined;
+  /** The block that calls share. */
+  #kept = 0;
+  #keptBytes = 0;
   /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   #viewed = 0;
+  /** The buffer of the memory when it was last asked for: that takes longer than to compute a short row. */
+  #buffer: ArrayBufferLike;
+  readonly #shared: boolean;
+  /** All of them, if they are shared. */
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
+    super();
     this.#memory = memory;
+    this.#shared = isShared(memory.buffer);
+    this.#buffer = this.buffer;
     this.#kernels = kernels;
     this.#allocator = allocator;
     owners.set(memory, this);
@@ -98,7 +112,7 @@ export class Runtime {
   /**
    * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in
    * which they were started.
-   * @param then what is done before any later call, which may write to the results. It must not throw @internal
+   * @param then what is done before any later call, which may write to the results @internal
    */
   start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     call(this.kernels, kernelCall);
@@ -126,6 +140,11 @@ export class Runtime {
    */
   blockBytes(_sums: boolean): number {
     return 1 << 18;
+  }
+
+  /** As in "Runtime(65536 bytes)". */
+  override toString(): string {
+    return `Runtime(${this.#memory.buffer.byteLength} bytes)`;
   }
 
   /** Whether there is a runtime of a memory. Another heap would hand out the same bytes. @internal */
@@ -213,14 +232,14 @@ export class Runtime {
     let pointer = 0;
     if (bytes < PAGES_MAX * PAGE) {
       pointer = this.#tryAllocate(size);
-      if (pointer === 0 && this.#scratch) {
+      if (pointer === 0 && this.#kept !== 0) {
         this.flush();
         pointer = this.#tryAllocate(size);
       }
     }
     if (pointer === 0) {
       throw new RangeError(
-        `Runtime.allocate: out of memory, no room for ${bytes} bytes; dispose() of what is no longer needed`,
+        `Runtime.allocate: out of memory, no room for ${bytes} bytes; ${bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB"}`,
       );
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
@@ -249,47 +268,57 @@ export class Runtime {
     this.#allocator.free(pointer);
   }
 
-  /** Lends a block of at least `bytes` bytes for a call. @internal */
-  borrow(bytes: number): Scratch {
-    const kept = this.#scratch;
-    this.#scratch = undefined;
-    if (kept) {
-      if (kept.bytes >= bytes) return kept;
-      this.free(kept.pointer);
+  /**
+   * Lends a block for a call. A small one is the same for all calls, as one ends before the next begins.
+   * @param own whether the call goes on beside others @internal
+   */
+  borrow(bytes: number, own = false): number {
+    if (own || bytes > KEPT) return this.allocate(bytes);
+    if (this.#keptBytes < bytes) {
+      const [pointer, last] = [this.allocate(bytes), this.#kept];
+      this.#kept = pointer;
+      this.#keptBytes = bytes;
+      // An allocator may make calls of its own, and leave a larger block.
+      if (last !== 0) this.free(last);
     }
-    return { pointer: this.allocate(bytes), bytes };
-  }
-
-  /** Lends the same block again, if it is the one that is kept. @internal */
-  lendAgain(scratch: Scratch): boolean {
-    if (this.#scratch !== scratch) return false;
-    this.#scratch = undefined;
-    return true;
+    return this.#kept;
   }
 
   /** Takes back what `borrow` lent. @internal */
-  giveBack(scratch: Scratch): void {
-    if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;
-    else this.free(scratch.pointer);
+  giveBack(pointer: number): void {
+    if (pointer !== this.#kept) this.free(pointer);
   }
 
-  /** Gives the kept block back. @internal */
+  /** Frees the block that is kept for calls. @internal */
   flush(): void {
-    const kept = this.#scratch;
-    this.#scratch = undefined;
-    if (kept) this.free(kept.pointer);
+    const kept = this.#kept;
+    this.#kept = 0;
+    this.#keptBytes = 0;
+    if (kept !== 0) this.free(kept);
   }
 
-  /** Whether `borrow` has to allocate. @internal */
-  lacks(bytes: number): boolean {
-    return this.#scratch === undefined || this.#scratch.bytes < bytes;
+  /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */
+  addressOf(array: ArrayBufferView): number {
+    const offset = offsetOf(array);
+    if (offset === 0 || tagOf(array) !== "Float32Array") return 0;
+    const buffer = bufferOf(array);
+    // Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory.
+    if (this.#shared) return this.#buffers.has(buffer) || buffer === this.buffer ? offset : 0;
+    return buffer === (this.#buffer.byteLength > 0 ? this.#buffer : this.buffer) ? offset : 0;
+  }
+
+  /** The buffer of the memory as it is now. @internal */
+  get buffer(): ArrayBufferLike {
+    this.#buffer = this.#memory.buffer;
+    if (this.#shared) this.#buffers.add(this.#buffer);
+    return this.#buffer;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */
   view(pointer: number, length: number): Float32Array {
     // A detached view is empty.
-    if (this.#view.length !== length || this.#viewed !== pointer) {
-      this.#view = new Float32Array(this.#memory.buffer, pointer, length);
+    if (this.#viewed !== pointer || this.#view.length !== length) {
+      this.#view = new Float32Array(this.buffer, pointer, length);
       this.#viewed = pointer;
     }
     return this.#view;

@@ -67,13 +67,18 @@ describe("layerNorm", () => {
   });
 
   test.each([
-    [[[1, 2] as never, 2], TypeError, "layerNorm: x is [1, 2], expected a Float32Array or a Tensor"],
+    [
+      [[[1, 2]] as never, 2],
+      TypeError,
+      "layerNorm: x has [1, 2] at 0, expected a flat list of numbers; list.flat(Infinity) makes one",
+    ],
     [[undefined as never, 2], TypeError, "layerNorm: x is undefined, expected a Float32Array or a Tensor"],
     [
-      [new Float64Array(2) as never, 2],
+      [new Uint16Array(2) as never, 2],
       TypeError,
-      "layerNorm: x is a Float64Array, expected a Float32Array or a Tensor",
+      "layerNorm: x is a Uint16Array, expected a Float32Array or a Tensor; new Float16Array(array.buffer) reads half floats",
     ],
+    [[new Int32Array(2) as never, 2], TypeError, "layerNorm: x is an Int32Array, expected a Float32Array or a Tensor"],
     [[x, 0], RangeError, "layerNorm: normalizedShape is [0], expected integers of 1 or more"],
     [[x, []], RangeError, "layerNorm: normalizedShape is [], expected at least one dimension"],
     [
@@ -84,7 +89,7 @@ describe("layerNorm", () => {
     [[x, 36], RangeError, "layerNorm: x has 210 elements, expected a multiple of 36"],
     [[x, cols, bias.slice(1)], RangeError, "layerNorm: weight has 34 elements, expected 35"],
     [[x, cols, weight, bias.slice(1)], RangeError, "layerNorm: bias has 34 elements, expected 35"],
-    [[x, cols, null, [0] as never], TypeError, "layerNorm: bias is [0], expected a Float32Array or a Tensor"],
+    [[x, cols, null, [0]], RangeError, "layerNorm: bias has 1 elements, expected 35"],
     [[x, [5, 7], new Tensor([35])], RangeError, "layerNorm: weight has the shape [35], expected [5, 7]"],
     [[x, cols, null, null, -1], RangeError, "layerNorm: eps is -1, expected a finite number of 0 or more"],
     [[x, cols, null, null, Infinity], RangeError, "layerNorm: eps is Infinity, expected a finite number of 0 or more"],

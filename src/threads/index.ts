@@ -11,7 +11,6 @@ import { compileLater, inlined, linkLater, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
 import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
 import { allocatorOf, checkMemory } from "../memory.js";
-import type { Scratch } from "../runtime.js";
 import { Control, type Job } from "./job.js";
 import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, hasWorkers, type WorkerSource } from "./spawn.js";
@@ -108,12 +107,6 @@ export class ThreadedRuntime extends Runtime {
     while (this.#late[0] && this.#late[0].queued <= (this.#pool as Pool).done) {
       super.free((this.#late.shift() as { pointer: number }).pointer);
     }
-  }
-
-  /** @internal */
-  override giveBack(scratch: Scratch): void {
-    if (this.#closed) this.free(scratch.pointer);
-    else super.giveBack(scratch);
   }
 
   /** @internal */
@@ -275,11 +268,12 @@ function worth(work: number, pool: Pool, wake: boolean): boolean {
  * A call as a job for all threads; undefined where it is better done by one.
  * @param wake whether to wake threads for what would be faster without them, so as not to block
  */
-function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake: boolean): Job | undefined {
+function jobOf(kernels: Kernels, pool: Pool, kernelCall: KernelCall, wake: boolean): Job | undefined {
+  const { kernel, args } = kernelCall;
   const rows = args[kernel.rows] as number;
   const work = rows * (args[kernel.cols] as number);
   if (rows <= 1 || !worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
-  const sums = sumsAnything(kernel, args);
+  const sums = sumsAnything(kernelCall);
   // Without a workspace the sums of chunks have no place.
   if (sums && args[kernel.workspace] === 0) return undefined;
   const share = Math.min(Math.max(work / (pool.threads * CHUNK.each), CHUNK.least), CHUNK.most);

@@ -186,8 +186,15 @@ export class Pool {
   }
 
   /** After the last chunk of the first of the queue. */
-  #end({ turn, resolve }: Queued): void {
-    this.#conclude(turn);
+  #end({ turn, resolve, reject }: Queued): void {
+    if (typeof turn !== "function") this.#conclude(turn);
+    else {
+      try {
+        turn();
+      } catch (error) {
+        reject(error as Error); // as where an array was detached meanwhile
+      }
+    }
     this.#queue.shift();
     this.#begun = false;
     this.#done++;
@@ -225,13 +232,10 @@ export class Pool {
   }
 
   /** What the caller does once all chunks are done. */
-  #conclude(turn: Turn): void {
+  #conclude(job: Job): void {
     try {
-      if (typeof turn === "function") turn();
-      else {
-        if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
-        if (turn.sums) addSums(this.#kernels, turn);
-      }
+      if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
+      if (job.sums) addSums(this.#kernels, job);
     } catch (error) {
       this.#stop(broken(`a thread failed: ${(error as Error).message}`));
       this.check();

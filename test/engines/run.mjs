@@ -202,12 +202,12 @@ const ENGINES = {
   node26: node(26),
   // memory and threads take minutes there, others more memory than it is given. The digest is compared below in any case.
   arm64: nodeOnArm(24, [
+    "calls",
     "conformance-pytorch",
     "conformance-rms",
     "digest",
     "gigabytes",
     "memory",
-    "repeated",
     "runtime",
     "threads",
   ]),

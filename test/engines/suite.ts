@@ -22,6 +22,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   "layer-norm": () => import("../layer-norm.test.js"),
   memory: () => import("../memory.test.js"),
   properties: () => import("../properties.test.js"),
+  operands: () => import("../operands.test.js"),
   "rms-norm": () => import("../rms-norm.test.js"),
   runtime: () => import("../runtime.test.js"),
   reference: () => import("../reference.test.js"),
