@@ -1,7 +1,7 @@
 /**
  * The kernels' ABI: what each kernel takes, and how its arguments move with the rows.
  *
- * Arguments are outputs, then inputs, then sizes, eps and workspace. A pointer is a byte address in the memory, a
+ * Arguments are outputs, then inputs, then sizes, then eps or workspace. A pointer is a byte address in the memory, a
  * multiple of 4, and 0 where an operand is absent. A kernel writes to its outputs and nowhere else.
  * @module
  */
@@ -19,12 +19,12 @@ export interface Kernels {
   layerNormForward(y: Ptr, sum: Ptr, mean: Ptr, rstd: Ptr, x: Ptr, residual: Ptr, weight: Ptr, bias: Ptr, rows: number, cols: number, eps: number): void;
   /**
    * dx = the gradient of x, plus add. `dweight` and `dbias`, [cols], are added to. `dx`, `dweight`, `dbias`, `weight`
-   * and `add` may be 0. `mean`, `rstd` and `eps` are those of the forward pass; eps may be NaN where it isn't known.
+   * and `add` may be 0. `mean` and `rstd` are those of the forward pass.
    * `workspace` has as many bytes as `layerNormBackwardWorkspace` says. It may be 0 only where `dweight` and `dbias`
    * are. `dx` may be `dy` or `add`.
    */
   // biome-ignore format: the table below has the same arguments
-  layerNormBackward(dx: Ptr, dweight: Ptr, dbias: Ptr, dy: Ptr, x: Ptr, mean: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
+  layerNormBackward(dx: Ptr, dweight: Ptr, dbias: Ptr, dy: Ptr, x: Ptr, mean: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr): void;
   /** The bytes of workspace for `layerNormBackward`. Of 2 GiB or more it is a negative number. */
   layerNormBackwardWorkspace(rows: number, cols: number): number;
   /**
@@ -38,7 +38,7 @@ export interface Kernels {
   rmsNormForward(y: Ptr, sum: Ptr, rstd: Ptr, x: Ptr, residual: Ptr, weight: Ptr, rows: number, cols: number, eps: number): void;
   /** As `layerNormBackward`, without mean and bias. */
   // biome-ignore format: the table below has the same arguments
-  rmsNormBackward(dx: Ptr, dweight: Ptr, dy: Ptr, x: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
+  rmsNormBackward(dx: Ptr, dweight: Ptr, dy: Ptr, x: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr): void;
   /** The bytes of workspace for `rmsNormBackward`. */
   rmsNormBackwardWorkspace(rows: number, cols: number): number;
   /** `rmsNormBackward` of some rows of a call, as `layerNormBackwardRows` is. */
@@ -101,9 +101,9 @@ function kernel([name, list]: [Name, string], index: number): Kernel {
 export const KERNELS: readonly Kernel[] = (
   [
     ["layerNormForward", "y sum mean rstd x residual weight bias rows cols eps"],
-    ["layerNormBackward", "dx dweight dbias dy x mean rstd weight add rows cols workspace eps"],
+    ["layerNormBackward", "dx dweight dbias dy x mean rstd weight add rows cols workspace"],
     ["rmsNormForward", "y sum rstd x residual weight rows cols eps"],
-    ["rmsNormBackward", "dx dweight dy x rstd weight add rows cols workspace eps"],
+    ["rmsNormBackward", "dx dweight dy x rstd weight add rows cols workspace"],
   ] as [Name, string][]
 ).map(kernel);
 

@@ -35,7 +35,7 @@ export const LAYER_NORM: Family = {
       cols,
       eps,
     ),
-  backward: (kernels, { dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, eps }) =>
+  backward: (kernels, { dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace }) =>
     kernels.layerNormBackward(
       pointerOf(dx),
       pointerOf(dweight),
@@ -49,7 +49,6 @@ export const LAYER_NORM: Family = {
       rows,
       cols,
       workspace,
-      eps,
     ),
   workspace: (kernels, rows, cols) => kernels.layerNormBackwardWorkspace(rows, cols),
 };

@@ -25,7 +25,7 @@ export const RMS_NORM: Family = {
       cols,
       eps,
     ),
-  backward: (kernels, { dx, dweight, dy, x, rstd, weight, add, rows, cols, workspace, eps }) =>
+  backward: (kernels, { dx, dweight, dy, x, rstd, weight, add, rows, cols, workspace }) =>
     kernels.rmsNormBackward(
       pointerOf(dx),
       pointerOf(dweight),
@@ -37,7 +37,6 @@ export const RMS_NORM: Family = {
       rows,
       cols,
       workspace,
-      eps,
     ),
   workspace: (kernels, rows, cols) => kernels.rmsNormBackwardWorkspace(rows, cols),
 };

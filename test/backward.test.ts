@@ -43,7 +43,7 @@ function run(build: string, given: Given) {
   arena.seal();
   for (let call = 0; call < calls; call++) {
     const pointers = [dxAt, dweightAt, dbiasAt, dyAt, xAt, meanAt, rstdAt, weightAt] as const;
-    arena.kernels.layerNormBackward(...pointers, 0, rows, cols, workspaceAt, eps);
+    arena.kernels.layerNormBackward(...pointers, 0, rows, cols, workspaceAt);
   }
   const result = {
     input,

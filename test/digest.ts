@@ -108,10 +108,10 @@ export async function digest(machine: Machine): Promise<string> {
             [dbias, cols],
           ] as const;
           kernels.layerNormForward(y, 0, mean, rstd, x, 0, weight, bias, rows, cols, eps);
-          kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, 0, rows, cols, workspace, eps);
+          kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, 0, rows, cols, workspace);
           for (const [pointer, length] of results) take(pointer, length);
           kernels.rmsNormForward(y, sum, rstd, x, dy, weight, rows, cols, eps);
-          kernels.rmsNormBackward(dx, dweight, dy, sum, rstd, weight, x, rows, cols, workspace, eps);
+          kernels.rmsNormBackward(dx, dweight, dy, sum, rstd, weight, x, rows, cols, workspace);
           take(sum, size);
           for (const [pointer, length] of results) take(pointer, length);
         }

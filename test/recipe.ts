@@ -142,9 +142,9 @@ export function measure({ kernels, memory }: Machine, recipe: Recipe): ReturnTyp
   const known = recipe.unknownEps ? NaN : eps;
   if (ofRms) kernels.rmsNormForward(y, 0, rstd, xAt, 0, weightAt, rows, cols, eps);
   else kernels.layerNormForward(y, 0, mean, rstd, xAt, 0, weightAt, biasAt, rows, cols, eps);
-  if (dy && ofRms) kernels.rmsNormBackward(dx, dweight, dyAt, xAt, rstd, weightAt, 0, rows, cols, room, known);
+  if (dy && ofRms) kernels.rmsNormBackward(dx, dweight, dyAt, xAt, rstd, weightAt, 0, rows, cols, room);
   else if (dy)
-    kernels.layerNormBackward(dx, dweight, dbias, dyAt, xAt, mean, rstd, weightAt, 0, rows, cols, room, known);
+    kernels.layerNormBackward(dx, dweight, dbias, dyAt, xAt, mean, rstd, weightAt, 0, rows, cols, room);
 
   const floats = (pointer: number, length: number) => new Float32Array(memory.buffer, pointer, length);
   const rstds = floats(rstd, rows);
