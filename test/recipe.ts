@@ -14,6 +14,8 @@ export interface Pattern {
   scale?: number;
   offset?: number;
   noise?: number;
+  /** Other runs from a column on. */
+  rest?: { from: number; values: readonly number[]; lengths?: readonly number[] };
   /** Numbers that are set in each row. */
   spikes?: readonly (readonly [column: number, count: number, value: number])[];
   /** Factors of the rows, over and over. */
@@ -49,25 +51,32 @@ interface Input extends Case {
 
 const LARGEST = (2 - 2 ** -23) * 2 ** 127;
 
-function matrix(pattern: Pattern, rows: number, cols: number, xhatOf?: () => Float64Array): Float32Array<ArrayBuffer> {
-  const { kind, values = [0], lengths = [1], scale = 1, offset = 0, noise = 0 } = pattern;
-  const { spikes = [], factors = [1], turn = 0, equal = false, seed = 1 } = pattern;
+/** What stands where in runs of values. */
+function runOf(values: readonly number[], lengths: readonly number[] = [1]): (at: number) => number {
   const period = lengths.reduce((sum, length) => sum + length, 0);
-  const made = new Float32Array(rows * cols);
-  const xhat = kind === "xhat" || kind === "sign" ? xhatOf?.() : undefined;
-  let next = uniform(seed);
-  const run = (at: number): number => {
+  return (at) => {
     let index = Math.floor(at / period) * lengths.length;
     for (let left = at % period; left >= lengths[index % lengths.length]!; index++)
       left -= lengths[index % lengths.length]!;
     return values[index % values.length]!;
   };
+}
+
+function matrix(pattern: Pattern, rows: number, cols: number, xhatOf?: () => Float64Array): Float32Array<ArrayBuffer> {
+  const { kind, values = [0], lengths = [1], scale = 1, offset = 0, noise = 0 } = pattern;
+  const { spikes = [], factors = [1], turn = 0, equal = false, seed = 1 } = pattern;
+  const made = new Float32Array(rows * cols);
+  const xhat = kind === "xhat" || kind === "sign" ? xhatOf?.() : undefined;
+  let next = uniform(seed);
+  const run = runOf(values, lengths);
+  const { from = Infinity } = pattern.rest ?? {};
+  const restRun = pattern.rest && runOf(pattern.rest.values, pattern.rest.lengths);
   for (let row = 0; row < rows; row++) {
     if (equal) next = uniform(seed);
     for (let i = 0; i < cols; i++) {
       const at = row * cols + i;
       let v = 0;
-      if (kind === "runs") v = run(i + row * turn);
+      if (kind === "runs") v = restRun && i >= from ? restRun(i - from) : run(i + row * turn);
       else if (kind === "bell") v = bell(next);
       else if (kind === "ramp") v = ((i + row * turn) % cols) / cols;
       else if (kind === "binades") v = (next() < 0.5 ? -1 : 1) * 2 ** ((next() - 0.5) * 2 * values[0]!);

@@ -99,12 +99,12 @@ function backwardOf(
   return { dx, dweight, dbias };
 }
 
-/** The largest of |got - expected| / (2^-23 * scale). 0 / 0 is 0, NaN is infinitely far off. */
+/** The largest of |got - expected| / (2^-23 * scale). 0 / 0 is 0, NaN is infinitely far off, but of NaN nothing is. */
 export function unitsOff(got: ArrayLike<number>, expected: ArrayLike<number>, scales: ArrayLike<number>): number {
   if (got.length !== expected.length) throw new Error(`${got.length} numbers, expected ${expected.length}`);
   let worst = 0;
   for (let i = 0; i < expected.length; i++) {
-    if (got[i] === expected[i]) continue;
+    if (got[i] === expected[i] || Number.isNaN(expected[i])) continue;
     const units = Math.abs(got[i]! - expected[i]!) / (UNIT * scales[i]!);
     if (Number.isNaN(units)) return Infinity;
     worst = Math.max(worst, units);
@@ -173,13 +173,10 @@ export function errorsOf(
   for (const name of Object.keys(got) as (keyof Results)[]) {
     const was = name === "dweight" || name === "dbias" ? before[name] : undefined;
     const truth = Float64Array.from(expected[name], (value, i) => value + (was?.[i] ?? 0));
-    // What nothing is asked of is as it should be.
-    const own = truth.map((value, i) =>
-      Number.isFinite(value) && scales[name][i]! < LARGEST[name] ? value : got[name]![i]!,
-    );
+    const asked = truth.map((value, i) => (Number.isFinite(value) && scales[name][i]! < LARGEST[name] ? value : NaN));
     errors[name] = unitsOff(
       got[name]!,
-      own,
+      asked,
       scales[name].map((scale) => scale + NORMAL),
     );
   }
