@@ -18,14 +18,13 @@ import {
   rmsNormalization,
 } from "../src/tfjs/index.js";
 import { normal } from "./helpers.js";
-import { errorsOf, UNIT } from "./reference.js";
+import { errorsOf, LIMITS, UNIT } from "./reference.js";
 
 type Optional = tf.Tensor | null | undefined;
 type Axis = number | number[];
 type Three = [tf.Tensor, tf.Tensor, tf.Tensor];
 type Four = [...Three, tf.Tensor];
 
-const LIMITS = { y: 4, dx: 4, dweight: 8, dbias: 8 };
 const BACKENDS = ["wasm", "cpu"];
 
 const values = (tensor: tf.Tensor) => tensor.dataSync<"float32">();
@@ -135,7 +134,7 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       const errors = errorsOf({ y: values(y), ...got }, input);
       expect(Object.keys(errors)).toEqual(["y", ...names]);
       for (const [name, units] of Object.entries(errors)) {
-        expect(units, name).toBeLessThanOrEqual(LIMITS[name as keyof typeof LIMITS]);
+        expect(units, name).toBeLessThanOrEqual(LIMITS[norm][name as keyof typeof errors]);
       }
     });
 
