@@ -17,7 +17,7 @@ import { normal } from "../test/helpers.js";
 import { referenceBackward, referenceForward, UNIT } from "../test/reference.js";
 import { draw } from "./chart.js";
 import { CONTENDERS, type Contender, type Entry, type Pass, type Problem, variant, type Work } from "./contenders.js";
-import { type Goal, goals } from "./goals.js";
+import { type Goal, goals, reached } from "./goals.js";
 
 export interface Result {
   rows: number;
@@ -39,6 +39,8 @@ export interface Report {
   date: string;
   node: string;
   cpu: string | undefined;
+  /** Of the contenders that have one. */
+  versions: Record<string, string>;
   results: Result[];
   goals: Goal[];
 }
@@ -58,6 +60,10 @@ const GOAL_SHAPES = [
     "4096x16",
     "4096x32",
     "4096x64",
+    "16384x64",
+    "16384x128",
+    "4096x256",
+    "2048x4096",
   ],
 ];
 const ROWS = [1, 16, 128, 1024, 8192, 65536];
@@ -87,9 +93,10 @@ const print = options.json ? console.error : console.log;
 const shapes = options.shape?.split(",") ?? (options.all ? ALL_SHAPES : GOAL_SHAPES);
 const wanted = options.only?.split(",");
 const missing = new Map<string, string>();
+const versions: Record<string, string> = {};
 const results: Result[] = [];
 
-print(`Node ${process.version}, ${process.arch}, ${cpus()[0]?.model}\n`);
+print(`${new Date().toISOString().slice(0, 10)}, Node ${process.version}, ${process.arch}, ${cpus()[0]?.model}\n`);
 print(`${dataLoop()}\n`); // first, as in a program of its own
 for (const [i, shape] of shapes.entries()) {
   const [rows, cols] = shape.split("x").map(Number);
@@ -110,18 +117,21 @@ for (const [i, shape] of shapes.entries()) {
     results.push(...found);
   }
 }
+for (const [name, version] of Object.entries(versions)) print(`${name}: ${version}`);
 for (const [name, reason] of missing) print(`without ${name}: ${reason}`);
 const met = options.shape || wanted ? [] : goals(results);
 if (met.length > 0) {
-  print(`\nGoals, as ratios of this run\n`);
-  for (const { goal, least, got } of met) {
-    print(`${got >= least ? "✓" : "✗"} ${goal.padEnd(72)} ${got.toFixed(2).padStart(8)}   at least ${least}`);
+  print(`\nGoals, as ratios of times in this run\n`);
+  for (const goal of met) {
+    const name = `${goal.pass}, ${goal.goal}`.padEnd(104);
+    print(`${reached(goal) ? "✓" : "✗"} ${name} ${goal.got.toFixed(2).padStart(8)}   ${goal.bound} ${goal.limit}`);
   }
 }
 const report: Report = {
   date: new Date().toISOString(),
   node: process.version,
   cpu: cpus()[0]?.model,
+  versions,
   results,
   goals: met,
 };
@@ -144,6 +154,7 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${progress}: ${contender.name}`);
     try {
       const entry = await contender.prepare(problem);
+      if (contender.version) versions[contender.name] ??= await contender.version();
       await entry.call(1);
       const result = await entry.result();
       const work = JSON.stringify([contender.work?.rms, contender.work?.residual].map(Boolean));
@@ -220,7 +231,7 @@ function table(found: Result[]): void {
   const width = 2 + Math.max(...found.map(({ name }) => name.length));
   const line = (name: string, cells: string[]) => print(name.padEnd(width) + cells.map((c) => c.padStart(10)).join(""));
   print(`\n${pass}, ${rows} x ${cols}`);
-  line("", ["GB/s", "ms", "median", "spread", "of ours"]);
+  line("", ["GB/s", "ms", "median", "spread", "× as long"]);
   for (const { name, ours, best, median, spread, gigabytes } of found) {
     const own = found.find(({ name }) => name === ours);
     const cells = [gigabytes.toFixed(1), best.toPrecision(3), median.toPrecision(3), `${(100 * spread).toFixed(0)} %`];
@@ -248,5 +259,5 @@ function dataLoop(): string {
       best[k] = Math.min(best[k]!, performance.now() - start);
     }
   }
-  return `p.data[i] -= rate * p.grad[i] in a loop: ${(best[1]! / best[0]!).toFixed(2)} of the speed over local arrays`;
+  return `p.data[i] -= rate * p.grad[i] in a loop: ${(best[0]! / best[1]!).toFixed(2)} × as long as over local arrays`;
 }

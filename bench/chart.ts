@@ -1,13 +1,16 @@
 // Pictures of a run that was saved, drawn by `npm run bench -- --save NAME` and from its JSON alone by `npm run bench:chart`:
 //
 //   results/NAME.svg     GB/s of every contender at every shape, a table with a color for each power of two
-//   results/readme.svg   ours beside five others at two shapes, for the project's README; of the run README_RUN only
+//   results/readme.svg   ours beside others (SHOWN in rivals.ts) at two shapes, for the project's README; of README_RUN only
 //
-// Both follow the reader's color scheme.
+// `npm run bench:chart` also prints the tables of that run, for the README and bench/README.md. So picture and tables have
+// the same figures, all of them ratios of times. Pictures follow the reader's color scheme.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { Report } from "./bench.js";
+import { goals, reached } from "./goals.js";
+import { ON_ARRAYS, OURS, SHOWN } from "./rivals.js";
 
 const README_RUN = "node24-x64";
 const PASSES = ["forward", "backward"] as const;
@@ -53,23 +56,10 @@ const README_SHAPES = [
   [1024, 768],
   [1, 768],
 ] as const;
-const OURS = "module, Tensor with out";
-const ON_ARRAYS = "module, Float32Array with out";
-/** The contenders of the bars: their names in the results and in the picture, and why one has no time. */
-const BARS: [name: string, label: string, missing?: string][] = [
-  [OURS, "layernorm-wasm"],
-  [ON_ARRAYS, "the same, on arrays"],
-  ["plain JavaScript", "plain JavaScript"],
-  ["onnxruntime-web", "onnxruntime-web", "no backward"],
-  ["tfjs, wasm", "TensorFlow.js, wasm"],
-  ["onnxruntime-node", "onnxruntime-node", "no backward"],
-  ["PyTorch CPU", "PyTorch, native"],
-];
-
 /** Times of calls as bars, longer for faster ones. */
-function bars({ results, node, cpu, date }: Report): string {
-  const [width, left, column, bar, line, head, top] = [600, 146, 226, 118, 22, 52, 34];
-  const group = head + BARS.length * line + 8;
+function bars({ results, versions, node, cpu, date }: Report): string {
+  const [width, left, column, bar, line, head, top] = [640, 186, 226, 118, 22, 52, 34];
+  const group = head + SHOWN.length * line + 8;
   const height = top + README_SHAPES.length * group + 26;
   const parts = [
     text(10, 22, "Time of a call of LayerNorm, float32, on one thread. Longer bars are faster.", 'font-size="14"'),
@@ -82,19 +72,22 @@ function bars({ results, node, cpu, date }: Report): string {
       parts.push(text(x, start + 38, pass, 'class="bold" font-size="14"'));
       const find = (name: string) =>
         results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name);
-      const fastest = Math.min(...BARS.map(([name]) => find(name)?.best ?? Infinity));
+      const fastest = Math.min(...SHOWN.map(({ name }) => find(name)?.best ?? Infinity));
       const ours = find(OURS)?.best;
-      for (const [k, [name, label, missing = "not measured"]] of BARS.entries()) {
+      for (const [k, { name, label, missing = "not measured" }] of SHOWN.entries()) {
         const y = start + head + k * line;
         const style = name === OURS ? "bold" : "";
-        if (j === 0) parts.push(text(left - 8, y + 12, label, `class="end ${style}" font-size="12.5"`));
+        if (j === 0)
+          parts.push(
+            text(left - 8, y + 12, withVersion(label, versions[name]), `class="end ${style}" font-size="12.5"`),
+          );
         const result = find(name);
         if (!result) {
           parts.push(text(x, y + 12, missing, 'class="faint" font-size="12"'));
           continue;
         }
         const length = Math.max(1.5, (bar * fastest) / result.best);
-        const times = ours && name !== OURS ? `, ${significant(result.best / ours)}×` : "";
+        const times = ours && name !== OURS ? `, ${significant(result.best / ours)} ×` : "";
         parts.push(
           rect(
             x,
@@ -108,7 +101,7 @@ function bars({ results, node, cpu, date }: Report): string {
       }
     }
   }
-  const caption = `n× is n times as long as ours. Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
+  const caption = `n × is n × as long as ours. Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
   parts.push(text(10, height - 10, caption, 'class="faint" font-size="12"'));
   const colors = (ours: string, arrays: string, other: string) =>
     `.ours { fill: ${ours} } .arrays { fill: ${arrays} } .other { fill: ${other} }`;
@@ -121,6 +114,48 @@ function bars({ results, node, cpu, date }: Report): string {
     colors("#a58bff", "#6f42e8", "#545d68"),
     parts,
   );
+}
+
+/** A label with the version of the library, major and minor, before the comma that a label may have. */
+function withVersion(label: string, version = ""): string {
+  const [name, ...rest] = label.split(", ");
+  const number = /^\d+\.\d+/.exec(version);
+  return [number ? `${name} ${number}` : name, ...rest].join(", ");
+}
+
+/** The tables of a run in Markdown: of the README, of the first of its shapes, and the goals, of bench/README.md. */
+export function tables(name = README_RUN): { calls: string; goals: string } {
+  const { results, versions } = JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
+  const [rows, cols] = README_SHAPES[0];
+  const find = (name: string, pass: string) =>
+    results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name)?.best;
+  const calls = SHOWN.map(({ name, label, code = label }) => {
+    const cells = PASSES.flatMap((pass) => {
+      const [time, ours] = [find(name, pass), find(OURS, pass)];
+      return time && ours ? [duration(time), significant(time / ours)] : ["", ""];
+    });
+    return [withVersion(code, versions[name]), ...cells];
+  });
+  const met = goals(results);
+  const got = [...new Set(met.map(({ goal }) => goal))].map((goal) => {
+    const cells = PASSES.map((pass) => {
+      const found = met.find((each) => each.goal === goal && each.pass === pass);
+      if (!found) return "";
+      return `${found.got.toFixed(2)}, ${found.bound} ${found.limit}${reached(found) ? "" : ": missed"}`;
+    });
+    return [goal.replaceAll(/(\d)x(?=\d)/g, "$1 × "), ...cells];
+  });
+  return {
+    calls: aligned([[`${rows} × ${cols}`, "forward", "× as long", "backward", "× as long"], ...calls]),
+    goals: aligned([["× as long", ...PASSES], ...got]),
+  };
+}
+
+/** A table in Markdown, whose columns are as wide as their widest cells. */
+function aligned([head = [], ...lines]: string[][]): string {
+  const widths = head.map((_, i) => Math.max(...[head, ...lines].map((cells) => (cells[i] as string).length)));
+  const row = (cells: string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i] as number)).join(" | ")} |`;
+  return [row(head), row(widths.map((width) => "-".repeat(width))), ...lines.map(row)].join("\n");
 }
 
 const significant = (value: number) => (value < 9.95 ? value.toPrecision(2) : value.toFixed(0));
@@ -180,4 +215,7 @@ function table({ results, node, cpu, date }: Report): string {
   return picture(width, y + 20, title, "text.black { fill: #111 } text.white { fill: #fff }", "", parts);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) draw(process.argv[2] ?? README_RUN);
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  draw(process.argv[2] ?? README_RUN);
+  for (const table of Object.values(tables(process.argv[2]))) console.log(`${table}\n`);
+}

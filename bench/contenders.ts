@@ -10,9 +10,10 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
 import { createThreadedRuntime } from "../dist/threads.js";
+import { earlierKernels } from "./earlier.js";
 import { compileC, Native } from "./native.js";
 import { normModel, OPERATORS, type Operator } from "./onnx-model.js";
-import { load, loadTf, type Ort, pytorchCommand, type Tf } from "./rivals.js";
+import { load, loadTf, type Ort, pythonRival, type Tf } from "./rivals.js";
 
 /** One shape with its data. */
 export interface Problem {
@@ -39,7 +40,7 @@ export interface Entry {
   call(calls: number): undefined | number | Promise<undefined | number>;
   /** y or dx, to be verified; null for a limit, which computes nothing. */
   result(): Promise<Float32Array | null> | Float32Array | null;
-  /** dweight and dbias, where backward tells them: of one call from PyTorch, of all calls from C. */
+  /** dweight and dbias, where backward tells them: of one call from Python, of all calls from C. */
   gradients?(): Promise<Record<"dweight" | "dbias", Float32Array>>;
   /** The times of all rounds, where they are not those of the calls. */
   times?(): number[];
@@ -117,11 +118,37 @@ function kernel(pass: Pass, work: Work = {}, apart = false): Contender {
         };
       }
       const backward = rms
-        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp, eps)
-        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp, eps);
+        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp)
+        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp);
       forward();
       const call = repeat(pass === "forward" ? forward : backward);
       return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
+    },
+  };
+}
+
+/** bench/earlier.ts */
+function earlier(pass: Pass): Contender {
+  return {
+    name: "kernel of 2026-11-21",
+    pass,
+    prepare(problem) {
+      const { rows, cols, eps } = problem;
+      const t = place(problem);
+      const kernels = earlierKernels(t.memory);
+      const workspace = new Tensor([kernels.layerNormBackwardWorkspace(rows, cols) / 4], undefined, {
+        runtime: t.runtime,
+      });
+      const [y, mean, rstd, x, weight, bias] = [t.y, t.mean, t.rstd, t.x, t.weight, t.bias].map(
+        (v) => v.pointer,
+      ) as Six;
+      const [dx, dweight, dbias, dy] = [t.dx, t.dweight, t.dbias, t.dy].map((v) => v.pointer) as Six;
+      const forward = () => kernels.layerNormForward(y, mean, rstd, x, weight, bias, rows, cols, eps);
+      const sums = workspace.size > 0 ? workspace.pointer : 0;
+      const backward = () => kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, rows, cols, sums);
+      forward();
+      const call = repeat(pass === "forward" ? forward : backward);
+      return { call, result: () => (pass === "forward" ? t.y.data : t.dx.data), keep: [t, workspace] };
     },
   };
 }
@@ -427,7 +454,7 @@ function onnxruntime(
     pass: "forward",
     work,
     ...(!usual && { most: 2 ** 23 }),
-    version: async () => (await load<Ort>(from)).env.versions.common,
+    ...(!alone && { version: async () => (await load<Ort>(from)).env.versions.common }),
     async prepare({ rows, cols, x, dy, weight, bias, eps }) {
       const ort = await load<Ort>(from);
       if (from === "onnxruntime-web") ort.env.wasm.numThreads = 1;
@@ -580,6 +607,15 @@ function native(name: string, start: () => Native, version?: () => string): Cont
   }));
 }
 
+/** A library of Python. */
+function python(name: string, library: string): Contender[] {
+  const start = () => {
+    const [command, ...args] = pythonRival(library).command;
+    return new Native(command, args);
+  };
+  return native(name, start, () => pythonRival(library).version);
+}
+
 /** One thread of a runtime of several, two, and all there are. */
 const THREADS = [...new Set([1, 2, availableParallelism()])];
 
@@ -588,6 +624,7 @@ const RESIDUAL: Work[] = [{ residual: true }, { rms: true, residual: true }];
 export const CONTENDERS: Contender[] = [
   ...(["forward", "backward"] as const).flatMap((pass) => [
     kernel(pass),
+    earlier(pass),
     moduleOnTensors(pass),
     ...THREADS.map((threads) => moduleOnTensors(pass, threads)),
     moduleOnNewTensors(pass),
@@ -608,17 +645,9 @@ export const CONTENDERS: Contender[] = [
   tfjs("cpu"),
   jax,
   ...onnxruntimes("onnxruntime-node", { intraOpNumThreads: 1, interOpNumThreads: 1 }),
-  ...native(
-    "PyTorch CPU",
-    () => {
-      const [python, script] = pytorchCommand();
-      return new Native(python, [script, "serve"]);
-    },
-    () => {
-      const [python, script] = pytorchCommand();
-      return execFileSync(python, [script, "version"], { encoding: "utf8" }).trim();
-    },
-  ),
+  ...python("PyTorch CPU", "pytorch"),
+  ...python("Flax CPU", "flax"),
+  ...python("Keras CPU", "keras"),
   ...native("C, -O3", () => new Native(compileC("c", []))),
   ...native("C, -O3 -march=native -ffast-math", () => new Native(compileC("c-fast", ["-march=native", "-ffast-math"]))),
   ...native("C, AVX2 by hand", () => new Native(compileC("c-avx2", ["-DAVX2", "-mavx2", "-mfma"]))),

@@ -1,5 +1,5 @@
-// npm run bench:engines: the kernels' speed in each engine, as a share of Node 24's. The engines take turns, three times; what counts
-// is the fastest. It takes the engines that npm run test:engines takes.
+// npm run bench:engines: the kernels' speed in each engine, and how many × as long they take as in Node 24. The engines
+// take turns, three times; what counts is the fastest. It takes the engines that npm run test:engines takes.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
@@ -67,13 +67,13 @@ for (let turn = 1; turn <= TURNS; turn++) {
 if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
 const first = best["Node 24"];
 console.log(
-  `${"GB/s, and of Node 24".padEnd(22)}${Object.keys(best)
+  `${"GB/s, × as long".padEnd(22)}${Object.keys(best)
     .map((name) => name.padStart(13))
     .join("")}`,
 );
 for (const what of Object.keys(first)) {
   const cells = Object.values(best).map(
-    (found) => `${found[what].toFixed(1)} ${(found[what] / first[what]).toFixed(2)}`,
+    (found) => `${found[what].toFixed(1)} ${(first[what] / found[what]).toFixed(2)}`,
   );
   console.log(`${what.padEnd(22)}${cells.map((cell) => cell.padStart(13)).join("")}`);
 }

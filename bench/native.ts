@@ -1,4 +1,4 @@
-// Contenders that run natively, each in a process of its own that times itself: bench/native.c and scripts/pytorch.py.
+// Contenders that run natively, each in a process of its own that times itself: bench/native.c and scripts/rivals.py.
 
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -8,21 +8,32 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Problem } from "./contenders.js";
 
+/**
+ * Memory that a process frees stays with it, as it would in a program that has run for a while. By default glibc may give
+ * a result's memory back after each call, and a call of 0.2 ms then takes 0.7.
+ */
+const MALLOC = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: String(2 ** 40) };
+
 /** A process that answers each line with a line. */
 export class Native {
   readonly #child;
   readonly #answers: AsyncIterator<string>;
+  #last = "";
   readonly #file = join(mkdtempSync(join(tmpdir(), "layernorm-bench-")), "data");
 
   constructor(command: string, args: string[] = []) {
-    this.#child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"] });
+    this.#child = spawn(command, args, { stdio: "pipe", env: { ...process.env, ...MALLOC } });
+    // TensorFlow logs there what it is built for. Only an error is of interest, which comes last.
+    this.#child.stderr.on("data", (text) => {
+      this.#last = String(text).trim();
+    });
     this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
   }
 
   async #ask(line: string): Promise<string> {
     this.#child.stdin.write(`${line}\n`);
     const { value, done } = await this.#answers.next();
-    if (done) throw new Error(`no answer to ${line}`);
+    if (done) throw new Error(`no answer to ${line}: ${this.#last.split("\n").pop()}`);
     return value;
   }
 

@@ -1,4 +1,5 @@
-// npm run bench:threads: one call of 768 columns on two threads beside one, the lower quartile in microseconds, as other work only ever adds. Awake: calls follow one another.
+// npm run bench:threads: one call of 768 columns on two threads beside one, the lower quartile in microseconds, as other
+// work only ever adds. Awake: calls follow one another.
 // Asleep: half a millisecond lies between them, in which threads fall asleep. What it takes to hand over a job, and from which size
 // that is worth it, is in WORTH of src/threads.ts.
 
@@ -13,7 +14,7 @@ const IN_A_ROW = 20;
 
 const runtimes = [await createThreadedRuntime({ threads: 1 }), await createThreadedRuntime({ threads: 2 })];
 console.log(
-  `Node ${process.version}: one call of rows x ${COLS}, lower quartile in microseconds on 1 and 2 threads, and how many times as fast\n`,
+  `Node ${process.version}: one call of rows x ${COLS}, lower quartile in microseconds on 1 and 2 threads, and how many × as long 1 takes\n`,
 );
 for (const pass of ["forward", "backward"] as const) {
   for (const rows of ROWS) {

@@ -27,7 +27,7 @@ export default {
   excludePrivate: true,
   excludeProtected: true,
   // What is said of them in words is shorter than the conditional types that they are.
-  intentionallyNotExported: ["WeightOf", "BiasOf"],
+  intentionallyNotExported: ["WeightOf", "BiasOf", "Fresh"],
   treatWarningsAsErrors: true,
   validation: { notExported: true, invalidLink: true, invalidPath: true, notDocumented: false },
 };

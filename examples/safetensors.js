@@ -9,15 +9,15 @@ const TYPES = { F32: Float32Array, F64: Float64Array, BF16: Uint16Array, F16: Ui
  * @returns {{ tensors: Map<string, Entry>, metadata: Record<string, string> }}
  */
 export function parseSafetensors(file) {
-  const bytes = new Uint8Array(file);
-  const start = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
-  const { __metadata__: metadata = {}, ...entries } = JSON.parse(new TextDecoder().decode(bytes.subarray(8, start)));
+  const start = 8 + Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
+  const { __metadata__: metadata = {}, ...entries } = JSON.parse(new TextDecoder().decode(file.subarray(8, start)));
   const tensors = new Map();
   for (const [name, { dtype, shape, data_offsets }] of Object.entries(entries)) {
+    if (/^[IU]\d/.test(dtype)) continue; // integers, such as positions, are no weights
     const Type = TYPES[/** @type {keyof typeof TYPES} */ (dtype)];
     if (!Type) throw new TypeError(`${name} is ${dtype}, expected ${Object.keys(TYPES).join(", ")}`);
     const [from, to] = data_offsets;
-    tensors.set(name, { dtype, shape, data: new Type(bytes.slice(start + from, start + to).buffer) });
+    tensors.set(name, { dtype, shape, data: new Type(new Uint8Array(file.subarray(start + from, start + to)).buffer) });
   }
   return { tensors, metadata };
 }

@@ -50,7 +50,7 @@ export const heap: string | WebAssembly.Module = ${JSON.stringify(text(heap))};
 rmSync(join(root, "dist"), { recursive: true, force: true });
 run("typescript", "-p", "tsconfig.build.json");
 // Nothing public refers to the types of these.
-const unnamed = ["binaries", "binaries.shared", "threads/job", "threads/pool", "threads/spawn"];
+const unnamed = ["binaries", "binaries.shared", "threads/job", "threads/pool"];
 for (const name of [...unnamed, "tfjs/kernels", "tfjs/wasm-memory"]) {
   for (const type of ["d.ts", "d.ts.map"]) rmSync(join(root, `dist/${name}.${type}`));
 }
@@ -77,7 +77,7 @@ const bundle = (entry, outfile, plugins = [], external = []) =>
     bundle: true,
     format: "esm",
     platform: "neutral",
-    target: "es2022",
+    target: ["chrome91", "firefox90", "safari16.4", "node20.19"],
     sourcemap: true,
     sourcesContent: false,
     plugins,

@@ -17,7 +17,8 @@ import struct
 from pathlib import Path
 
 import torch
-from torch.nn.functional import layer_norm
+from torch.nn import RMSNorm
+from torch.nn.functional import layer_norm, rms_norm
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "test" / "fixtures"
@@ -111,13 +112,6 @@ RMS_CASES = {
 }
 
 
-def rms_norm(x, normalized, weight, eps):
-    """PyTorch 1.13 has none of its own: the definition, in its operations."""
-    dims = tuple(range(-len(normalized), 0))
-    y = x / torch.sqrt(x.square().mean(dims, keepdim=True) + eps)
-    return y if weight is None else y * weight
-
-
 def golden_rms():
     torch.manual_seed(3)
     tensors, cases = {}, {}
@@ -179,13 +173,10 @@ def gpt2_norms():
     save("gpt2-norms.safetensors", {**results, **weights}, {"float32": digest})
 
 
-class RMSNorm(torch.nn.Module):
-    def __init__(self, cols):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.rand(cols) + 0.5)
-
-    def forward(self, x):
-        return rms_norm(x, self.weight.shape, self.weight, 1e-6)
+def random_norm(cols):
+    norm = RMSNorm(cols, eps=1e-6)
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return norm
 
 
 class Attention(torch.nn.Module):
@@ -198,7 +189,7 @@ class Attention(torch.nn.Module):
         self.k_proj = torch.nn.Linear(dim, head_dim, bias=False)
         self.v_proj = torch.nn.Linear(dim, head_dim, bias=False)
         self.o_proj = torch.nn.Linear(heads * head_dim, dim, bias=False)
-        self.q_norm, self.k_norm = RMSNorm(head_dim), RMSNorm(head_dim)
+        self.q_norm, self.k_norm = random_norm(head_dim), random_norm(head_dim)
 
     def forward(self, x):
         tokens = len(x)
@@ -224,8 +215,8 @@ class GatedMLP(torch.nn.Module):
 class LlamaBlock(torch.nn.Module):
     def __init__(self, dim, heads, head_dim, hidden):
         super().__init__()
-        self.input_layernorm, self.self_attn = RMSNorm(dim), Attention(dim, heads, head_dim)
-        self.post_attention_layernorm, self.mlp = RMSNorm(dim), GatedMLP(dim, hidden)
+        self.input_layernorm, self.self_attn = random_norm(dim), Attention(dim, heads, head_dim)
+        self.post_attention_layernorm, self.mlp = random_norm(dim), GatedMLP(dim, hidden)
 
     def forward(self, x):
         x = x + self.self_attn(self.input_layernorm(x))
@@ -238,7 +229,7 @@ def llama():
     blocks, tokens = 4, 7
     model = torch.nn.Module()
     model.layers = torch.nn.ModuleList(LlamaBlock(*sizes.values()) for _ in range(blocks))
-    model.norm = RMSNorm(sizes["dim"])
+    model.norm = random_norm(sizes["dim"])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.bfloat16())
@@ -266,9 +257,10 @@ def llama():
     save("llama.safetensors", {**inputs, **results, **weights}, metadata)
 
 
-block()
-drift()
-golden()
-golden_rms()
-gpt2_norms()
-llama()
+if __name__ == "__main__":
+    block()
+    drift()
+    golden()
+    golden_rms()
+    gpt2_norms()
+    llama()

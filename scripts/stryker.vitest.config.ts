@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 
 const names = [
   "blocks",
+  "calls",
   "defects",
   "functional",
   "layer-norm",
@@ -12,6 +13,7 @@ const names = [
   "golden",
   "memory",
   "modules",
+  "operands",
   "residual",
 ];
 

@@ -6,30 +6,50 @@
  */
 
 const typedArray = Object.getPrototypeOf(Float32Array.prototype);
-const getterOf = (name: string | symbol) => Object.getOwnPropertyDescriptor(typedArray, name)?.get as () => unknown;
+/** A getter of typed arrays as a function: it tells the truth, whatever a subclass says. */
+const getterOf = (name: string | symbol) => {
+  const { get } = Object.getOwnPropertyDescriptor(typedArray, name) as { get: () => unknown };
+  return get;
+};
 const getTag = getterOf(Symbol.toStringTag);
 const getLength = getterOf("length") as () => number;
 const getOffset = getterOf("byteOffset") as () => number;
+const getBytes = getterOf("byteLength") as () => number;
 const getBuffer = getterOf("buffer") as () => ArrayBufferLike;
+
+export const lengthOf = (array: ArrayBufferView): number => getLength.call(array);
+export const offsetOf = (array: ArrayBufferView): number => getOffset.call(array);
+export const bytesOf = (array: ArrayBufferView): number => getBytes.call(array);
+export const bufferOf = (array: ArrayBufferView): ArrayBufferLike => getBuffer.call(array);
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
 export function tagOf(value: unknown): string | undefined {
   return getTag.call(value) as string | undefined;
 }
 
-/** The true length of a typed array, whatever a subclass says. */
-export function lengthOf(array: ArrayBufferView): number {
-  return getLength.call(array);
+/** Whether two typed arrays have bytes of one buffer in common. */
+export function overlap(a: ArrayBufferView, b: ArrayBufferView): boolean {
+  const [start, other] = [offsetOf(a), offsetOf(b)];
+  return bufferOf(a) === bufferOf(b) && start < other + bytesOf(b) && other < start + bytesOf(a);
 }
 
-/** Some elements of a Float32Array as a view of the same buffer. */
-export function viewOf(array: Float32Array, start: number, length: number): Float32Array {
-  return new Float32Array(getBuffer.call(array), getOffset.call(array) + start * 4, length);
+/** Whether two typed arrays that overlap have the same bytes. */
+export function sameBytes(a: ArrayBufferView, b: ArrayBufferView): boolean {
+  return offsetOf(a) === offsetOf(b) && bytesOf(a) === bytesOf(b);
 }
 
-/** The buffer of a typed array, and where in it the array begins. */
-export function placeOf(array: ArrayBufferView): { buffer: ArrayBufferLike; byteOffset: number } {
-  return { buffer: getBuffer.call(array), byteOffset: getOffset.call(array) };
+/** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
+export abstract class Shown {
+  abstract toString(): string;
+
+  toJSON(): string {
+    return this.toString();
+  }
+
+  /** @internal */
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
 }
 
 /** The name of an object's own class, of this realm or another, as in "WebAssembly.Module". */
@@ -79,7 +99,7 @@ export function checkOptions(where: string, options: unknown, names: readonly st
   for (const name in options) {
     let i = 0; // a loop, because `includes` takes longer for so few names, and every call comes through here
     while (i < names.length && names[i] !== name) i++;
-    if (i === names.length && Object.hasOwn(options, name)) {
+    if (i === names.length && Object.keys(options).includes(name)) {
       throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
     }
   }
@@ -159,8 +179,9 @@ export function checkList(where: string, value: unknown): Float32Array | undefin
   if (!Array.isArray(value)) return undefined;
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
-  if (odd < 0) return Float32Array.from(numbers);
-  throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers`);
+  if (odd < 0) return new Float32Array(numbers);
+  const cure = Array.isArray(numbers[odd]) ? "; list.flat(Infinity) makes one" : "";
+  throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers${cure}`);
 }
 
 /** The floats of a list of numbers, or a typed array of numbers as it is. */
@@ -171,4 +192,32 @@ export function checkNumbers(where: string, value: unknown): Float32Array {
   }
   checkAttached(where, value as Float32Array);
   return value as Float32Array;
+}
+
+/**
+ * An array of floats as it is, or a list of numbers as a new one.
+ * @param tag the name of its class, if it is a typed array
+ * @param written whether it is to be written to
+ */
+export function checkFloats(where: string, value: unknown, tag: string | undefined, written: boolean): Float32Array {
+  if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
+  const list = written ? undefined : checkList(where, value);
+  const cure = tag === "Uint16Array" ? "; new Float16Array(array.buffer) reads half floats" : "";
+  return list ?? wrongType(where, value, `a Float32Array or a Tensor${cure}`);
+}
+
+/** The class of an array of floats, whatever a subclass says. */
+function classOfFloats(array: ArrayBufferView): Float32ArrayConstructor {
+  return Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor;
+}
+
+/** A new array of zeros, of the class of another. */
+export function arrayLike(array: ArrayBufferView, length: number): Float32Array {
+  return new (classOfFloats(array))(length);
+}
+
+/** Some elements of an array of floats, as a view of the same buffer. */
+export function partOf(array: ArrayBufferView, from: number, length: number): Float32Array {
+  const Floats = classOfFloats(array);
+  return new Floats(bufferOf(array), offsetOf(array) + from * Floats.BYTES_PER_ELEMENT, length);
 }

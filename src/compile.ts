@@ -1,16 +1,16 @@
 /**
- * WebAssembly modules from all that one may be given as.
+ * WebAssembly modules from all that one may be given as, linked to a memory.
  * @module
  */
 
 import { classOf, wrongType } from "./check.js";
+import type { LinearMemory } from "./memory.js";
 
 /** The part of a `Response` of `fetch` that is used here. */
 export interface ResponseLike {
   readonly ok: boolean;
   readonly status: number;
   readonly url: string;
-  readonly headers: { get(name: string): string | null };
   arrayBuffer(): Promise<ArrayBuffer>;
 }
 
@@ -43,46 +43,62 @@ function isModule(source: unknown): boolean {
   return classOf(source) === "WebAssembly.Module";
 }
 
-/** That a source is of a kind that `compile` or `arrived` takes. @internal */
-export function checkSource(where: string, name: string, source: unknown): void {
-  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
-  wrongType(`${where}: ${name}`, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
+/** Whether there is something to wait for before a module can be compiled. @internal */
+export function isLater(source: unknown): source is LaterModuleSource {
+  return typeof (source as PromiseLike<unknown> | undefined)?.then === "function" || isResponse(source);
 }
 
-/** A module at once, from one or from its bytes; `name` says which in an error. @internal */
-export function compile(where: string, name: string, source: unknown): WebAssembly.Module {
-  const { Module } = supported(where);
-  checkSource(where, name, source);
-  if (isModule(source)) return source as WebAssembly.Module;
+function isResponse(source: unknown): source is ResponseLike {
+  return typeof (source as ResponseLike | undefined)?.arrayBuffer === "function";
+}
+
+/** That a source is of a kind that `link` or `linkLater` takes. @internal */
+export function checkSource(where: string, source: unknown): void {
+  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
+  wrongType(where, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
+}
+
+function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
   const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
-  const bytes = new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
+  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
+}
+
+const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
+
+/**
+ * The exports of a module over a memory, at once.
+ * @param where which module it is, for an error
+ * @param source the module or its bytes @internal
+ */
+export function link<T>(where: string, source: object, memory: LinearMemory): T {
   try {
-    return new Module(bytes);
+    const module = isModule(source) ? source : new WebAssembly.Module(bytesOf(source));
+    return new WebAssembly.Instance(module as WebAssembly.Module, importsOf(memory)).exports as T;
   } catch (cause) {
-    throw refusal(`${where}: ${name}`, bytes, cause as Error);
+    refuse(where, source, cause as Error);
   }
 }
 
-/** Whether there is something to wait for before `compile`. @internal */
-export function isLater(source: unknown): source is LaterModuleSource {
-  const { then, arrayBuffer } = (source ?? {}) as { then?: unknown; arrayBuffer?: unknown };
-  return typeof then === "function" || typeof arrayBuffer === "function";
+/** A module without blocking, also from what is yet to arrive. @internal */
+export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
+  let arrived = await source;
+  if (isResponse(arrived)) {
+    const { ok, status, url } = arrived;
+    if (ok === false) throw new TypeError(`${where}: ${url || "the request"} was answered with ${status}`);
+    arrived = await arrived.arrayBuffer();
+  }
+  checkSource(where, arrived);
+  if (isModule(arrived)) return arrived as WebAssembly.Module;
+  return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));
 }
 
-/** Waits for a module, for `compile`. A Response of the right type is compiled while it arrives. @internal */
-export async function arrived(where: string, name: string, source: unknown): Promise<unknown> {
-  const value = await source;
-  if (!isLater(value)) return value;
-  const response = value as ResponseLike;
-  if (!response.ok)
-    throw new TypeError(`${where}: ${name}: ${response.url || "the request"} was answered with ${response.status}`);
-  const { compileStreaming } = supported(where);
-  if (!compileStreaming || response.headers.get("content-type") !== "application/wasm") return response.arrayBuffer();
-  return compileStreaming(response as Response).catch((cause: Error) => {
-    throw new Error(`${where}: ${name} was not compiled: ${cause.message}; if that is for a rule, ${FORBIDDEN}`, {
-      cause,
-    });
-  });
+/** `link` without blocking, also for a module that is yet to arrive. @internal */
+export async function linkLater<T>(where: string, source: unknown, memory: LinearMemory): Promise<T> {
+  const module = await compileLater(where, source);
+  const instance = await WebAssembly.instantiate(module, importsOf(memory)).catch((cause) =>
+    refuse(where, module, cause),
+  );
+  return instance.exports as T;
 }
 
 /** WebAssembly, where the engine has it. @internal */
@@ -91,12 +107,18 @@ export function supported(where: string): typeof WebAssembly {
   throw new Error(`${where}: this engine has no WebAssembly, or it is turned off (iOS does so in lockdown mode)`);
 }
 
-const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler has to resolve with the condition "workerd" or "edge-light", or to import "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" as modules, for Runtime.create({ module, heap })`;
+const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;
 
-/** What to do about an engine that didn't compile `bytes`. */
-function refusal(where: string, bytes: BufferSource, cause: Error): Error {
-  const advice = WebAssembly.validate(bytes)
-    ? `may not be compiled here: ${FORBIDDEN}`
-    : `is no WebAssembly module to this engine, ${cause.message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
-  return new Error(`${where} ${advice}`, { cause });
+/** Says what to do about an engine that didn't compile or link a module. */
+function refuse(where: string, source: unknown, cause: Error): never {
+  const { name, message } = cause;
+  let advice = `may not be compiled here, ${message}; ${FORBIDDEN}`;
+  if (name === "RangeError") {
+    advice = `was not compiled, ${message}; a page in Chrome before 115 needs Runtime.default = await Runtime.create({ async: true }) first`;
+  } else if (isModule(source) || name === "LinkError" || name === "TypeError") {
+    advice = `is no module of this package, ${message}`;
+  } else if (!WebAssembly.validate(bytesOf(source))) {
+    advice = `is no WebAssembly module to this engine, ${message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
+  }
+  throw new Error(`${where} ${advice}`, { cause });
 }

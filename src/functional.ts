@@ -13,27 +13,13 @@
  * @module
  */
 
-import {
-  type BackwardOptions,
-  Call,
-  type Family,
-  FORWARD_OPTIONS,
-  type ForwardOptions,
-  handOut,
-  type Operand,
-  type Place,
-  READ,
-  runtimeOf,
-  SHARED,
-  WRITTEN,
-} from "./call.js";
-import { checkEps, checkNormalizedShape, checkOptions, sameShape, sizeOf, wrongSize, wrongType } from "./check.js";
+import { Call } from "./call.js";
+import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
+import { type Family, FORWARD_OPTIONS } from "./norm.js";
+import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf } from "./operand.js";
+import { READ, runtimeOf, SHARED, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
-import type { Tensor } from "./tensor.js";
-
-/** The type of a result, which is of the kind of the first operand. */
-export type ResultOf<T extends Operand> = T extends Float32Array ? Float32Array<ArrayBuffer> : Tensor;
 
 export interface RMSNormWithStats<T extends Operand> {
   y: T;
@@ -60,7 +46,7 @@ export interface Gradients<T extends Operand> extends RMSNormGradients<T> {
 export interface RMSNormBackwardOptions<T extends Operand> extends BackwardOptions<T> {
   /** What to add the gradient of the weight to, and to return as `dweight`. */
   dweight?: Operand | undefined;
-  /** That of the forward pass. Without it, rows whose variance is small beside eps take longer. */
+  /** That of the forward pass. It is accepted and not used: `rstd` has it. */
   eps?: number | undefined;
 }
 
@@ -90,7 +76,8 @@ export function layerNorm<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): ResultOf<T> {
-  return forward("layerNorm", LAYER_NORM, rest, x, normalizedShape, weight, bias, eps, options).y as ResultOf<T>;
+  const args: ForwardArguments = [x, normalizedShape, weight, bias, eps, options];
+  return forward("layerNorm", LAYER_NORM, rest, args).y as ResultOf<T>;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
@@ -103,18 +90,8 @@ export function layerNormWithStats<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): WithStats<ResultOf<T>> {
-  return forward(
-    "layerNormWithStats",
-    LAYER_NORM,
-    rest,
-    x,
-    normalizedShape,
-    weight,
-    bias,
-    eps,
-    options,
-    true,
-  ) as WithStats<ResultOf<T>>;
+  const args: ForwardArguments = [x, normalizedShape, weight, bias, eps, options];
+  return forward("layerNormWithStats", LAYER_NORM, rest, args, true) as WithStats<ResultOf<T>>;
 }
 
 /**
@@ -135,7 +112,8 @@ export function rmsNorm<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): ResultOf<T> {
-  return forward("rmsNorm", RMS_NORM, rest, x, normalizedShape, weight, null, eps, options).y as ResultOf<T>;
+  const args: ForwardArguments = [x, normalizedShape, weight, null, eps, options];
+  return forward("rmsNorm", RMS_NORM, rest, args).y as ResultOf<T>;
 }
 
 /** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
@@ -147,18 +125,8 @@ export function rmsNormWithStats<T extends Operand>(
   options: ForwardOptions<Operand> = {},
   ...rest: never[]
 ): RMSNormWithStats<ResultOf<T>> {
-  return forward(
-    "rmsNormWithStats",
-    RMS_NORM,
-    rest,
-    x,
-    normalizedShape,
-    weight,
-    null,
-    eps,
-    options,
-    true,
-  ) as RMSNormWithStats<ResultOf<T>>;
+  const args: ForwardArguments = [x, normalizedShape, weight, null, eps, options];
+  return forward("rmsNormWithStats", RMS_NORM, rest, args, true) as RMSNormWithStats<ResultOf<T>>;
 }
 
 /**
@@ -215,41 +183,43 @@ export function rmsNormBackward<T extends Operand>(
 }
 
 /** No further arguments than the options, which RMSNorm has one place earlier. */
-function checkRest(where: string, { hasMean }: Family, rest: readonly unknown[]): void {
-  const most = hasMean ? 6 : 5;
-  if (rest.length > 0) wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
+function checkRest(where: string, family: Family, rest: readonly unknown[]): void {
+  const most = family === LAYER_NORM ? 6 : 5;
+  if (rest.length > 0) check.wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
 }
+
+type Shape = number | readonly number[];
+type Affine = Operand | null | undefined;
+type ForwardArguments = [Operand, Shape, Affine, Affine, number, ForwardOptions<Operand>];
+type Results<Names extends string> = Record<Names, Operand>;
 
 function forward(
   where: string,
   family: Family,
   rest: readonly unknown[],
-  x: Operand,
-  normalizedShape: number | readonly number[],
-  weight: Operand | null | undefined,
-  bias: Operand | null | undefined,
-  eps: number,
-  options: ForwardOptions<Operand>,
+  [x, normalizedShape, weight, bias, eps, options]: ForwardArguments,
   stats = false,
-): { y: Operand; mean?: Operand; rstd?: Operand } {
+): Results<"y"> & Partial<Results<"mean" | "rstd">> {
   checkRest(where, family, rest);
-  checkOptions(where, options, FORWARD_OPTIONS);
+  check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
-  const normalized = checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const call = new Call(where, runtime, family, normalized.size);
-  call.weight = call.takeAffine("weight", weight, READ, normalized);
-  call.bias = call.takeAffine("bias", bias, READ, normalized);
-  call.eps = checkEps(`${where}: eps`, eps);
-  const source = call.takeForward(x, normalized, out, residual, sum);
-  if (!stats) return { y: call.placeForward(null).run() };
-  const leading = source.shape ? source.shape.slice(0, -normalized.shape.length) : [call.rows];
-  const rstd = call.makeLike(source, leading);
-  call.rstd = call.take("rstd", rstd, WRITTEN);
-  if (!family.hasMean) return { y: call.placeForward(null).run(), rstd };
-  const mean = call.makeLike(source, leading);
-  call.mean = call.take("mean", mean, WRITTEN);
-  return { y: call.placeForward(null).run(), mean, rstd };
+  const kernel = family.forward;
+  const normalized = check.checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
+  const call = new Call(where, runtime, kernel, normalized);
+  call.weight = call.takeAffine("weight", kernel.weight, weight, READ);
+  call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
+  call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
+  call.takeForward(x, residual, sum, out);
+  const results: Partial<Results<"mean" | "rstd">> = {};
+  if (stats) {
+    const leading = call.source?.shape?.slice(0, -normalized.shape.length) ?? [call.rows];
+    for (const name of family === LAYER_NORM ? (["mean", "rstd"] as const) : (["rstd"] as const)) {
+      results[name] = call.makeLike(leading);
+      call.take(name, kernel[name], results[name], WRITTEN);
+    }
+  }
+  return { y: call.place().run(), ...results };
 }
 
 function backward(
@@ -264,60 +234,70 @@ function backward(
   options: LayerNormBackwardOptions<Operand>,
 ): { dx: Operand; dweight: Operand; dbias?: Operand } {
   checkRest(where, family, rest);
-  const names = family.hasMean ? (["dweight", "dbias"] as const) : (["dweight"] as const);
-  checkOptions(where, options, ["out", "add", ...names, "eps"]);
+  const names = family === LAYER_NORM ? (["dweight", "dbias"] as const) : (["dweight"] as const);
+  check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
-  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), family, 0);
-  const source = call.take("dy", dy, READ);
-  call.x = call.take("x", x, READ);
-  call.rstd = call.take("rstd", rstd, READ);
-  if (family.hasMean) call.mean = call.take("mean", mean, READ);
-  if (weight !== null && weight !== undefined) call.weight = call.take("weight", weight, READ | SHARED);
-  call.checkSame("x", call.x, "dy", source);
-  if (call.mean) call.checkSame("rstd", call.rstd, "mean", call.mean);
-  const shape = normalizedShapeOf(source, call.rstd, call.weight);
-  const normalized = { shape, size: sizeOf(shape) };
-  call.rows = call.rstd.size;
-  call.cols = normalized.size;
-  if (source.shape) call.checkRows("dy", source, normalized);
-  if (source.size !== call.rows * call.cols) {
-    wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
+  const kernel = family.backward;
+  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, { shape: [], size: 0 });
+  const source = call.take("dy", kernel.dy, dy, READ);
+  call.source = source;
+  call.x = call.take("x", kernel.x, x, READ);
+  call.rstd = call.take("rstd", kernel.rstd, rstd, READ);
+  if (family === LAYER_NORM) call.mean = call.take("mean", kernel.mean, mean, READ);
+  if (weight !== null && weight !== undefined) {
+    call.weight = call.take("weight", kernel.weight, weight, READ | SHARED);
   }
-  if (call.weight) call.checkAffine("weight", call.weight, normalized);
-  if (eps !== undefined) call.eps = checkEps(`${where}: eps`, eps);
-  call.takeBackward(source, out, add);
   const sums = { dweight, dbias };
   for (const name of names) {
-    const place = call.takeAffine(name, sums[name], READ | WRITTEN, normalized);
+    const sum = sums[name];
+    if (sum !== undefined && sum !== null) call[name] = call.take(name, kernel[name], sum, READ | WRITTEN | SHARED);
+  }
+  call.checkSize("x", call.x, source, "dy");
+  if (call.mean) call.checkSize("rstd", call.rstd, call.mean, "mean");
+  const shape = normalizedShapeOf(call);
+  call.normalized = { shape, size: check.sizeOf(shape) };
+  if (source.shape) call.checkRows("dy", source);
+  call.rows = call.rstd.size;
+  if (source.size !== call.rows * call.normalized.size) {
+    check.wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
+  }
+  if (call.weight) call.checkSize("weight", call.weight, call.normalized);
+  if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
+  call.takeBackward(add, out);
+  for (const name of names) {
+    const place = call[name];
     if (place === null) continue;
-    call.checkBackward(name, place);
+    call.checkSize(name, place, call.normalized);
+    call.checkGradient(name, place);
     call.checkApart(name, place, "dy", source);
-    call.checkApart(name, place, "add", call.add);
-    call.checkApart(name, place, "out", call.dx);
-    call.checkApart(name, place, "dweight", call.dweight);
-    call[name] = place;
+    call.checkApart(name, place, "add", call.addend);
+    call.checkApart(name, place, "out", call.out);
+    if (name === "dbias") call.checkApart(name, place, "dweight", call.dweight);
   }
   for (const name of names) {
     if (call[name] !== null) continue;
-    sums[name] = call.makeLike(source, shape);
-    call[name] = call.take(name, sums[name], READ | WRITTEN | SHARED);
-    if (call[name].array === null) call[name].data.fill(0);
+    sums[name] = call.makeLike(shape) as typeof dweight;
+    const place = call.take(name, kernel[name], sums[name], READ | WRITTEN | SHARED);
+    if (place.array === null) place.data.fill(0);
+    call[name] = place;
   }
-  const results = { dx: call.placeBackward().run() } as ReturnType<typeof backward>;
-  for (const name of names) results[name] = handOut(sums[name] as Operand, call[name]);
+  const results = { dx: call.place().run() } as ReturnType<typeof backward>;
+  for (const name of names) results[name] = call[name]?.array ?? (sums[name] as Operand);
   return results;
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */
-function normalizedShapeOf(dy: Place, rstd: Place, weight: Place | null): readonly number[] {
-  if (weight?.array === null) return weight.shape;
-  if (dy.array === null && rstd.array === null) {
+function normalizedShapeOf(call: Call): readonly number[] {
+  const [dy, x, rstd] = [call.source, call.x, call.rstd] as Place[] as [Place, Place, Place];
+  const affine = call.weight ?? (rstd.size > 0 ? null : (call.dweight ?? call.dbias));
+  if (affine?.shape) return affine.shape;
+  if (dy.shape && rstd.shape) {
     const leading = rstd.shape.length;
-    if (leading < dy.shape.length && sameShape(dy.shape.slice(0, leading), rstd.shape)) {
+    if (leading < dy.shape.length && check.sameShape(dy.shape.slice(0, leading), rstd.shape)) {
       return dy.shape.slice(leading);
     }
   }
-  if (weight) return [weight.size];
-  if (rstd.size === 0) return dy.array === null ? dy.shape.slice(-1) : [dy.size];
-  return [Math.floor(dy.size / rstd.size)];
+  if (affine) return [affine.size];
+  if (rstd.size > 0) return [Math.floor(dy.size / rstd.size)];
+  return (dy.shape ?? x.shape)?.slice(-1) ?? [0];
 }

@@ -3,7 +3,6 @@
  * @module layernorm-wasm
  */
 
-export type { BackwardOptions, ForwardOptions, Operand } from "./call.js";
 export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
 export {
   type Gradients,
@@ -11,7 +10,6 @@ export {
   layerNorm,
   layerNormBackward,
   layerNormWithStats,
-  type ResultOf,
   type RMSNormBackwardOptions,
   type RMSNormGradients,
   type RMSNormWithStats,
@@ -23,6 +21,16 @@ export {
 export type { Kernels } from "./kernels.js";
 export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
+export type {
+  BackwardOptions,
+  Beside,
+  Floats,
+  ForwardOptions,
+  HalfFloats,
+  Operand,
+  ResultOf,
+  Target,
+} from "./operand.js";
 export { RMSNorm, type RMSNormOptions } from "./rms-norm.js";
 export { Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, CheckpointEntry, LoadOptions, LoadResult, RawFloats, StateDict } from "./state-dict.js";

@@ -1,48 +1,62 @@
 /**
  * The kernels' ABI: what each kernel takes, and how its arguments move with the rows.
  *
- * Arguments are outputs, then inputs, then sizes, eps and workspace. A pointer is a byte address in the memory, a
+ * Arguments are outputs, then inputs, then sizes, eps or workspace. A pointer is a byte address in the memory, a
  * multiple of 4, and 0 where an operand is absent. A kernel writes to its outputs and nowhere else.
  * @module
  */
 
-/** A byte address in the memory. */
-type Ptr = number;
+/**
+ * The arguments of each kernel that computes row by row. `y`, `sum`, `x`, `residual`, `dx`, `dy` and `add` are
+ * [rows, cols], `mean` and `rstd` [rows], `weight`, `bias`, `dweight` and `dbias` [cols].
+ */
+export const ARGUMENTS = {
+  /**
+   * sum = x + residual; y, mean, rstd = layer normalization of it. Only `y` and `x` must be there. `y` and `sum` may
+   * each be `x` or `residual`.
+   */
+  layerNormForward: "y sum mean rstd x residual weight bias rows cols eps",
+  /**
+   * dx = the gradient of x, plus add. `dweight` and `dbias` are added to. `dx`, `dweight`, `dbias`, `weight` and `add`
+   * may be 0. `mean` and `rstd` are those of the forward pass. `workspace`
+   * has as many bytes as `layerNormBackwardWorkspace` says. It may be 0 only where `dweight` and `dbias` are. `dx` may
+   * be `dy` or `add`.
+   */
+  layerNormBackward: "dx dweight dbias dy x mean rstd weight add rows cols workspace",
+  /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */
+  rmsNormForward: "y sum rstd x residual weight rows cols eps",
+  /** As `layerNormBackward`, without mean and bias. */
+  rmsNormBackward: "dx dweight dy x rstd weight add rows cols workspace",
+} as const;
 
-export interface Kernels {
+type Lists = typeof ARGUMENTS;
+export type KernelName = keyof Lists;
+type BackwardName = Extract<KernelName, `${string}Backward`>;
+
+type Words<List> = List extends `${infer Word} ${infer Rest}` ? Word | Words<Rest> : List;
+type Argument = Words<Lists[KernelName]> & string;
+type Numbers<List> = List extends `${string} ${infer Rest}` ? [number, ...Numbers<Rest>] : [number];
+/** A number for each argument of a kernel, in the order of `ARGUMENTS`. */
+export type KernelArguments<Name extends KernelName> = Numbers<Lists[Name]>;
+
+/** The kernels that compute row by row, and what belongs to them. */
+export type RowKernels = {
+  [Name in KernelName]: (...args: KernelArguments<Name>) => void;
+} & {
+  /** The bytes of workspace for a backward kernel. Of 2 GiB or more it is a negative number. */
+  [Name in BackwardName as `${Name}Workspace`]: (rows: number, cols: number) => number;
+} & {
   /**
-   * sum = x + residual; y, mean, rstd = layer normalization of it. `y`, `sum`, `x` and `residual` are [rows, cols],
-   * `mean` and `rstd` [rows], `weight` and `bias` [cols]. Only `y` and `x` must be there. `y` and `sum` may each be
-   * `x` or `residual`.
-   */
-  // biome-ignore format: the table below has the same arguments
-  layerNormForward(y: Ptr, sum: Ptr, mean: Ptr, rstd: Ptr, x: Ptr, residual: Ptr, weight: Ptr, bias: Ptr, rows: number, cols: number, eps: number): void;
-  /**
-   * dx = the gradient of x, plus add. `dweight` and `dbias`, [cols], are added to. `dx`, `dweight`, `dbias`, `weight`
-   * and `add` may be 0. `mean`, `rstd` and `eps` are those of the forward pass; eps may be NaN where it isn't known.
-   * `workspace` has as many bytes as `layerNormBackwardWorkspace` says. It may be 0 only where `dweight` and `dbias`
-   * are. `dx` may be `dy` or `add`.
-   */
-  // biome-ignore format: the table below has the same arguments
-  layerNormBackward(dx: Ptr, dweight: Ptr, dbias: Ptr, dy: Ptr, x: Ptr, mean: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
-  /** The bytes of workspace for `layerNormBackward`. Of 2 GiB or more it is a negative number. */
-  layerNormBackwardWorkspace(rows: number, cols: number): number;
-  /**
-   * `layerNormBackward` of some rows of a call. Pointers are those of the first of these rows, which is row `start`
+   * A backward kernel for some rows of a call. Pointers are those of the first of these rows, which is row `start`
    * of `total`. The sums stay in the workspace, of `sumsWorkspace` bytes, until `addSums` adds them. Chunks of rows
    * may come in any order, but the rows of a chunk in theirs, and a multiple of `sumsGroup` at a time.
    */
-  layerNormBackwardRows(...args: [...Parameters<Kernels["layerNormBackward"]>, start: number, total: number]): void;
-  /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */
-  // biome-ignore format: the table below has the same arguments
-  rmsNormForward(y: Ptr, sum: Ptr, rstd: Ptr, x: Ptr, residual: Ptr, weight: Ptr, rows: number, cols: number, eps: number): void;
-  /** As `layerNormBackward`, without mean and bias. */
-  // biome-ignore format: the table below has the same arguments
-  rmsNormBackward(dx: Ptr, dweight: Ptr, dy: Ptr, x: Ptr, rstd: Ptr, weight: Ptr, add: Ptr, rows: number, cols: number, workspace: Ptr, eps: number): void;
-  /** The bytes of workspace for `rmsNormBackward`. */
-  rmsNormBackwardWorkspace(rows: number, cols: number): number;
-  /** `rmsNormBackward` of some rows of a call, as `layerNormBackwardRows` is. */
-  rmsNormBackwardRows(...args: [...Parameters<Kernels["rmsNormBackward"]>, start: number, total: number]): void;
+  [Name in BackwardName as `${Name}Rows`]: (
+    ...args: [...args: KernelArguments<Name>, start: number, total: number]
+  ) => void;
+};
+
+export interface Kernels extends RowKernels {
   /** The rows of a chunk. A sum over all rows is that of the sums of the chunks, whoever computes these. */
   sumsChunk(total: number): number;
   /** A call for some rows begins at a multiple of this and has a multiple of it. Only the last rows may be fewer. */
@@ -50,122 +64,105 @@ export interface Kernels {
   /** The bytes of workspace that all chunks need together. */
   sumsWorkspace(total: number, cols: number): number;
   /** dweight += and dbias += the sums in the workspace. Each may be 0. */
-  addSums(dweight: Ptr, dbias: Ptr, total: number, cols: number, workspace: Ptr): void;
+  addSums(dweight: number, dbias: number, total: number, cols: number, workspace: number): void;
 }
 
-/** How many floats an argument moves from one row to the next: `cols`, 1, or 0. */
-const MATRIX = 2;
-const PER_ROW = 1;
-const MOVES: Record<string, number> = {
-  y: MATRIX,
-  sum: MATRIX,
-  x: MATRIX,
-  residual: MATRIX,
-  dx: MATRIX,
-  dy: MATRIX,
-  add: MATRIX,
-  mean: PER_ROW,
-  rstd: PER_ROW,
-};
-
-type Name = "layerNormForward" | "layerNormBackward" | "rmsNormForward" | "rmsNormBackward";
-
-/** A kernel that computes row by row. */
-export interface Kernel {
-  name: Name;
+/** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
+export interface Kernel extends Readonly<Record<Argument, number>> {
+  readonly name: KernelName;
   /** Its place in `KERNELS`. */
-  index: number;
-  moves: readonly number[];
-  /** The places of rows and cols among the arguments. */
-  rows: number;
-  cols: number;
-  /** Which arguments are summed over the rows, dweight and dbias; -1 where there is none. */
-  sums: readonly [number, number];
-  workspace: number;
+  readonly index: number;
+  /** How many floats each argument moves from one row to the next: 2 stands for `cols`. */
+  readonly moves: readonly number[];
+  /** The names of what belongs to a backward kernel. */
+  readonly ofRows: `${BackwardName}Rows`;
+  readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
-function kernel([name, list]: [Name, string], index: number): Kernel {
-  const names = list.split(" ");
-  return {
-    name,
-    index,
-    moves: names.map((argument) => (Object.hasOwn(MOVES, argument) ? (MOVES[argument] as number) : 0)),
-    rows: names.indexOf("rows"),
-    cols: names.indexOf("cols"),
-    sums: [names.indexOf("dweight"), names.indexOf("dbias")],
-    workspace: names.indexOf("workspace"),
-  };
-}
+const MOVES: Partial<Record<Argument, number>> = {
+  y: 2,
+  sum: 2,
+  x: 2,
+  residual: 2,
+  dx: 2,
+  dy: 2,
+  add: 2,
+  mean: 1,
+  rstd: 1,
+};
+const names = Object.keys(ARGUMENTS) as KernelName[];
+const listOf = (name: KernelName) => ARGUMENTS[name].split(" ") as Argument[];
+const all = new Set(names.flatMap(listOf));
 
-/** Every kernel that computes row by row, with its arguments in their order. */
-export const KERNELS: readonly Kernel[] = (
-  [
-    ["layerNormForward", "y sum mean rstd x residual weight bias rows cols eps"],
-    ["layerNormBackward", "dx dweight dbias dy x mean rstd weight add rows cols workspace eps"],
-    ["rmsNormForward", "y sum rstd x residual weight rows cols eps"],
-    ["rmsNormBackward", "dx dweight dy x rstd weight add rows cols workspace eps"],
-  ] as [Name, string][]
-).map(kernel);
+/** Every kernel that computes row by row. */
+export const KERNELS: readonly Kernel[] = names.map((name, index) => {
+  const list = listOf(name);
+  const places = Object.fromEntries([...all].map((argument) => [argument, list.indexOf(argument)]));
+  const moves = list.map((argument) => MOVES[argument] ?? 0);
+  return { name, index, moves, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace`, ...places } as unknown as Kernel;
+});
 
-/** A call of a kernel that is yet to be made. */
+/** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */
+export const MOST_ARGUMENTS = Math.max(...KERNELS.map(({ moves }) => moves.length)) + 2;
+
+/** A call of a kernel that is yet to be made. There may be more arguments than the kernel takes. */
 export interface KernelCall {
-  kernel: Kernel;
-  args: readonly number[];
+  readonly kernel: Kernel;
+  readonly args: readonly number[];
 }
 
-type Recorder = Record<Name, (...args: number[]) => KernelCall>;
+type Export = (...args: readonly (number | undefined)[]) => void;
 
-/** In place of the kernels: each function returns the call instead of making it. */
-export const RECORD = Object.fromEntries(
-  KERNELS.map((kernel) => [kernel.name, (...args: number[]): KernelCall => ({ kernel, args })]),
-) as Recorder;
-
-type Function = (...args: readonly number[]) => void;
+/** Calls an export. It ignores what it doesn't take. To spread a list takes engines as long as a short row. */
+function invoke(kernels: Kernels, name: KernelName | Kernel["ofRows"], a: readonly number[]): void {
+  // biome-ignore format: one list
+  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14]);
+}
 
 /** Makes a call. */
 export function call(kernels: Kernels, { kernel, args }: KernelCall): void {
-  (kernels[kernel.name] as Function)(...args);
+  invoke(kernels, kernel.name, args);
 }
 
+const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
+
 /** Whether a call sums over its rows in a workspace. */
-export function sumsRows({ kernel, args }: KernelCall): boolean {
-  return sumsAnything(kernel, args) && args[kernel.workspace] !== 0;
+export function sumsRows(kernelCall: KernelCall): boolean {
+  return sumsAnything(kernelCall) && at(kernelCall.args, kernelCall.kernel.workspace) !== 0;
 }
 
 /** Whether a call sums over its rows. */
-export function sumsAnything({ sums }: Kernel, args: readonly number[]): boolean {
-  return sums.some((index) => index >= 0 && args[index] !== 0);
+export function sumsAnything({ kernel, args }: KernelCall): boolean {
+  return at(args, kernel.dweight) !== 0 || at(args, kernel.dbias) !== 0;
+}
+
+/** How many bytes each argument of a call moves from one row to the next. */
+export function stridesOf({ kernel, args }: KernelCall): number[] {
+  const bytes = [0, 4, 4 * at(args, kernel.cols)];
+  return kernel.moves.map((move, i) => (args[i] === 0 ? 0 : (bytes[move] as number)));
 }
 
 /**
  * Makes a call for some of its rows.
  * @param sums whether it sums over its rows in a workspace, of `sumsWorkspace` bytes
- * @param fixed pointers that are those of the first of these rows already
  */
 export function callRows(
   kernels: Kernels,
-  { kernel, args }: KernelCall,
+  kernelCall: KernelCall,
   start: number,
   count: number,
   sums: boolean,
-  fixed?: readonly number[],
+  strides: readonly number[] = stridesOf(kernelCall),
 ): void {
-  const { name, moves, rows, cols } = kernel;
-  const strides = [0, start * 4, start * 4 * (args[cols] as number)];
-  const moved: number[] = [];
-  for (let i = 0; i < moves.length; i++) {
-    const value = args[i] as number;
-    const stays = value === 0 || fixed?.includes(value);
-    moved.push(stays ? value : value + (strides[moves[i] as number] as number));
-  }
-  moved[rows] = count;
-  if (sums) (kernels[`${name}Rows` as "layerNormBackwardRows"] as Function)(...moved, start, args[rows] as number);
-  else (kernels[name] as Function)(...moved);
+  const { kernel, args } = kernelCall;
+  const some = args.slice(0, strides.length).map((value, i) => value + start * (strides[i] as number));
+  some[kernel.rows] = count;
+  if (sums) some.push(start, at(args, kernel.rows));
+  invoke(kernels, sums ? kernel.ofRows : kernel.name, some);
 }
 
 /** Adds the sums of a call, once all of its rows are computed. */
 export function addSums(kernels: Kernels, { kernel, args }: KernelCall): void {
-  const [dweight, dbias] = kernel.sums;
-  const at = (index: number) => (index < 0 ? 0 : (args[index] as number));
-  kernels.addSums(at(dweight), at(dbias), at(kernel.rows), at(kernel.cols), at(kernel.workspace));
+  const { dweight, dbias, rows, cols, workspace } = kernel;
+  kernels.addSums(at(args, dweight), at(args, dbias), at(args, rows), at(args, cols), at(args, workspace));
 }

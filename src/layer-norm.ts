@@ -1,10 +1,9 @@
 /**
- * The module LayerNorm, and how the kernels of layer normalization are called.
+ * The module LayerNorm, and its kernels.
  * @module
  */
 
-import { type Family, methodsOf, pointerOf } from "./call.js";
-import { biasOf, Norm, type NormOptions, type ParameterUnless, type WeightOf } from "./norm.js";
+import { biasOf, familyOf, Norm, type NormOptions, type ParameterUnless, type WeightOf } from "./norm.js";
 import type { Parameter, Tensor } from "./tensor.js";
 
 export interface LayerNormOptions extends NormOptions {
@@ -17,42 +16,7 @@ export type BiasOf<O> =
   WeightOf<O> extends null ? null : O extends { bias?: infer Bias } ? ParameterUnless<Bias> : Parameter;
 
 /** Layer normalization, to the calls that modules and functions share. */
-export const LAYER_NORM: Family = {
-  name: "LayerNorm",
-  methods: methodsOf("LayerNorm"),
-  hasMean: true,
-  forward: (kernels, { y, sum, mean, rstd, x, residual, weight, bias, rows, cols, eps }) =>
-    kernels.layerNormForward(
-      pointerOf(y),
-      pointerOf(sum),
-      pointerOf(mean),
-      pointerOf(rstd),
-      pointerOf(x),
-      pointerOf(residual),
-      pointerOf(weight),
-      pointerOf(bias),
-      rows,
-      cols,
-      eps,
-    ),
-  backward: (kernels, { dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, eps }) =>
-    kernels.layerNormBackward(
-      pointerOf(dx),
-      pointerOf(dweight),
-      pointerOf(dbias),
-      pointerOf(dy),
-      pointerOf(x),
-      pointerOf(mean),
-      pointerOf(rstd),
-      pointerOf(weight),
-      pointerOf(add),
-      rows,
-      cols,
-      workspace,
-      eps,
-    ),
-  workspace: (kernels, rows, cols) => kernels.layerNormBackwardWorkspace(rows, cols),
-};
+export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBackward");
 
 /**
  * Layer normalization over the trailing dimensions `normalizedShape`:

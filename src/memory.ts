@@ -71,8 +71,3 @@ export function allocatorOf(options: object, allocate: Allocator["allocate"], fr
     free: (pointer) => Reflect.apply(free, options, [pointer]),
   };
 }
-
-/** The exports of a module over a memory. @internal */
-export function instantiate<T>(module: WebAssembly.Module, memory: LinearMemory): T {
-  return new WebAssembly.Instance(module, { env: { memory: memory as WebAssembly.Memory } }).exports as T;
-}

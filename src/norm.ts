@@ -5,27 +5,11 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import {
-  type BackwardOptions,
-  Call,
-  type Family,
-  FORWARD_OPTIONS,
-  type ForwardOptions,
-  type LastCalls,
-  type Operand,
-  type Place,
-  READ,
-  runtimeOf,
-} from "./call.js";
-import {
-  checkBoolean,
-  checkEps,
-  checkNormalizedShape,
-  checkOptions,
-  type Normalized,
-  wrongSize,
-  wrongType,
-} from "./check.js";
+import { Call } from "./call.js";
+import * as check from "./check.js";
+import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
+import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf, Target } from "./operand.js";
+import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import {
@@ -55,30 +39,46 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-/** What the last forward pass in training mode left for backward, and the calls that may be run again with it. */
-interface Saved extends LastCalls {
-  rows: number;
-  /** What was normalized: the caller's Tensor, or the module's own, which it frees. */
-  x: Tensor;
-  own: boolean;
-  mean: Tensor | null;
-  rstd: Tensor;
+type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
+
+/** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
+export interface Family {
+  readonly name: string;
+  readonly forward: Kernel;
+  readonly backward: Kernel;
+  readonly methods: Readonly<Record<Method, string>>;
 }
 
-/** The options of `forward` for arrays: only `out` decides the type of the result. @inline */
-type ArrayForwardOptions<T extends Float32Array> = Omit<ForwardOptions<Float32Array>, "out"> & { out?: T | undefined };
-/** The same of `backward`. @inline */
-type ArrayBackwardOptions<T extends Float32Array> = Omit<BackwardOptions<Float32Array>, "out"> & {
-  out?: T | undefined;
-};
+export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
+  const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
+  const methods = ["forward", "forwardAsync", "backward", "backwardAsync"].map((key) => [key, `${name}.${key}`]);
+  return { name, forward: kernel(forward), backward: kernel(backward), methods: Object.fromEntries(methods) };
+}
+
+/** What the last forward pass in training mode left for backward. */
+interface Saved {
+  rows: number;
+  /** How many elements x had. */
+  size: number;
+  /** The caller's Tensor that was normalized, and its version; null where the block has a copy. */
+  x: Tensor | null;
+  version: number;
+  weightVersion: number | undefined;
+  /** The module's own: a copy of what was normalized, if x is null, then rstd and mean of each row. */
+  block: Tensor;
+}
+
+/** The options of a forward pass. */
+export const FORWARD_OPTIONS = ["out", "residual", "sum"];
+const BACKWARD_OPTIONS = ["out", "add"];
 
 /** The bias of a module, if it has one. */
 export let biasOf: (norm: Norm) => Parameter | null;
 
-export abstract class Norm<O = unknown> {
+export abstract class Norm<O = unknown> extends check.Shown {
   readonly #family: Family;
   readonly #runtime: Runtime;
-  readonly #normalized: Normalized;
+  readonly #normalized: check.Normalized;
   /** Its shape, to be given away. */
   readonly #frozenShape: readonly number[];
   readonly #eps: number;
@@ -91,12 +91,11 @@ export abstract class Norm<O = unknown> {
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
-  /** The last call in eval mode. */
-  readonly #evaluated: LastCalls = { forward: null };
 
-  static {
+  /** Lets `biasOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
+  protected static readonly friend = (() => {
     biasOf = (norm) => norm.#bias;
-  }
+  })();
 
   /** @param defaults the default of each option that the norm has beside those of all norms */
   protected constructor(
@@ -105,22 +104,23 @@ export abstract class Norm<O = unknown> {
     options: (NormOptions & { bias?: boolean | Tensor | undefined }) | undefined = {},
     defaults: { eps: number; bias?: boolean },
   ) {
+    super();
     const { name } = family;
-    checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
+    check.checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
     this.#family = family;
-    this.#normalized = checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
+    this.#normalized = check.checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
     this.#frozenShape = Object.freeze([...this.#normalized.shape]);
-    this.#eps = checkEps(`${name}: eps`, eps);
-    checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
+    this.#eps = check.checkEps(`${name}: eps`, eps);
+    check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
     const givenBias = storageOf(bias) ? (bias as Tensor) : undefined;
-    if (!givenBias) checkBoolean(`${name}: bias`, bias);
+    if (!givenBias) check.checkBoolean(`${name}: bias`, bias);
     for (const [key, tensor] of Object.entries({ weight, bias: givenBias })) {
       if (tensor === undefined) continue;
-      if (!elementwiseAffine) wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
-      if (!storageOf(tensor)) wrongType(`${name}: ${key}`, tensor, "a Tensor");
-      new Call(name, this.#runtime, family, 0).takeAffine(key, tensor, READ, this.#normalized);
+      if (!elementwiseAffine) check.wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
+      if (!storageOf(tensor)) check.wrongType(`${name}: ${key}`, tensor, "a Tensor");
+      new Call(name, this.#runtime, family.forward, this.#normalized).takeAffine(key, 0, tensor, READ);
     }
     if (!elementwiseAffine) return;
     try {
@@ -162,20 +162,25 @@ export abstract class Norm<O = unknown> {
     return this.#weight as WeightOf<O>;
   }
 
+  /** As in "LayerNorm(768, eps=1e-5)". */
+  override toString(): string {
+    const [first, ...more] = this.#frozenShape;
+    const shape = more.length > 0 ? `[${this.#frozenShape.join(", ")}]` : first;
+    return `${this.#family.name}(${shape}, eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()})`;
+  }
+
   /**
    * Normalizes each row of x. In training mode it keeps what `backward` needs: a copy of an array, but a reference to a
    * Tensor, whose elements must stay as they are until then.
-   * @param x a Float32Array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
-   * @param options `out`: what to write to and return, of the kind and shape of x. It may be x itself, but not
-   *   if x is a Tensor in training mode
-   * @returns the result, of the kind and shape of x
-   * @throws TypeError, RangeError for an x or out that doesn't fit, or when the memory is full
+   * @param x an array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
+   * @param options `out`: what to write to and return; `residual`: what to add to x first; `sum`: what to write
+   * x + residual to. Tensors for a Tensor, arrays for an array. `out` and `sum` may be x or residual, but `out` not x if
+   * that is a Tensor which is kept
+   * @returns the result, of the kind and shape of x; a Float32Array for a list of numbers
+   * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
-  forward(x: Tensor, options?: ForwardOptions<Tensor>): Tensor;
-  forward<T extends Float32Array = Float32Array<ArrayBuffer>>(x: Float32Array, options?: ArrayForwardOptions<T>): T;
-  forward<T extends Operand>(x: T, options?: ForwardOptions<T>): T;
-  forward(x: Operand, options: ForwardOptions<Operand> = {}): Operand {
-    return this.#run("forward", this.#forward("forward", x, options));
+  forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
+    return this.#forward("forward", x, options).run() as Out;
   }
 
   /**
@@ -183,95 +188,71 @@ export abstract class Norm<O = unknown> {
    * is computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls
    * made meanwhile are computed after it.
    */
-  forwardAsync(x: Tensor, options?: ForwardOptions<Tensor>): Promise<Tensor>;
-  forwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
-    x: Float32Array,
-    options?: ArrayForwardOptions<T>,
-  ): Promise<T>;
-  forwardAsync<T extends Operand>(x: T, options?: ForwardOptions<T>): Promise<T>;
-  async forwardAsync(x: Operand, options: ForwardOptions<Operand> = {}): Promise<Operand> {
-    return this.#forward("forwardAsync", x, options).start();
+  async forwardAsync<X extends Operand, Out extends Target<X> = ResultOf<X>>(
+    x: X,
+    options: ForwardOptions<X, Out> = {},
+  ): Promise<Out> {
+    return (await this.#forward("forwardAsync", x, options).start()) as Out;
   }
 
   /** A forward pass that is only to be run. */
-  #forward(method: "forward" | "forwardAsync", x: Operand, options: ForwardOptions<Operand>): Call {
-    const where = this.#family.methods[method];
-    checkOptions(where, options, FORWARD_OPTIONS);
+  #forward(method: Method, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
+    check.checkOptions(this.#family.methods[method], options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
+    const call = this.#call(method, this.#family.forward);
+    call.bias = call.give(call.kernel.bias, this.#biasPlace);
+    call.takeForward(x, residual, sum, out);
+    return this.#training ? this.#keep(call, sum ?? x) : call.place();
+  }
+
+  /** A call without operands. */
+  #call(method: Method, kernel: Kernel): Call {
     this.#checkUsable();
-    const concurrent = method === "forwardAsync";
-    const remembered = this.#training ? this.#saved : this.#evaluated;
-    const last = this.#takeLast("forward", remembered, concurrent);
-    if (last?.repeatsForward(x, out, residual, sum)) return last;
-    const call = this.#call(where, last, remembered, concurrent);
-    call.bias = this.#biasPlace;
-    call.takeForward(x, this.#normalized, out, residual, sum);
-    return this.#training ? this.#keep(call, sum ?? x) : call.placeForward(null);
-  }
-
-  /** The last call, which is then no longer remembered: it is in use, or will be another. */
-  #takeLast(pass: "forward" | "backward", remembered: LastCalls | null, concurrent: boolean): Call | null {
-    if (concurrent || remembered === null) return null;
-    const last = remembered[pass] ?? null;
-    remembered[pass] = null;
-    return last;
-  }
-
-  /** A call without operands: the last one, or a new one. */
-  #call(where: string, last: Call | null, remembered: LastCalls | null, concurrent: boolean): Call {
-    const call = last?.clear() ?? new Call(where, this.#runtime, this.#family, this.#normalized.size, concurrent);
-    call.last = remembered;
-    call.weight = this.#weightPlace;
-    call.eps = this.#eps;
+    const concurrent = (method === "forwardAsync" || method === "backwardAsync") && this.#runtime.concurrent;
+    const call = new Call(this.#family.methods[method], this.#runtime, kernel, this.#normalized, concurrent);
+    call.weight = call.give(kernel.weight, this.#weightPlace);
+    if (kernel.eps >= 0) call.args[kernel.eps] = this.#eps;
     return call;
   }
 
-  /** Runs a call and remembers it. */
-  #run(pass: "forward" | "backward", call: Call): Operand {
-    const result = call.run();
-    (call.last as LastCalls)[pass] = call.rest();
-    return result;
-  }
-
   /**
-   * Finds places for a call and for what backward will need, in place of what it would have needed until now.
+   * Places a call and what backward will need, which replaces what it would have needed until now.
    * @param given what is normalized: sum or x
    */
   #keep(call: Call, given: Operand): Call {
-    const { where, rows, y, residual } = call;
-    const x = call.x as Place;
-    if (y !== null && y.array === null) {
-      const name = y.pointer === x.pointer ? "x" : y.pointer === residual?.pointer ? "residual" : undefined;
-      if (name)
-        throw new RangeError(
-          `${where}: out is ${name}, which backward will need; give another out, or call eval() first`,
-        );
+    const { rows, sum, out, addend, kernel, args } = call;
+    const source = call.source as Place;
+    const own = source.array !== null || (addend !== null && sum === null);
+    if (!own && sum === null && out?.pointer === source.pointer) {
+      const cure = "give another out, or call eval() first";
+      throw new RangeError(`${call.where}: out is x, which backward will need; ${cure}`);
     }
+    const copied = own ? source.size : 0;
+    const size = copied + rows * (kernel.mean < 0 ? 1 : 2);
     const last = this.#saved;
-    const own = x.array !== null || (residual !== null && call.sum === null);
-    // A call under way may still read the last one.
-    const again = own && last?.own && last.x.size === x.size && !this.#runtime.busy;
-    const kept = again ? last.x : own ? call.make([x.size]) : (given as Tensor);
-    const stats =
-      last?.rows === rows ? last : { rstd: call.make([rows]), mean: this.#family.hasMean ? call.make([rows]) : null };
-    call.rstd = storageOf(stats.rstd);
-    call.mean = stats.mean && storageOf(stats.mean);
-    call.placeForward(own ? storageOf(kept) : null);
-    const saved = { rows, x: kept, own, rstd: stats.rstd, mean: stats.mean, forward: null, backward: null };
-    call.last = saved;
-    this.#save(saved);
+    // A call under way may still read a copy.
+    const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
+    const block = again ? last.block : call.make([size]);
+    const { pointer } = storageOf(block);
+    args[kernel.rstd] = pointer + copied * 4;
+    if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
+    call.place(own ? pointer : 0);
+    if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
+    // The same object for the same block: to make another takes as long as a few of the checks.
+    const next = again ? last : ({ block } as Saved);
+    next.rows = rows;
+    next.size = source.size;
+    next.x = own ? null : (given as Tensor);
+    next.version = own ? 0 : storageOf(given as Tensor).version;
+    next.weightVersion = this.#weightPlace?.version;
+    this.#save(next);
     return call;
   }
 
   #save(next: Saved | null): void {
     const last = this.#saved;
     this.#saved = next;
-    if (last === null) return;
-    if (last.own && last.x !== next?.x) last.x.dispose();
-    if (last.rstd !== next?.rstd) {
-      last.rstd.dispose();
-      last.mean?.dispose();
-    }
+    if (last !== null && last.block !== next?.block) last.block.dispose();
   }
 
   /**
@@ -279,72 +260,65 @@ export abstract class Norm<O = unknown> {
    * Adds to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds
    * again.
    * @param dy of as many elements, and where both are Tensors of the same shape, as that x
-   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Both of the kind and shape
-   * of dy; `out` may be dy or add
-   * @returns dx, of the kind and shape of dy
-   * @throws TypeError without such a forward pass; TypeError, RangeError for an operand that doesn't fit, or when the
-   * memory is full
+   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Tensors for a Tensor, arrays
+   * for an array; `out` may be dy or add
+   * @returns dx, of the kind and shape of dy; a Float32Array for a list of numbers
+   * @throws TypeError without such a forward pass, or where a later call has overwritten a Tensor of it; TypeError,
+   * RangeError for an operand that doesn't fit, or when the memory is full
    */
-  backward(dy: Tensor, options?: BackwardOptions<Tensor>): Tensor;
-  backward<T extends Float32Array = Float32Array<ArrayBuffer>>(dy: Float32Array, options?: ArrayBackwardOptions<T>): T;
-  backward<T extends Operand>(dy: T, options?: BackwardOptions<T>): T;
-  backward(dy: Operand, options: BackwardOptions<Operand> = {}): Operand {
-    return this.#run("backward", this.#backward("backward", dy, options));
+  backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
+    return this.#backward("backward", dy, options).run() as Out;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
-  backwardAsync(dy: Tensor, options?: BackwardOptions<Tensor>): Promise<Tensor>;
-  backwardAsync<T extends Float32Array = Float32Array<ArrayBuffer>>(
-    dy: Float32Array,
-    options?: ArrayBackwardOptions<T>,
-  ): Promise<T>;
-  backwardAsync<T extends Operand>(dy: T, options?: BackwardOptions<T>): Promise<T>;
-  async backwardAsync(dy: Operand, options: BackwardOptions<Operand> = {}): Promise<Operand> {
-    return this.#backward("backwardAsync", dy, options).start();
+  async backwardAsync<D extends Operand, Out extends Target<D> = ResultOf<D>>(
+    dy: D,
+    options: BackwardOptions<D, Out> = {},
+  ): Promise<Out> {
+    return (await this.#backward("backwardAsync", dy, options).start()) as Out;
   }
 
   /** A backward pass that is only to be run. */
-  #backward(method: "backward" | "backwardAsync", dy: Operand, options: BackwardOptions<Operand>): Call {
+  #backward(method: Method, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
     const where = this.#family.methods[method];
-    checkOptions(where, options, ["out", "add"]);
+    check.checkOptions(where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    const weightGrad = this.#weight && gradientOf(this.#weight);
-    const biasGrad = this.#bias && gradientOf(this.#bias);
-    const dweight = this.#weight?.requiresGrad ? weightGrad : null;
-    const dbias = this.#bias?.requiresGrad ? biasGrad : null;
-    this.#checkUsable();
+    const call = this.#call(method, this.#family.backward);
+    const dweight = this.#weight && gradientOf(this.#weight);
+    const dbias = this.#bias && gradientOf(this.#bias);
+    const { rows, size, x, block } = this.#checkSaved(where, dweight, dbias);
+    const { kernel, args } = call;
+    const source = call.takeSource("dy", kernel.dy, dy);
+    call.x = call.give(kernel.x, storageOf(x ?? block));
+    if (x !== null && source.array === null) call.checkSize("dy", source, call.x as Storage, "the last x");
+    else if (source.size !== size) check.wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
+    const stats = storageOf(block).pointer + (x === null ? size * 4 : 0);
+    args[kernel.rstd] = stats;
+    if (kernel.mean >= 0) args[kernel.mean] = stats + rows * 4;
+    call.takeBackward(add, out);
+    if (call.out !== null) {
+      call.checkApart("out", call.out, "bias", this.#biasPlace);
+      call.checkApart("out", call.out, "weight.grad", dweight);
+      call.checkApart("out", call.out, "bias.grad", dbias);
+    }
+    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, dweight);
+    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, dbias);
+    return call.place();
+  }
+
+  /** What the last forward left, if all of it is still as it was. */
+  #checkSaved(where: string, dweight: Storage | null, dbias: Storage | null): Saved {
+    const saved = this.#saved;
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }
-    const saved = this.#saved;
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    if (weightGrad?.pointer === 0 || biasGrad?.pointer === 0) {
+    if (dweight?.pointer === 0 || dbias?.pointer === 0) {
       throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
     }
-    const { rows, rstd, mean, own } = saved;
-    const x = storageOf(saved.x);
-    if (x.pointer === 0) throw new TypeError(`${where}: the x of the last forward was disposed`);
-    const concurrent = method === "backwardAsync";
-    const last = this.#takeLast("backward", saved, concurrent);
-    if (last?.dweight === dweight && last.dbias === dbias && last.repeatsBackward(dy, out, add)) return last;
-    const call = this.#call(where, last, saved, concurrent);
-    const source = call.take("dy", dy, READ);
-    call.checkRows("dy", source, this.#normalized);
-    if (!own && source.array === null) call.checkSame("dy", source, "the last x", x);
-    else if (source.size !== x.size) wrongSize(`${where}: dy`, source.size, `${x.size}, as the last x had`);
-    call.rows = rows;
-    call.x = x;
-    call.mean = mean && storageOf(mean);
-    call.rstd = storageOf(rstd);
-    call.dweight = dweight;
-    call.dbias = dbias;
-    call.takeBackward(source, out, add);
-    if (call.dx !== null) {
-      call.checkApart("out", call.dx, "bias", this.#biasPlace);
-      call.checkApart("out", call.dx, "weight.grad", weightGrad);
-      call.checkApart("out", call.dx, "bias.grad", biasGrad);
-    }
-    return call.placeBackward();
+    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x of the last forward", saved.version);
+    this.#weightPlace?.checkVersion(where, "weight", saved.weightVersion as number);
+    return saved;
   }
 
   /** Whether forward keeps what backward needs. */
@@ -355,7 +329,7 @@ export abstract class Norm<O = unknown> {
   /** Sets training mode. With `false` it sets eval mode, which frees what the last forward kept. */
   train(mode = true): this {
     this.#checkUsable();
-    this.#training = checkBoolean(`${this.#family.name}.train: mode`, mode);
+    this.#training = check.checkBoolean(`${this.#family.name}.train: mode`, mode);
     if (!mode) this.#save(null);
     return this;
   }
@@ -409,7 +383,6 @@ export abstract class Norm<O = unknown> {
   /** Gives the memory back, except that of given parameters. A second call is harmless; any other use is an error. */
   dispose(): void {
     this.#disposed = true;
-    this.#evaluated.forward = null;
     this.#save(null);
     for (const storage of this.#owned) release(storage);
   }

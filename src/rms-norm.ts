@@ -1,46 +1,14 @@
 /**
- * The module RMSNorm, and how its kernels are called.
+ * The module RMSNorm, and its kernels.
  * @module
  */
 
-import { type Family, methodsOf, pointerOf } from "./call.js";
-import { Norm, type NormOptions } from "./norm.js";
+import { familyOf, Norm, type NormOptions } from "./norm.js";
 
 export interface RMSNormOptions extends NormOptions {}
 
 /** RMS normalization, to the calls that modules and functions share. */
-export const RMS_NORM: Family = {
-  name: "RMSNorm",
-  methods: methodsOf("RMSNorm"),
-  hasMean: false,
-  forward: (kernels, { y, sum, rstd, x, residual, weight, rows, cols, eps }) =>
-    kernels.rmsNormForward(
-      pointerOf(y),
-      pointerOf(sum),
-      pointerOf(rstd),
-      pointerOf(x),
-      pointerOf(residual),
-      pointerOf(weight),
-      rows,
-      cols,
-      eps,
-    ),
-  backward: (kernels, { dx, dweight, dy, x, rstd, weight, add, rows, cols, workspace, eps }) =>
-    kernels.rmsNormBackward(
-      pointerOf(dx),
-      pointerOf(dweight),
-      pointerOf(dy),
-      pointerOf(x),
-      pointerOf(rstd),
-      pointerOf(weight),
-      pointerOf(add),
-      rows,
-      cols,
-      workspace,
-      eps,
-    ),
-  workspace: (kernels, rows, cols) => kernels.rmsNormBackwardWorkspace(rows, cols),
-};
+export const RMS_NORM = familyOf("RMSNorm", "rmsNormForward", "rmsNormBackward");
 
 /** The eps of PyTorch's RMSNorm: the distance from 1 to the next float32. */
 export const RMS_EPS = 2 ** -23;

@@ -4,20 +4,32 @@
  */
 
 import * as binaries from "./binaries.js";
-import { checkOptions, describe, wrongType, wrongValue } from "./check.js";
 import {
-  arrived,
+  bufferOf,
+  checkBoolean,
+  checkOptions,
+  describe,
+  isShared,
+  offsetOf,
+  Shown,
+  tagOf,
+  wrongType,
+  wrongValue,
+} from "./check.js";
+import {
   checkSource,
-  compile,
   inlined,
   isLater,
   type LaterModuleSource,
+  link,
+  linkLater,
   type ModuleSource,
+  supported,
 } from "./compile.js";
 import { call, type KernelCall, type Kernels } from "./kernels.js";
-import { type Allocator, allocatorOf, checkMemory, instantiate, type LinearMemory } from "./memory.js";
+import { type Allocator, allocatorOf, checkMemory, type LinearMemory } from "./memory.js";
 
-export interface RuntimeOptions {
+export interface RuntimeOptions<Async extends boolean = false> {
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
   /**
@@ -32,8 +44,16 @@ export interface RuntimeOptions {
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
   heap?: ModuleSource | LaterModuleSource | undefined;
+  /**
+   * With true, `create` compiles without blocking and returns a promise. Chrome before 115 needs it on the main thread
+   * of a page: `Runtime.default = await Runtime.create({ async: true })`, before the first call.
+   */
+  async?: Async | undefined;
 }
 
+const WHERE = "Runtime.create";
+const MODULE = `${WHERE}: module`;
+const HEAP = `${WHERE}: heap`;
 const PAGE = 65536;
 const PAGES_MAX = 65536;
 
@@ -46,31 +66,34 @@ function elsewhere(): never {
   );
 }
 
-/** What calls borrow of a runtime: a block that is kept between them. */
-export interface Scratch {
-  pointer: number;
-  bytes: number;
-}
-
 /** The largest block of scratch memory that is kept between calls. */
-export const KEPT = 1 << 20;
+const KEPT = 1 << 20;
 
 /** The kernels instantiated over one memory, and the heap that hands out its blocks. */
-export class Runtime {
+export class Runtime extends Shown {
   static #default: Runtime | undefined;
 
   readonly #memory: LinearMemory;
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
-  /** Scratch memory that no call has borrowed. */
-  #scratch: Scratch | undefined;
+  /** The block that calls share. */
+  #kept = 0;
+  #keptBytes = 0;
   /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   #viewed = 0;
+  /** The buffer of the memory when it was last asked for: that takes longer than to compute a short row. */
+  #buffer: ArrayBufferLike;
+  readonly #shared: boolean;
+  /** All of them, if they are shared. */
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
+    super();
     this.#memory = memory;
+    this.#shared = isShared(memory.buffer);
+    this.#buffer = this.buffer;
     this.#kernels = kernels;
     this.#allocator = allocator;
     owners.set(memory, this);
@@ -89,7 +112,7 @@ export class Runtime {
   /**
    * Starts a call of a kernel, which a runtime of several threads leaves to them. Calls are computed in the order in
    * which they were started.
-   * @param then what is done before any later call, which may write to the results. It must not throw @internal
+   * @param then what is done before any later call, which may write to the results @internal
    */
   start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     call(this.kernels, kernelCall);
@@ -119,6 +142,11 @@ export class Runtime {
     return 1 << 18;
   }
 
+  /** As in "Runtime(65536 bytes)". */
+  override toString(): string {
+    return `Runtime(${this.#memory.buffer.byteLength} bytes)`;
+  }
+
   /** Whether there is a runtime of a memory. Another heap would hand out the same bytes. @internal */
   static manages(memory: LinearMemory): boolean {
     return owners.has(memory);
@@ -144,50 +172,51 @@ export class Runtime {
   }
 
   /**
-   * A runtime over a memory of its own, or over `memory`; a promise of one where `module` or `heap` is yet to come.
+   * A runtime over a memory of its own, or over `memory`; a promise of one with `async`, or where `module` or `heap`
+   * is yet to come.
    * @throws TypeError for a memory or module of the wrong kind, a memory in use, or when only one of `allocate` and
-   * `free` is given. Error when the engine can't or may not compile the modules; its message says what to do.
+   * `free` is given. Error when the engine can't or may not compile the modules; its message says what to do. With
+   * `async` all of these reject the promise.
    */
   static create(
-    options: RuntimeOptions & ({ module: LaterModuleSource } | { heap: LaterModuleSource }),
+    options: RuntimeOptions<boolean> & ({ async: true } | { module: LaterModuleSource } | { heap: LaterModuleSource }),
   ): Promise<Runtime>;
   static create(options?: RuntimeOptions): Runtime;
-  static create(options: RuntimeOptions = {}): Runtime | Promise<Runtime> {
-    const where = "Runtime.create";
-    const { module, heap, memory, allocate, free } = options ?? {};
-    const arrivals =
-      isLater(module) || isLater(heap)
-        ? Promise.all([arrived(where, "module", module), arrived(where, "heap", heap)])
-        : undefined;
-    // What is wrong with the options is said at once. A promise among them that fails later is then nobody's.
-    arrivals?.catch(() => {});
-    checkOptions(where, options, ["memory", "allocate", "free", "module", "heap"]);
-    if (module !== undefined) checkSource(where, "module", module);
-    if (heap !== undefined) checkSource(where, "heap", heap);
-    checkMemory(where, { memory, allocate, free }, false, Runtime.manages);
-    const allocator = allocate && free && allocatorOf(options, allocate, free);
-    if (!arrivals) return Runtime.#link(memory, allocator, module, heap);
-    return arrivals.then(([module, heap]) => {
-      checkMemory(where, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
-      return Runtime.#link(memory, allocator, module, heap);
+  static create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime>;
+  static create(options: RuntimeOptions<boolean> = {}): Runtime | Promise<Runtime> {
+    const { module, heap, memory, allocate, free, async = false } = options ?? {};
+    const later = async || isLater(module) || isLater(heap);
+    // What is wrong with the options is said first. A promise among them that fails later is then nobody's.
+    if (later) Promise.all([module, heap]).catch(() => {});
+    let own: LinearMemory;
+    try {
+      checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
+      checkBoolean(`${WHERE}: async`, async);
+      if (module !== undefined) checkSource(MODULE, module);
+      if (heap !== undefined) checkSource(HEAP, heap);
+      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
+      own = memory ?? new (supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
+    } catch (error) {
+      if (async) return Promise.reject(error);
+      throw error;
+    }
+    const given = allocate && free && allocatorOf(options, allocate, free);
+    const kernels = module ?? inlined(binaries.kernels);
+    const manager = heap ?? inlined(binaries.heap);
+    if (!later) return Runtime.#over(own, link(MODULE, kernels, own), given ?? link(HEAP, manager, own));
+    return Promise.all([
+      linkLater<Kernels>(MODULE, kernels, own),
+      given ?? linkLater<Allocator>(HEAP, manager, own),
+    ]).then(([kernels, allocator]) => {
+      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
+      return Runtime.#over(own, kernels, allocator);
     });
   }
 
-  static #link(
-    memory: LinearMemory | undefined,
-    allocator: Allocator | undefined,
-    module: unknown,
-    heap: unknown,
-  ): Runtime {
-    const where = "Runtime.create";
-    const kernelsModule = compile(where, "module", module ?? inlined(binaries.kernels));
-    const heapModule = allocator ? undefined : compile(where, "heap", heap ?? inlined(binaries.heap));
-    const own = memory ?? (new WebAssembly.Memory({ initial: 1, maximum: PAGES_MAX }) as LinearMemory);
-    const kernels = instantiate<Kernels>(kernelsModule, own);
-    if (!kernels.layerNormForward) throw new TypeError(`${where}: module is another than layernorm.wasm`);
-    const manager = heapModule ? instantiate<Allocator>(heapModule, own) : (allocator as Allocator);
-    if (!manager.allocate) throw new TypeError(`${where}: heap is another than heap.wasm`);
-    return new Runtime(own, kernels, manager);
+  static #over(memory: LinearMemory, kernels: Kernels, allocator: Allocator): Runtime {
+    if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
+    if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
+    return new Runtime(memory, kernels, allocator);
   }
 
   /**
@@ -203,19 +232,20 @@ export class Runtime {
     let pointer = 0;
     if (bytes < PAGES_MAX * PAGE) {
       pointer = this.#tryAllocate(size);
-      if (pointer === 0 && this.#scratch) {
+      if (pointer === 0 && this.#kept !== 0) {
         this.flush();
         pointer = this.#tryAllocate(size);
       }
     }
     if (pointer === 0) {
       throw new RangeError(
-        `Runtime.allocate: out of memory, no room for ${bytes} bytes; dispose() of what is no longer needed`,
+        `Runtime.allocate: out of memory, no room for ${bytes} bytes; ${bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB"}`,
       );
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
-    const address = pointer >>> 0;
-    if (typeof pointer !== "number" || address % 4 !== 0 || address + bytes > this.#memory.buffer.byteLength) {
+    const address = typeof pointer === "number" ? pointer >>> 0 : NaN;
+    const integer = address === pointer || (address | 0) === pointer;
+    if (!integer || address % 4 !== 0 || address + bytes > this.#memory.buffer.byteLength) {
       throw new TypeError(
         `Runtime.allocate: allocate(${size}) returned ${describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.#memory.buffer.byteLength} bytes`,
       );
@@ -238,47 +268,57 @@ export class Runtime {
     this.#allocator.free(pointer);
   }
 
-  /** Lends a block of at least `bytes` bytes for a call. @internal */
-  borrow(bytes: number): Scratch {
-    const kept = this.#scratch;
-    this.#scratch = undefined;
-    if (kept) {
-      if (kept.bytes >= bytes) return kept;
-      this.free(kept.pointer);
+  /**
+   * Lends a block for a call. A small one is the same for all calls, as one ends before the next begins.
+   * @param own whether the call goes on beside others @internal
+   */
+  borrow(bytes: number, own = false): number {
+    if (own || bytes > KEPT) return this.allocate(bytes);
+    if (this.#keptBytes < bytes) {
+      const [pointer, last] = [this.allocate(bytes), this.#kept];
+      this.#kept = pointer;
+      this.#keptBytes = bytes;
+      // An allocator may make calls of its own, and leave a larger block.
+      if (last !== 0) this.free(last);
     }
-    return { pointer: this.allocate(bytes), bytes };
-  }
-
-  /** Lends the same block again, if it is the one that is kept. @internal */
-  lendAgain(scratch: Scratch): boolean {
-    if (this.#scratch !== scratch) return false;
-    this.#scratch = undefined;
-    return true;
+    return this.#kept;
   }
 
   /** Takes back what `borrow` lent. @internal */
-  giveBack(scratch: Scratch): void {
-    if (scratch.bytes <= KEPT && !this.#scratch) this.#scratch = scratch;
-    else this.free(scratch.pointer);
+  giveBack(pointer: number): void {
+    if (pointer !== this.#kept) this.free(pointer);
   }
 
-  /** Gives the kept block back. @internal */
+  /** Frees the block that is kept for calls. @internal */
   flush(): void {
-    const kept = this.#scratch;
-    this.#scratch = undefined;
-    if (kept) this.free(kept.pointer);
+    const kept = this.#kept;
+    this.#kept = 0;
+    this.#keptBytes = 0;
+    if (kept !== 0) this.free(kept);
   }
 
-  /** Whether `borrow` has to allocate. @internal */
-  lacks(bytes: number): boolean {
-    return this.#scratch === undefined || this.#scratch.bytes < bytes;
+  /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */
+  addressOf(array: ArrayBufferView): number {
+    const offset = offsetOf(array);
+    if (offset === 0 || tagOf(array) !== "Float32Array") return 0;
+    const buffer = bufferOf(array);
+    // Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory.
+    if (this.#shared) return this.#buffers.has(buffer) || buffer === this.buffer ? offset : 0;
+    return buffer === (this.#buffer.byteLength > 0 ? this.#buffer : this.buffer) ? offset : 0;
+  }
+
+  /** The buffer of the memory as it is now. @internal */
+  get buffer(): ArrayBufferLike {
+    this.#buffer = this.#memory.buffer;
+    if (this.#shared) this.#buffers.add(this.#buffer);
+    return this.#buffer;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */
   view(pointer: number, length: number): Float32Array {
     // A detached view is empty.
-    if (this.#view.length !== length || this.#viewed !== pointer) {
-      this.#view = new Float32Array(this.#memory.buffer, pointer, length);
+    if (this.#viewed !== pointer || this.#view.length !== length) {
+      this.#view = new Float32Array(this.buffer, pointer, length);
       this.#viewed = pointer;
     }
     return this.#view;

@@ -3,17 +3,7 @@
  * @module
  */
 
-import {
-  checkAttached,
-  checkBoolean,
-  checkList,
-  checkOptions,
-  classOf,
-  describe,
-  tagOf,
-  wrongSize,
-  wrongType,
-} from "./check.js";
+import * as check from "./check.js";
 import { type Parameter, type Storage, storageOf, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
@@ -48,8 +38,13 @@ export interface LoadResult {
   unexpectedKeys: string[];
 }
 
-/** The names that a parameter goes by: PyTorch's, then those of Keras and TensorFlow, then Flax's. */
-const ALIASES = { weight: ["weight", "gamma", "scale"], bias: ["bias", "beta"] } as const;
+/** The names that a parameter goes by: PyTorch's, then those of Keras and TensorFlow, Flax and Haiku, and by hand. */
+const ALIASES = {
+  weight: ["weight", "gamma", "gamma:0", "scale", "g", "a_2"],
+  bias: ["bias", "beta", "beta:0", "offset", "b", "b_2"],
+} as const;
+/** How many names a message lists at most. */
+const LISTED = 10;
 
 /** Copies entries of `dict` to the parameters of those names. All are read and checked before the first is written. */
 export function loadParameters(
@@ -58,13 +53,13 @@ export function loadParameters(
   dict: Checkpoint,
   options: LoadOptions,
 ): LoadResult {
-  checkOptions(where, options, ["strict", "prefix"]);
+  check.checkOptions(where, options, ["strict", "prefix"]);
   const { strict = true, prefix = "" } = options;
-  checkBoolean(`${where}: strict`, strict);
-  if (typeof prefix !== "string") wrongType(`${where}: prefix`, prefix, "a string");
+  check.checkBoolean(`${where}: strict`, strict);
+  if (typeof prefix !== "string") check.wrongType(`${where}: prefix`, prefix, "a string");
   if (typeof dict !== "object" || dict === null || dict instanceof Map) {
     const cure = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
-    wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
+    check.wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
   }
   const entries = new Map<string, unknown>();
   for (const key of Object.keys(dict)) {
@@ -85,12 +80,16 @@ export function loadParameters(
     const storage = storageOf(parameter);
     const values = floatsOf(`${where}: ${key}`, entries.get(key));
     entries.delete(key);
-    if (values.length !== storage.size) wrongSize(`${where}: ${key}`, values.length, `${storage.size}`);
+    if (values.length !== storage.size) check.wrongSize(`${where}: ${key}`, values.length, `${storage.size}`);
     loads.push([storage, values]);
   }
   const unexpectedKeys = [...entries.keys()];
-  problems.push(...unexpectedKeys.map((key) => `${describe(key)} is unknown`));
-  if (strict && problems.length > 0) throw new RangeError(`${where}: ${problems.join(", ")}`);
+  problems.push(...unexpectedKeys.slice(0, LISTED).map((key) => `${check.describe(key)} is unknown`));
+  const more = unexpectedKeys.length - LISTED;
+  if (strict && problems.length > 0) {
+    const rest = more > 0 ? ` and ${more.toLocaleString("en")} more` : "";
+    throw new RangeError(`${where}: ${problems.join(", ")}${rest}`);
+  }
   for (const [storage, values] of loads) storage.data.set(values);
   return { missingKeys, unexpectedKeys };
 }
@@ -103,35 +102,35 @@ function floatsOf(where: string, value: unknown): Float32Array {
     storage.runtime.settle();
     return storage.data.slice();
   }
-  const tag = tagOf(value);
-  if (tag) checkAttached(where, value as Float32Array);
+  const tag = check.tagOf(value);
+  if (tag) check.checkAttached(where, value as Float32Array);
   if (tag?.startsWith("Float")) return new Float32Array(value as Float32Array);
   if (tag) {
-    wrongType(
+    check.wrongType(
       where,
       value,
       'floats; the bits of 16-bit floats are passed as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)',
     );
   }
-  const list = checkList(where, value);
+  const list = check.checkList(where, value);
   if (list) return list;
   if (typeof value === "object" && value !== null) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
     if ("0" in value) {
       throw new TypeError(
-        `${where} is ${describe(value)} with numbered properties, which JSON makes of a typed array; save Array.from(array) instead`,
+        `${where} is ${check.describe(value)} with numbered properties, which JSON makes of a typed array; save Array.from(array) instead`,
       );
     }
   }
-  wrongType(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
+  check.wrongType(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
 }
 
 /** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */
 function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
   const name = typeof dtype === "string" ? dtype.toLowerCase() : "";
   const type = name === "half" ? "f16" : name.replace("float", "f");
-  if (!["bf16", "f16", "f32"].includes(type)) wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
+  if (!["bf16", "f16", "f32"].includes(type)) check.wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
   const bytes = bytesOf(`${where}: data`, data);
   const width = type === "f32" ? 4 : 2;
   if (bytes.length % width !== 0) {
@@ -146,8 +145,8 @@ function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Ar
 /** A copy of the bytes of a typed array or a buffer. */
 function bytesOf(where: string, data: unknown): Uint8Array<ArrayBuffer> {
   if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
-  if (/^(Shared)?ArrayBuffer$/.test(classOf(data))) return new Uint8Array(data as ArrayBuffer).slice();
-  wrongType(where, data, "a typed array or an ArrayBuffer");
+  if (/^(Shared)?ArrayBuffer$/.test(check.classOf(data))) return new Uint8Array(data as ArrayBuffer).slice();
+  check.wrongType(where, data, "a typed array or an ArrayBuffer");
 }
 
 /** The number that the bits of a float16 stand for (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */

@@ -5,19 +5,7 @@
 
 /// <reference lib="esnext.disposable" preserve="true" />
 
-import {
-  checkNumbers,
-  checkOptions,
-  checkShape,
-  describe,
-  isShared,
-  lengthOf,
-  placeOf,
-  sizeOf,
-  wrongSize,
-  wrongType,
-  wrongValue,
-} from "./check.js";
+import * as check from "./check.js";
 import type { LinearMemory } from "./memory.js";
 import { checkRuntime, Runtime } from "./runtime.js";
 
@@ -53,8 +41,12 @@ export class Storage {
   readonly shape: readonly number[];
   /** Whether the memory is given back when the tensor is disposed or dropped. */
   readonly owned: boolean;
-  /** Not a copy of an array: see `Staged`. */
+  /** Not an array: see `ArrayOperand`. */
   readonly array = null;
+  /** How many calls have written to it, and which argument of which call was the last. */
+  version = 0;
+  writer = "";
+  written = "";
   #view: Float32Array = NONE;
 
   constructor(runtime: Runtime, shape: readonly number[], size: number, pointer?: number) {
@@ -75,8 +67,26 @@ export class Storage {
 
   #newView(): Float32Array {
     if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
-    this.#view = new Float32Array(this.runtime.memory.buffer, this.pointer, this.size);
+    this.#view = new Float32Array(this.runtime.buffer, this.pointer, this.size);
     return this.#view;
+  }
+
+  /** Only an array is copied. */
+  keepAt(_kept: number): void {}
+
+  /** Notes that a call writes to it, for a module that needs what was there. */
+  overwrite(writer: string, written: string): void {
+    this.version++;
+    this.writer = writer;
+    this.written = written;
+  }
+
+  /** That nothing was written to it since it had a version. */
+  checkVersion(where: string, name: string, version: number): void {
+    if (this.pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
+    if (this.version === version) return;
+    const cure = `give that call ${this.written === "out" ? "an" : "a"} ${this.written} of its own`;
+    throw new TypeError(`${where}: ${name} was overwritten since, by ${this.written} of ${this.writer}; ${cure}`);
   }
 
   free(): void {
@@ -105,16 +115,17 @@ export function release(storage: Storage): void {
 }
 
 /** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
-export class Tensor {
+export class Tensor extends check.Shown {
   readonly #storage: Storage;
   #shape: readonly number[] | undefined;
 
-  static {
+  /** Lets `storageOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
+  protected static readonly friend = (() => {
     storageOf = ((value: unknown) =>
       typeof value === "object" && value !== null && #storage in value
         ? value.#storage
         : undefined) as typeof storageOf;
-  }
+  })();
 
   /**
    * @param shape integers of 0 or more; `[]` is a single number
@@ -122,23 +133,24 @@ export class Tensor {
    * @throws TypeError, RangeError for a shape, data or pointer that doesn't fit; RangeError when the memory is full
    */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
+    super();
     if ((shape as unknown) instanceof Storage) {
       this.#storage = shape as unknown as Storage;
       return;
     }
-    const own = checkShape("Tensor: shape", shape, 0);
-    const size = sizeOf(own);
-    const source = data === undefined ? undefined : checkNumbers("Tensor: data", data);
-    if (source && lengthOf(source) !== size) {
-      wrongSize("Tensor: data", lengthOf(source), `${size} for the shape ${describe(own)}`);
+    const own = check.checkShape("Tensor: shape", shape, 0);
+    const size = check.sizeOf(own);
+    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data);
+    if (source && check.lengthOf(source) !== size) {
+      check.wrongSize("Tensor: data", check.lengthOf(source), `${size} for the shape ${check.describe(own)}`);
     }
-    checkOptions("Tensor", options, ["runtime", "pointer"]);
+    check.checkOptions("Tensor", options, ["runtime", "pointer"]);
     const { pointer: address } = options;
     const runtime = checkRuntime("Tensor: runtime", options.runtime) ?? Runtime.default;
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && placeOf(source).buffer === runtime.memory.buffer;
+    const inside = source && check.bufferOf(source) === runtime.memory.buffer;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     try {
@@ -180,7 +192,7 @@ export class Tensor {
    */
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
-    if (!isShared(memory.buffer)) {
+    if (!check.isShared(memory.buffer)) {
       throw new TypeError(
         "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
       );
@@ -203,6 +215,11 @@ export class Tensor {
     return this.#storage.data;
   }
 
+  /** As in "Tensor [64, 768]". */
+  override toString(): string {
+    return `Tensor ${describeShape(this.#storage)}`;
+  }
+
   get disposed(): boolean {
     return this.#storage.pointer === 0;
   }
@@ -217,11 +234,15 @@ export class Tensor {
   }
 }
 
+function describeShape({ shape, pointer }: Storage): string {
+  return `[${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
+}
+
 // Not in the class: esbuild renames a class that names itself, and errors tell the name.
 function tensorOf(handle: TensorHandle): Tensor {
   const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
   if (!(memory instanceof WebAssembly.Memory)) {
-    wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
+    check.wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
   }
   return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
 }
@@ -239,9 +260,10 @@ export class Parameter extends Tensor {
   requiresGrad = true;
   readonly #gradient: Storage;
 
-  static {
+  /** Lets `gradientOf` in. @internal */
+  protected static override readonly friend = (() => {
     gradientOf = (parameter) => parameter.#gradient;
-  }
+  })();
 
   /**
    * @param shape as for `Tensor`
@@ -267,6 +289,10 @@ export class Parameter extends Tensor {
     return this.#gradient.data;
   }
 
+  override toString(): string {
+    return `Parameter ${describeShape(storageOf(this))}`;
+  }
+
   override dispose(): void {
     super.dispose();
     release(this.#gradient);
@@ -284,10 +310,14 @@ export function parameterOver(tensor: Tensor): Parameter {
 }
 
 function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
-  if (typeof pointer !== "number") wrongType("Tensor: pointer", pointer, "a number");
+  if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
   if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
-    wrongValue("Tensor: pointer", pointer, `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`);
+    check.wrongValue(
+      "Tensor: pointer",
+      pointer,
+      `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`,
+    );
   }
   return pointer;
 }

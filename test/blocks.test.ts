@@ -131,36 +131,72 @@ describe.each(kinds)("%s", (kind) => {
     expect(difference(out, expected)).toBe(-1);
   });
 
-  test("arrays may lie in the memory", () => {
+  test("arrays in the memory are used where they lie, and may overlap only as Tensors may", () => {
     const [rows, cols] = [67, 1019];
     const size = rows * cols;
     const norm = make(kind, cols).eval();
+    const { runtime } = norm.weight;
     const expected = norm.forward(from(3, size));
-    const block = new Tensor([size + 3 * cols], undefined, { runtime: norm.weight.runtime });
-    for (const [at, to] of [
-      [0, 0],
-      [0, cols],
-      [3 * cols, 0],
-      [1, 0],
-    ] as const) {
-      block.data.set(from(3, size), at);
-      const out = block.data.subarray(to, to + size);
-      const y = norm.forward(block.data.subarray(at, at + size), { out });
-      expect(difference(y, expected), `${at} to ${to}`).toBe(-1);
-      expect(difference(block.data.subarray(to, to + size), expected), `${at} to ${to}`).toBe(-1);
+    const block = new Tensor([2 * size], undefined, { runtime });
+    const part = (at: number) => block.data.subarray(at, at + size);
+    const bytes = runtime.memory.buffer.byteLength;
+    for (const to of [0, size]) {
+      part(0).set(from(3, size));
+      const out = part(to);
+      expect(norm.forward(part(0), { out })).toBe(out);
+      expect(difference(out, expected), `to ${to}`).toBe(-1);
+    }
+    expect(runtime.memory.buffer.byteLength).toBe(bytes);
+    part(0).set(from(3, size));
+    for (const at of [1, cols, size - 1]) {
+      expect(() => norm.forward(part(0), { out: part(at) })).toThrow(/forward: out overlaps x/);
+      expect(() => norm.forward(part(at), { out: part(0) })).toThrow(/forward: out overlaps x/);
+    }
+    expect(difference(part(0), from(3, size))).toBe(-1);
+  });
+
+  test("an array in the memory beside one outside of it gives the bits of any other", () => {
+    const [rows, cols] = [67, 1019];
+    const size = rows * cols;
+    const norm = make(kind, cols);
+    const { runtime } = norm.weight;
+    const [x, residual] = [from(3, size), from(7, size)];
+    const expected = norm.forward(x, { residual });
+    const dx = norm.backward(x, { add: residual });
+    const block = new Tensor([3 * size], undefined, { runtime });
+    const inside = (data: Float32Array, i: number) => {
+      block.data.set(data, i * size);
+      return block.data.subarray(i * size, (i + 1) * size);
+    };
+    for (const training of [true, false]) {
+      norm.train(training);
+      for (const which of [0, 1, 2, 3, 4, 5, 6, 7]) {
+        const [a, b, sum] = [x, residual, new Float32Array(size)].map((data, i) =>
+          which & (1 << i) ? inside(data, i) : data.slice(),
+        ) as [Float32Array, Float32Array, Float32Array];
+        expect(difference(norm.forward(a, { residual: b, sum }), expected), `${which}`).toBe(-1);
+        expect([difference(a, x), difference(b, residual)], `${which}`).toEqual([-1, -1]);
+        expect(
+          difference(
+            sum,
+            x.map((value, i) => value + (residual[i] as number)),
+          ),
+          `${which}`,
+        ).toBe(-1);
+        if (training) expect(difference(norm.backward(a, { add: b, out: b }), dx), `${which}`).toBe(-1);
+      }
     }
   });
 
-  test("an out over the weight is written when the weight is no longer needed", () => {
+  test("an out over the weight is refused", () => {
     const [rows, cols] = [67, 1013];
     const size = rows * cols;
     const runtime = Runtime.create();
     const block = new Tensor([size], from(9, size), { runtime });
     const weight = new Tensor([cols], undefined, { runtime, pointer: block.pointer });
     const norm = (kind === "RMSNorm" ? new RMSNorm(cols, { weight }) : new LayerNorm(cols, { weight })).eval();
-    const expected = norm.forward(from(3, size));
-    norm.forward(from(3, size), { out: block.data });
-    expect(difference(block.data, expected)).toBe(-1);
+    expect(() => norm.forward(from(3, size), { out: block.data })).toThrow(/forward: out overlaps weight/);
+    expect(difference(block.data, from(9, size))).toBe(-1);
   });
 
   test("backward takes arrays that overlap, too", () => {

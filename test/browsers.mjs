@@ -1,12 +1,36 @@
 // Browsers as programs that open a page, and the server that the page posts its report to.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { extname, join, normalize } from "node:path";
+import { brotliDecompressSync } from "node:zlib";
 
 const MINI_BROWSER = "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser";
+
+/** An old Chromium of test/engines/chromium, a headless program that its package holds compressed. */
+function oldChromium(version) {
+  const compressed = join(import.meta.dirname, `engines/chromium/node_modules/chromium${version}/bin/chromium.br`);
+  const program = compressed.replace(".br", "");
+  return {
+    binary: compressed,
+    command: (profile) => {
+      if (!existsSync(program)) {
+        writeFileSync(program, brotliDecompressSync(readFileSync(compressed)), { mode: 0o755 });
+      }
+      const flags = ["no-sandbox", "disable-gpu", "disable-software-rasterizer", "disable-dev-shm-usage"];
+      // Without a port for debugging it prints the page and ends.
+      return [
+        program,
+        "--headless",
+        ...flags.map((flag) => `--${flag}`),
+        "--remote-debugging-port=0",
+        `--user-data-dir=${profile}`,
+      ];
+    },
+  };
+}
 
 export const BROWSERS = {
   chromium: {
@@ -35,6 +59,8 @@ export const BROWSERS = {
     packages: "webkit2gtk-driver xvfb xauth",
     command: () => ["xvfb-run", "-a", MINI_BROWSER],
   },
+  chromium92: oldChromium(92),
+  chromium107: oldChromium(107),
 };
 
 /** The headers of a page that may share memory with threads. */

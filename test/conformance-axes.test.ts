@@ -1,11 +1,11 @@
 // ONNX LayerNormalization-17 and RMSNormalization-23 and WebNN layerNormalization, which say what to normalize by axes: their node
 // cases, against the definitions in float64, written here on axes of an n-dimensional array and sharing nothing with
-// reference.ts but its unit.
+// reference.ts but its units and limits.
 
 import { describe, expect, test } from "vitest";
 import { layerNormWithStats, rmsNormWithStats, Tensor } from "../src/index.js";
 import { normal } from "./helpers.js";
-import { unitsOff } from "./reference.js";
+import { LIMITS, unitsOff } from "./reference.js";
 
 interface NdArray {
   shape: readonly number[];
@@ -63,7 +63,8 @@ function define(x: NdArray, axes: readonly number[], epsilon: number, scale: NdA
   const normalized = elementwise((a, b) => a * b, d, invStdDev);
   const scaled = elementwise((a, b) => a * b, normalized, scale);
   const y = elementwise((a, b) => a + b, scaled, bias);
-  const terms = elementwise((a, b) => Math.abs(a) + Math.abs(b), scaled, bias);
+  const sizes = elementwise((a, b) => (1 + Math.abs(a)) * Math.abs(b), normalized, scale);
+  const terms = elementwise((a, b) => a + Math.abs(b), sizes, bias);
   return { y, mean, invStdDev, terms };
 }
 
@@ -77,7 +78,7 @@ interface Case {
   bias?: boolean;
 }
 
-/** Expects our y, mean and rstd to be what `define` gives, in shape and within the units that reference.ts derives. */
+/** Expects our y, mean and rstd to be what `define` gives, in shape and within the limits. */
 function expectConformance({ shape, axes, epsilon, scale = true, bias = true }: Case): void {
   const normalizedShape = axes.map((axis) => shape[axis]!);
   const leading = shape.slice(0, shape.length - axes.length);
@@ -98,14 +99,12 @@ function expectConformance({ shape, axes, epsilon, scale = true, bias = true }: 
   expect(y.shape).toEqual(shape);
   expect([mean.shape, rstd.shape]).toEqual([leading, leading]);
 
-  const scales = Array.from(expected.mean.data, (_, row) =>
-    Math.max(...Array.from(expected.terms.data).slice(row * cols, (row + 1) * cols)),
-  );
   const invStdDev = Array.from(expected.invStdDev.data);
-  const sizes = invStdDev.map((r, row) => Math.max(Math.abs(expected.mean.data[row]!), 1 / r));
-  expect(unitsOff(y.data, expected.y.data, scales, cols)).toBeLessThanOrEqual(4);
-  expect(unitsOff(mean.data, expected.mean.data, sizes, 1)).toBeLessThanOrEqual(2);
-  expect(unitsOff(rstd.data, invStdDev, invStdDev, 1)).toBeLessThanOrEqual(2);
+  const sizes = invStdDev.map((r, row) => Math.abs(expected.mean.data[row]!) + 1 / r);
+  const limits = LIMITS.layerNorm;
+  expect(unitsOff(y.data, expected.y.data, expected.terms.data)).toBeLessThanOrEqual(limits.y / 2);
+  expect(unitsOff(mean.data, expected.mean.data, sizes)).toBeLessThanOrEqual(limits.mean / 2);
+  expect(unitsOff(rstd.data, invStdDev, invStdDev)).toBeLessThanOrEqual(limits.rstd / 2);
 }
 
 /** The same for RMSNormalization, whose scale is always there. */
@@ -125,11 +124,8 @@ function expectRmsConformance({ shape, axes, epsilon = 1e-5 }: Case): void {
   using y = results.y;
   using rstd = results.rstd;
   expect([y.shape, rstd.shape]).toEqual([shape, leading]);
-  const scales = Array.from(inverse.data, (_, row) =>
-    Math.max(...expected.slice(row * cols, (row + 1) * cols).map(Math.abs)),
-  );
-  expect(unitsOff(y.data, expected, scales, cols)).toBeLessThanOrEqual(4);
-  expect(unitsOff(rstd.data, Array.from(inverse.data), Array.from(inverse.data), 1)).toBeLessThanOrEqual(2);
+  expect(unitsOff(y.data, expected, expected.map(Math.abs))).toBeLessThanOrEqual(LIMITS.rmsNorm.y);
+  expect(unitsOff(rstd.data, inverse.data, inverse.data)).toBeLessThanOrEqual(LIMITS.rmsNorm.rstd);
 }
 
 /** ONNX's axis is the first of those normalized over, counted from the end where negative. */

@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { transform } from "esbuild";
 import { beforeAll, describe, expect, test } from "vitest";
-import { pictures } from "../bench/chart.js";
+import { pictures, tables } from "../bench/chart.js";
 import { documentsOf, snippetsOf } from "./snippets.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -98,6 +98,10 @@ test("the pictures of the bench are those of its results: npm run bench:chart dr
   const read = (name: string) => readFileSync(join(root, "bench/results", name), "utf8");
   for (const [name, svg] of Object.entries(drawn)) expect(svg === read(name), name).toBe(true);
   expect(Object.keys(drawn)).toEqual(["node24-x64.svg", "readme.svg"]);
+});
+
+test("the goals in bench/README.md are those of its results: npm run bench:chart prints them", () => {
+  expect(readFileSync(join(root, "bench/README.md"), "utf8")).toContain(tables("node24-x64").goals);
 });
 
 const excerpts = DOCUMENTS.flatMap((name) => snippetsOf(root, name).filter(({ mark }) => mark.includes("/")));

@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../examples/safetensors.js";
 import { RMSNorm, rmsNorm, Tensor } from "../src/index.js";
-import { dxUnits, forwardUnits, gradientUnits, referenceBackward, referenceForward, UNIT } from "./reference.js";
+import { referenceBackward, referenceForward, unitsOff } from "./reference.js";
+import { expectWithin } from "./within.js";
 
 const { tensors, metadata } = parseSafetensors(
   readFileSync(new URL("fixtures/golden-rms.safetensors", import.meta.url)),
@@ -47,14 +48,11 @@ describe.each(Object.entries(cases))("PyTorch, %s", (name, { normalizedShape, ep
     using ours = new Tensor(shape);
     using y = norm.forward(xTensor, residual && { residual: new Tensor(shape, residual), sum: ours });
     expect(y.shape).toEqual(shape);
-    expect(forwardUnits(y.data, input)).toBeLessThanOrEqual(4);
+    expectWithin({ y: y.data }, input);
     if (sum) expect(ours.data).toEqual(sum);
     using dyTensor = new Tensor(shape, dy);
     using dx = norm.backward(dyTensor);
-    expect(dxUnits(dx.data, input)).toBeLessThanOrEqual(4);
-    if (!weight) return;
-    const terms = referenceForward(input).xhat.map((value, i) => value * dy[i]!);
-    expect(gradientUnits(norm.weight!.grad, expected("dweight"), terms)).toBeLessThanOrEqual(4);
+    expectWithin({ dx: dx.data, ...(weight && { dweight: norm.weight!.grad }) }, input);
   });
 
   // Only cases with a residual have a gradient to add.
@@ -64,19 +62,10 @@ describe.each(Object.entries(cases))("PyTorch, %s", (name, { normalizedShape, ep
       norm.loadStateDict({ ...(weight && { weight }) });
       norm.forward(x, { residual: residual! });
       const fused = norm.backward(dy, { add: add! });
-      const plain = referenceBackward(input).dx;
-      const { rstd } = referenceForward(input);
-      const truth = expected("dx");
-      for (let row = 0; row < input.rows; row++) {
-        let g = 0;
-        for (let i = row * cols; i < (row + 1) * cols; i++)
-          g = Math.max(g, Math.abs(dy[i]! * (weight?.[i % cols] ?? 1)));
-        for (let i = row * cols; i < (row + 1) * cols; i++) {
-          // The four units of dx, and half of one of the result for the addition.
-          const bound = UNIT * (4 * Math.max(rstd[row]! * g, Math.abs(plain[i]!)) + Math.abs(truth[i]!) / 2 + UNIT);
-          expect(Math.abs(fused[i]! - truth[i]!)).toBeLessThanOrEqual(bound);
-        }
-      }
+      norm.forward(x, { residual: residual! });
+      expect(fused).toEqual(norm.backward(dy).map((value, i) => value + add![i]!));
+      const sizes = expected("dx").map((value) => 1 + Math.abs(value));
+      expect(unitsOff(fused, expected("dx"), sizes)).toBeLessThanOrEqual(8);
     });
 
   test("the function agrees with the module, to the bit", () => {

@@ -38,7 +38,11 @@ function prepare(build: string, kernel: Kernel, rows: number, cols: number, abse
     if (i > kernel.cols) return 1e-5;
     if (i === absent) return 0;
     if (i >= outputs) return arena.input(normal(length, i).map(Math.abs));
-    const pointer = arena.output(length, true, kernel.sums.includes(i) ? normal(length, 50 + i) : undefined);
+    const pointer = arena.output(
+      length,
+      true,
+      [kernel.dweight, kernel.dbias].includes(i) ? normal(length, 50 + i) : undefined,
+    );
     results.push([pointer, length]);
     return pointer;
   });

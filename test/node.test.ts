@@ -97,8 +97,8 @@ test("Runtime.create takes an unshared memory of another realm, whose ArrayBuffe
 });
 
 /** What a program prints. It imports the package as it is built. */
-function print(program: string): string {
-  const args = ["--input-type=module", "--eval", program];
+function print(program: string, ...options: string[]): string {
+  const args = [...options, "--input-type=module", "--eval", program];
   return execFileSync(process.execPath, args, {
     cwd: fileURLToPath(new URL("..", import.meta.url)),
     encoding: "utf8",
@@ -137,5 +137,67 @@ describe("createThreadedRuntime, in a process whose program is on its command li
       await createThreadedRuntime({ threads: 2 }).catch(({ message }) => console.log(message));
     `);
     expect(printed).toMatch(/^createThreadedRuntime: this engine has no WebAssembly, or it is turned off/);
+  });
+
+  test("says why the permission model of Node leaves no threads, or goes on with one", () => {
+    const flag = process.allowedNodeEnvironmentFlags.has("--permission") ? "--permission" : "--experimental-permission";
+    const program = `
+      import { LayerNorm } from "layernorm-wasm";
+      import { createThreadedRuntime } from "layernorm-wasm/threads";
+      await createThreadedRuntime({ threads: 2 }).catch(({ message }) => console.log(message));
+      const runtime = await createThreadedRuntime({ threads: 2, fallback: "single" });
+      const y = await new LayerNorm(2, { runtime, eps: 0 }).forwardAsync(new Float32Array([3, 5]));
+      console.log(runtime.fallbackReason, runtime.threads, ...y);
+    `;
+    const why = "a thread did not start: Access to this API has been restricted";
+    const [error, fallback] = print(program, flag, "--allow-fs-read=*").split("\n");
+    expect(error).toContain(`createThreadedRuntime: ${why}`);
+    expect(fallback).toMatch(new RegExp(`^${why}.* 1 -1 1$`));
+    expect(print(program, flag, "--allow-fs-read=*", "--allow-worker")).toBe("undefined 2 -1 1\n");
+  });
+
+  test("takes the Worker of a page where that of Node can't be made, as in a renderer of Electron", () => {
+    // Only the shape of that place: a Worker with listeners, here over Node's own, which is out of reach.
+    const printed = print(`
+      import { LayerNorm } from "layernorm-wasm";
+      import { createThreadedRuntime } from "layernorm-wasm/threads";
+      const { getBuiltinModule } = process;
+      const own = getBuiltinModule("node:worker_threads");
+      const opened = [];
+      globalThis.Worker = class {
+        constructor(url, { type }) {
+          opened.push(url.protocol + url.pathname.replace(/.*\\//, "") + " " + type);
+          this.own = new own.Worker(url, { execArgv: [] });
+          this.own.unref();
+        }
+        addEventListener(name, listen) {
+          this.own.on(name, (data) => listen({ data, message: String(data), preventDefault() {} }));
+        }
+        postMessage(message) {
+          this.own.postMessage(message);
+        }
+        terminate() {
+          return this.own.terminate();
+        }
+      };
+      class Worker {
+        constructor() {
+          throw new Error("The V8 platform used by this instance of Node does not support creating Workers");
+        }
+      }
+      process.getBuiltinModule = (name) =>
+        name === "node:worker_threads" ? { ...own, Worker } : getBuiltinModule(name);
+      const runtime = await createThreadedRuntime({ threads: 2, fallback: "single" });
+      const y = await new LayerNorm(2, { runtime, eps: 0 }).forwardAsync(new Float32Array([3, 5]));
+      console.log(runtime.fallbackReason, runtime.threads, ...y, ...opened);
+      await runtime.close();
+      delete globalThis.Worker;
+      const { fallbackReason } = await createThreadedRuntime({ threads: 2, fallback: "single" });
+      console.log(fallbackReason);
+    `);
+    expect(printed).toBe(
+      "undefined 2 -1 1 file:worker.js module\n" +
+        "a thread did not start: The V8 platform used by this instance of Node does not support creating Workers\n",
+    );
   });
 });

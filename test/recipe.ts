@@ -2,10 +2,7 @@
 
 import type { Kernels } from "../src/index.js";
 import { bell, uniform } from "./helpers.js";
-import { type Case, errorsOf, type Results, referenceForward, rstdWithoutEps } from "./reference.js";
-
-/** The units that a result may be off: see `errorsOf`. */
-export const LIMITS = { y: 4, rstd: 4, dx: 4, dweight: 8, dbias: 8 };
+import { type Case, errorsOf, type Results, referenceForward } from "./reference.js";
 
 /** Each number of a matrix is v * scale + offset + noise * N(0, 1), with v as `kind` says. */
 export interface Pattern {
@@ -17,6 +14,8 @@ export interface Pattern {
   scale?: number;
   offset?: number;
   noise?: number;
+  /** Other runs from a column on. */
+  rest?: { from: number; values: readonly number[]; lengths?: readonly number[] };
   /** Numbers that are set in each row. */
   spikes?: readonly (readonly [column: number, count: number, value: number])[];
   /** Factors of the rows, over and over. */
@@ -40,8 +39,6 @@ export interface Recipe {
   bias?: Pattern;
   /** The gradients that are wanted; all when absent. */
   wanted?: (keyof Results)[];
-  /** Whether backward has to do without eps. */
-  unknownEps?: boolean;
 }
 
 interface Input extends Case {
@@ -54,25 +51,32 @@ interface Input extends Case {
 
 const LARGEST = (2 - 2 ** -23) * 2 ** 127;
 
-function matrix(pattern: Pattern, rows: number, cols: number, xhatOf?: () => Float64Array): Float32Array<ArrayBuffer> {
-  const { kind, values = [0], lengths = [1], scale = 1, offset = 0, noise = 0 } = pattern;
-  const { spikes = [], factors = [1], turn = 0, equal = false, seed = 1 } = pattern;
+/** What stands where in runs of values. */
+function runOf(values: readonly number[], lengths: readonly number[] = [1]): (at: number) => number {
   const period = lengths.reduce((sum, length) => sum + length, 0);
-  const made = new Float32Array(rows * cols);
-  const xhat = kind === "xhat" || kind === "sign" ? xhatOf?.() : undefined;
-  let next = uniform(seed);
-  const run = (at: number): number => {
+  return (at) => {
     let index = Math.floor(at / period) * lengths.length;
     for (let left = at % period; left >= lengths[index % lengths.length]!; index++)
       left -= lengths[index % lengths.length]!;
     return values[index % values.length]!;
   };
+}
+
+function matrix(pattern: Pattern, rows: number, cols: number, xhatOf?: () => Float64Array): Float32Array<ArrayBuffer> {
+  const { kind, values = [0], lengths = [1], scale = 1, offset = 0, noise = 0 } = pattern;
+  const { spikes = [], factors = [1], turn = 0, equal = false, seed = 1 } = pattern;
+  const made = new Float32Array(rows * cols);
+  const xhat = kind === "xhat" || kind === "sign" ? xhatOf?.() : undefined;
+  let next = uniform(seed);
+  const run = runOf(values, lengths);
+  const { from = Infinity } = pattern.rest ?? {};
+  const restRun = pattern.rest && runOf(pattern.rest.values, pattern.rest.lengths);
   for (let row = 0; row < rows; row++) {
     if (equal) next = uniform(seed);
     for (let i = 0; i < cols; i++) {
       const at = row * cols + i;
       let v = 0;
-      if (kind === "runs") v = run(i + row * turn);
+      if (kind === "runs") v = restRun && i >= from ? restRun(i - from) : run(i + row * turn);
       else if (kind === "bell") v = bell(next);
       else if (kind === "ramp") v = ((i + row * turn) % cols) / cols;
       else if (kind === "binades") v = (next() < 0.5 ? -1 : 1) * 2 ** ((next() - 0.5) * 2 * values[0]!);
@@ -106,11 +110,10 @@ export function machineOf(module: WebAssembly.Module): Machine {
   return { kernels: new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Kernels, memory };
 }
 
-/** How far each result is off: of forward, and of backward from forward's statistics. */
-export function measure({ kernels, memory }: Machine, recipe: Recipe): ReturnType<typeof errorsOf> {
-  const input = inputOf(recipe);
+/** What the kernels make of an input: forward, and backward from forward's statistics. They lie in the machine's memory. */
+export function resultsOf({ kernels, memory }: Machine, input: Input, names: Recipe["wanted"]): Partial<Results> {
   const { norm, x, dy, weight, bias, rows, cols, eps } = input;
-  const wanted = dy ? (recipe.wanted ?? ["dx", "dweight", "dbias"]) : [];
+  const wanted = dy ? (names ?? ["dx", "dweight", "dbias"]) : [];
   const ofRms = norm === "rmsNorm";
   const size = rows * cols;
   const workspace = dy
@@ -139,22 +142,24 @@ export function measure({ kernels, memory }: Machine, recipe: Recipe): ReturnTyp
   const dbias = ofRms ? 0 : zeros("dbias");
   const [dyAt, xAt, weightAt, biasAt] = [dy, x, weight, bias].map(put) as [number, number, number, number];
   const room = Math.ceil(end / 16) * 16;
-  const known = recipe.unknownEps ? NaN : eps;
   if (ofRms) kernels.rmsNormForward(y, 0, rstd, xAt, 0, weightAt, rows, cols, eps);
   else kernels.layerNormForward(y, 0, mean, rstd, xAt, 0, weightAt, biasAt, rows, cols, eps);
-  if (dy && ofRms) kernels.rmsNormBackward(dx, dweight, dyAt, xAt, rstd, weightAt, 0, rows, cols, room, known);
-  else if (dy)
-    kernels.layerNormBackward(dx, dweight, dbias, dyAt, xAt, mean, rstd, weightAt, 0, rows, cols, room, known);
+  if (dy && ofRms) kernels.rmsNormBackward(dx, dweight, dyAt, xAt, rstd, weightAt, 0, rows, cols, room);
+  else if (dy) kernels.layerNormBackward(dx, dweight, dbias, dyAt, xAt, mean, rstd, weightAt, 0, rows, cols, room);
 
   const floats = (pointer: number, length: number) => new Float32Array(memory.buffer, pointer, length);
-  const rstds = floats(rstd, rows);
-  const gradients = {
+  return {
+    y: floats(y, size),
+    ...(!ofRms && { mean: floats(mean, rows) }),
+    rstd: floats(rstd, rows),
     ...(dx && { dx: floats(dx, size) }),
     ...(dweight && { dweight: floats(dweight, cols) }),
     ...(dbias && { dbias: floats(dbias, cols) }),
   };
-  return {
-    ...errorsOf({ y: floats(y, size), rstd: rstds }, input),
-    ...errorsOf(gradients, recipe.unknownEps ? { ...input, rstd: rstdWithoutEps(rstds) } : input),
-  };
+}
+
+/** How far each result is off. */
+export function measure(machine: Machine, recipe: Recipe): ReturnType<typeof errorsOf> {
+  const input = inputOf(recipe);
+  return errorsOf(resultsOf(machine, input, recipe.wanted), input);
 }

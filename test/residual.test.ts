@@ -6,8 +6,8 @@ import {
   layerNorm,
   layerNormBackward,
   layerNormWithStats,
-  type Operand,
   Parameter,
+  type ResultOf,
   RMSNorm,
   Runtime,
   rmsNorm,
@@ -16,6 +16,8 @@ import {
   Tensor,
 } from "../src/index.js";
 import { normal } from "./helpers.js";
+
+type Operand = Float32Array | Tensor;
 
 const rows = 5;
 const cols = 37;
@@ -131,8 +133,7 @@ describe.each(cases)("%s.forward with a residual, on %s", (name, kind) => {
       [{ residual: b, sum: a, out: a }, /out overlaps sum/],
     ];
     if (kind === "Tensors") {
-      wrong.push([{ residual: b, out: b }, /out is residual, which backward will need/]);
-      wrong.push([{ residual: b, out: a }, /out is x, which backward will need/]);
+      wrong.push([{ out: a }, /out is x, which backward will need/]);
       wrong.push([{ residual: b, sum: norm.weight }, /sum has the shape/]);
     }
     for (const [options, message] of wrong) {
@@ -285,7 +286,7 @@ test("the types tell which parameters there are, and what a call returns", () =>
   expectTypeOf(new LayerNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
   expectTypeOf(new RMSNorm(7).weight).toEqualTypeOf<Parameter>();
   expectTypeOf(new RMSNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
-  const generic = <T extends Operand>(norm: LayerNorm, operand: T): T => norm.forward(operand);
+  const generic = <T extends Operand>(norm: LayerNorm, operand: T): ResultOf<T> => norm.forward(operand);
   const y = generic(new LayerNorm(cols), x);
   expectTypeOf(y).toEqualTypeOf<typeof x>();
   expect(y).toEqual(new LayerNorm(cols).forward(x));

@@ -6,6 +6,7 @@ import {
   LayerNorm,
   type Operand,
   Parameter,
+  type ResultOf,
   RMSNorm,
   Runtime,
   rmsNorm,
@@ -149,7 +150,7 @@ describe("RMSNorm", () => {
     expectTypeOf(new RMSNorm(3, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
     expectTypeOf(new LayerNorm(3).weight).toEqualTypeOf<Parameter>();
     expectTypeOf(new LayerNorm(3, { bias: false }).bias).toEqualTypeOf<null>();
-    const apply = <T extends Operand>(norm: LayerNorm | RMSNorm, operand: T): T => norm.forward(operand);
+    const apply = <T extends Operand>(norm: LayerNorm | RMSNorm, operand: T): ResultOf<T> => norm.forward(operand);
     const [layer, root] = [new LayerNorm(cols), make()];
     expect(apply(layer, x)).toEqual(layer.forward(x));
     expect(apply(root, x)).toEqual(root.forward(x));

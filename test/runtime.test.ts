@@ -147,15 +147,30 @@ describe("Runtime", () => {
     [2, "2"],
     [65532, "65532"],
     ["16", '"16"'],
+    [16n, "16n"],
+    [null, "null"],
+    [NaN, "NaN"],
+    [Infinity, "Infinity"],
+    [-Infinity, "-Infinity"],
+    [0.25, "0.25"],
+    [-0.5, "-0.5"],
+    [4.5, "4.5"],
+    [2 ** 32, "4294967296"],
+    [2 ** 32 + 16, "4294967312"],
+    [-(2 ** 32) + 16, "-4294967280"],
+    [-4, "-4"],
   ])("refuses the address %s from an allocator", (address, shown) => {
-    const runtime = Runtime.create({ memory: memoryOf(1), allocate: () => address as never, free: () => {} });
+    const memory = memoryOf(1);
+    const runtime = Runtime.create({ memory, allocate: () => address as never, free: () => {} });
     expect(() => runtime.allocate(8)).toThrow(TypeError);
     expect(() => runtime.allocate(8)).toThrow(`allocate(8) returned ${shown}, expected a multiple of 4`);
+    expect(() => new Tensor([2], [1, 2], { runtime })).toThrow(`returned ${shown}, expected a multiple of 4`);
+    expect(new Uint8Array(memory.buffer).every((byte) => byte === 0)).toBe(true);
   });
 
   test("refuses options it does not know", () => {
     expect(() => Runtime.create({ memmory: memoryOf(1) } as never)).toThrow(
-      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free, module, heap'),
+      new TypeError('Runtime.create: "memmory" is not an option, expected memory, allocate, free, module, heap, async'),
     );
     expect(() => Runtime.create(null as never)).toThrow(
       new TypeError("Runtime.create: options is null, expected an object"),
@@ -170,17 +185,20 @@ describe("Runtime", () => {
     }
   });
 
-  test.each([page * 4, 2 ** 31, 2 ** 32, 2 ** 40])("out of memory names the %i bytes asked for", (bytes) => {
-    const runtime = Runtime.create({ memory: memoryOf(1, 2) });
-    const kept = new Tensor([4], [1, 2, 3, 4], { runtime });
-    expect(() => runtime.allocate(bytes)).toThrow(
-      new RangeError(
-        `Runtime.allocate: out of memory, no room for ${bytes} bytes; dispose() of what is no longer needed`,
-      ),
-    );
-    expect([...kept.data]).toEqual([1, 2, 3, 4]);
-    expect(new Tensor([4], kept.data, { runtime }).data).toEqual(kept.data);
-  });
+  test.each([page * 4, 2 ** 30 - 4, 2 ** 30, 2 ** 31, 2 ** 32, 2 ** 40])(
+    "out of memory names the %i bytes asked for",
+    (bytes) => {
+      const runtime = Runtime.create({ memory: memoryOf(1, 2) });
+      const kept = new Tensor([4], [1, 2, 3, 4], { runtime });
+      expect(() => runtime.allocate(bytes)).toThrow(
+        new RangeError(
+          `Runtime.allocate: out of memory, no room for ${bytes} bytes; ${bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB"}`,
+        ),
+      );
+      expect([...kept.data]).toEqual([1, 2, 3, 4]);
+      expect(new Tensor([4], kept.data, { runtime }).data).toEqual(kept.data);
+    },
+  );
 
   test("an allocator that returns 0 or traps is out of memory, any other error is its own", () => {
     const memory = memoryOf(1);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { Parameter, Runtime, Tensor } from "../src/index.js";
+import { LayerNorm, Parameter, RMSNorm, Runtime, Tensor } from "../src/index.js";
 import { DISPOSE } from "./helpers.js";
 
 /** Makes the memory grow, so that every view of it is gone. */
@@ -211,5 +211,28 @@ describe("Parameter", () => {
     p.dispose();
     expect(() => p.grad).toThrow(TypeError);
     expect(() => p.data).toThrow(TypeError);
+  });
+});
+
+describe("what is shown of", () => {
+  test.each<[string, { toString(): string }, string]>([
+    ["a Tensor", new Tensor([64, 768]), "Tensor [64, 768]"],
+    ["a Tensor of one number", new Tensor([]), "Tensor []"],
+    ["a Parameter", new Parameter([3]), "Parameter [3]"],
+    ["a LayerNorm", new LayerNorm(768), "LayerNorm(768, eps=1e-5)"],
+    ["an RMSNorm", new RMSNorm([4, 8], { eps: 0 }), "RMSNorm([4, 8], eps=0)"],
+    ["a Runtime", Runtime.create(), "Runtime(65536 bytes)"],
+  ])("%s", (_, object, expected) => {
+    expect(`${object}`).toBe(expected);
+    expect(JSON.stringify({ object })).toBe(JSON.stringify({ object: expected }));
+    const inspect = Symbol.for("nodejs.util.inspect.custom");
+    expect((object as never)[inspect as never]).toBeInstanceOf(Function);
+    expect((object as unknown as Record<symbol, () => string>)[inspect]?.()).toBe(expected);
+  });
+
+  test("a Tensor that was disposed says so", () => {
+    const t = new Tensor([2]);
+    t.dispose();
+    expect(`${t}`).toBe("Tensor [2], disposed");
   });
 });

@@ -1,7 +1,9 @@
 // The entry layernorm-wasm/tfjs, on TensorFlow.js' wasm and cpu backends in Node. In browsers, with threads, and with older
 // versions of TensorFlow.js it is tested by test/bundlers and test/tfjs.
 
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import * as tf from "@tensorflow/tfjs-core";
 import * as tfl from "@tensorflow/tfjs-layers";
 import "@tensorflow/tfjs-backend-cpu";
@@ -16,14 +18,13 @@ import {
   rmsNormalization,
 } from "../src/tfjs/index.js";
 import { normal } from "./helpers.js";
-import { errorsOf, UNIT } from "./reference.js";
+import { errorsOf, LIMITS, UNIT } from "./reference.js";
 
 type Optional = tf.Tensor | null | undefined;
 type Axis = number | number[];
 type Three = [tf.Tensor, tf.Tensor, tf.Tensor];
 type Four = [...Three, tf.Tensor];
 
-const LIMITS = { y: 4, dx: 4, dweight: 8, dbias: 8 };
 const BACKENDS = ["wasm", "cpu"];
 
 const values = (tensor: tf.Tensor) => tensor.dataSync<"float32">();
@@ -133,7 +134,7 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       const errors = errorsOf({ y: values(y), ...got }, input);
       expect(Object.keys(errors)).toEqual(["y", ...names]);
       for (const [name, units] of Object.entries(errors)) {
-        expect(units, name).toBeLessThanOrEqual(LIMITS[name as keyof typeof LIMITS]);
+        expect(units, name).toBeLessThanOrEqual(LIMITS[norm][name as keyof typeof errors]);
       }
     });
 
@@ -178,6 +179,11 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
         [1, 3],
       ],
       [[1, 2, 3], [1, 2, 3], [0]],
+      [
+        [-2, -3],
+        [1, 2],
+        [0, 3],
+      ],
       [[3, 2, 1, 0], [0, 1, 2, 3], []],
     ])("over axis %j gives the bits of a transposed tensor", (axis, sorted, others) => {
       const shape = [3, 5, 4, 7];
@@ -190,8 +196,10 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       const back = order.map((_, dimension) => order.indexOf(dimension));
       const last = sorted.map((_, i) => i - sorted.length);
       const straight = (x: tf.Tensor, gamma: tf.Tensor) => op(x, gamma, beta, axis, eps, { residual });
+      // As WebNN does: the dimensions of gamma and beta are those of the axes as they are named.
+      const named = sorted.map((dimension) => given.indexOf(dimension));
       const turned = (x: tf.Tensor, gamma: tf.Tensor) => {
-        const [g, b] = [gamma, beta].map((parameter) => parameter && tf.reshape(parameter, sizes(sorted)));
+        const [g, b] = [gamma, beta].map((parameter) => parameter && tf.transpose(parameter, named));
         const options = { residual: tf.transpose(residual, order) };
         return tf.transpose(op(tf.transpose(x, order), g!, b!, last, eps, options), back);
       };
@@ -204,11 +212,24 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       expect(gradients[0]).toEqual(gradients[1]);
     });
 
-    test("agrees with the ops of tfjs, which fallback gives on other backends", async () => {
+    test.each([
+      [
+        [0, 2],
+        [5, 4],
+      ],
+      [
+        [2, 0],
+        [4, 5],
+      ],
+      [
+        [-1, -2],
+        [4, 3],
+      ],
+    ])("over axis %j agrees with the ops of tfjs, which fallback gives on other backends", async (axis, shape) => {
       const [x, residual, dy] = [1, 2, 3].map((seed) => tensorOf([5, 3, 4], seed)) as Three;
-      const [gamma, beta] = [tensorOf([5, 4], 4), norm === "layerNorm" ? tensorOf([5, 4], 5) : null];
+      const [gamma, beta] = [tensorOf(shape, 4), norm === "layerNorm" ? tensorOf(shape, 5) : null];
       const f = (x: tf.Tensor, residual: tf.Tensor, ...rest: tf.Tensor[]) =>
-        op(x, rest[0], rest[1], [0, 2], 1e-3, { residual, fallback: true });
+        op(x, rest[0], rest[1], axis, 1e-3, { residual, fallback: true });
       const given = [x, residual, gamma, ...(beta ? [beta] : [])];
       const all = () =>
         [f(...(given as Three)), ...tf.grads((...t) => weighed(f(...(t as Three)), dy))(given)].map(values);
@@ -746,6 +767,154 @@ describe("patchLayerNormalization", () => {
   });
 });
 
+describe("an app with a class of its own named LayerNormalization", () => {
+  const { classNameMap } = tf.serialization.SerializationMap.getMap();
+  const entry = classNameMap.LayerNormalization!;
+  /** As public ports of GPT-2 have it: two weights, and another arithmetic. */
+  class LayerNormalization extends tfl.layers.Layer {
+    static className = "LayerNormalization";
+    override call(inputs: tf.Tensor | tf.Tensor[]) {
+      return tf.mul([inputs].flat()[0]!, -1);
+    }
+  }
+
+  beforeAll(async () => {
+    await tf.setBackend("wasm");
+  });
+  afterEach(() => {
+    classNameMap.LayerNormalization = entry;
+  });
+
+  const x = () => tf.tensor2d([1, 2, 3, 5], [1, 4]);
+  const close = (layer: tfl.layers.Layer) => {
+    apply(layer, x());
+    layer.setWeights([tf.fill([4], 2), tf.fill([4], 1)]);
+    expect([...values(apply(layer, x()))].map((value) => value.toFixed(2))).toEqual(["-1.37", "-0.01", "1.34", "4.04"]);
+  };
+
+  test.each(["before", "after"])("registered %s the first layer is made, leaves ours as it is", async (order) => {
+    vi.resetModules();
+    for (const kernel of ["LayernormWasmForward", "LayernormWasmBackward"]) {
+      for (const name of BACKENDS) tf.unregisterKernel(kernel, name);
+    }
+    const fresh = await import("../src/tfjs/index.js");
+    if (order === "after") close(fresh.layerNormalization());
+    tf.serialization.registerClass(LayerNormalization);
+    close(fresh.layerNormalization());
+    expect(fresh.rmsNormalization().getClassName()).toBe("RMSNormalization");
+  });
+
+  test("registered before the entry is imported, is told to do so later", async () => {
+    vi.resetModules();
+    for (const kernel of ["LayernormWasmForward", "LayernormWasmBackward"]) {
+      for (const name of BACKENDS) tf.unregisterKernel(kernel, name);
+    }
+    tf.serialization.registerClass(LayerNormalization);
+    const fresh = await import("../src/tfjs/index.js");
+    expect(() => fresh.layerNormalization()).toThrow("import layernorm-wasm/tfjs before another is");
+    expect([...values(fresh.layerNorm(tf.tensor1d([3, 5]), null, null, -1, 0))]).toEqual([-1, 1]);
+  });
+
+  test("keeps it under the patch, which takes over tfjs' own", async () => {
+    tf.serialization.registerClass(LayerNormalization);
+    const saved = await save(modelOf(new LayerNormalization({ inputShape: [4] })));
+    const undo = patchLayerNormalization();
+    try {
+      const own = tfl.layers.layerNormalization();
+      close(own);
+      expect(own.constructor).toBe(layerNormalization().constructor);
+      expect([...values(apply(new LayerNormalization({}), x()))]).toEqual([-1, -2, -3, -5]);
+      expect((await load(saved)).layers[0]).toBeInstanceOf(LayerNormalization);
+    } finally {
+      undo();
+    }
+    expect(classNameMap.LayerNormalization?.[0]).toBe(LayerNormalization);
+    expect((await load(saved)).layers[0]).toBeInstanceOf(LayerNormalization);
+  });
+
+  test("registered while the patch is in force stays when it is undone", () => {
+    const undo = patchLayerNormalization();
+    tf.serialization.registerClass(LayerNormalization);
+    undo();
+    expect(classNameMap.LayerNormalization?.[0]).toBe(LayerNormalization);
+  });
+});
+
+describe("the entry, imported before TensorFlow.js' layers", () => {
+  test("has layers and their patch all the same", () => {
+    const program = `
+      import { layerNormalization, patchLayerNormalization, rmsNormalization } from "layernorm-wasm/tfjs";
+      import "@tensorflow/tfjs-backend-cpu";
+      import * as tf from "@tensorflow/tfjs-core";
+      let refusal;
+      try {
+        layerNormalization();
+      } catch ({ message }) {
+        refusal = message;
+      }
+      const { layers } = await import("@tensorflow/tfjs-layers");
+      await tf.setBackend("cpu");
+      patchLayerNormalization();
+      tf.serialization.registerClass(class extends layers.Layer { static className = "LayerNormalization" });
+      const own = layers.layerNormalization();
+      const results = [layerNormalization(), own].map((layer) => [...layer.apply(tf.tensor2d([[3, 5]])).dataSync()]);
+      console.log(refusal, own.constructor === layerNormalization().constructor, JSON.stringify(results));
+    `;
+    const printed = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
+      cwd: fileURLToPath(new URL("..", import.meta.url)),
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const y = 0.9995003938674927;
+    expect(printed.trim().split("\n").at(-1)).toBe(
+      `LayerNormalization is not registered: import @tensorflow/tfjs-layers first. true [[-${y},${y}],[-${y},${y}]]`,
+    );
+  });
+});
+
+describe("arguments of layers", () => {
+  beforeAll(async () => {
+    await tf.setBackend("wasm");
+  });
+
+  test.each([layerNormalization, rmsNormalization])("that %o doesn't know are refused", (create) => {
+    for (const [args, message] of [
+      [{ eps: 1e-5 }, `${create.name}: "eps" is not an option, expected axis, epsilon, center, scale`],
+      [{ normalizedShape: 3 }, '"normalizedShape" is not an option'],
+      [{ rms_scaling: true }, '"rms_scaling" is not an option'],
+      [{ rmsScaling: true }, `${create.name}: rms_scaling is not supported`],
+    ] as const) {
+      expect(() => create(args as never)).toThrow(message);
+    }
+    expect(create({ rmsScaling: false } as never).getConfig()).not.toHaveProperty("rmsScaling");
+    expect(() => rmsNormalization({ betaInitializer: "ones" } as never)).toThrow('"betaInitializer" is not an option');
+  });
+
+  test("that a saved model of Keras has are taken, but for what the layer doesn't do", async () => {
+    const saved = await save(modelOf(tfl.layers.layerNormalization({ inputShape: [3] })));
+    const load = (more: object) => {
+      const topology = structuredClone(saved.modelTopology) as { config: { layers: { config: object }[] } };
+      Object.assign(topology.config.layers[0]!.config, more);
+      return loadPatched({ ...saved, modelTopology: topology });
+    };
+    await load({ gamma_constraint: null, beta_constraint: null, rms_scaling: false });
+    await expect(load({ rms_scaling: true })).rejects.toThrow("layerNormalization: rms_scaling is not supported");
+    await expect(load({ later_option: true })).rejects.toThrow('"laterOption" is not an option');
+  });
+
+  test("name the axes in any order, in which the weights have their shape, as in tfjs", () => {
+    const x = tensorOf([2, 3, 4], 1);
+    const weights = [tensorOf([4, 3], 2), tensorOf([4, 3], 3)];
+    const [ours, own] = [layerNormalization, tfl.layers.layerNormalization].map((create) => {
+      const layer = create({ axis: [2, 1] });
+      apply(layer, x);
+      layer.setWeights(weights);
+      return values(apply(layer, x));
+    });
+    for (const [i, value] of own!.entries()) expect(ours![i]).toBeCloseTo(value, 5);
+  });
+});
+
 describe("tensors and scopes of tfjs", () => {
   beforeAll(async () => {
     await tf.setBackend("wasm");
@@ -950,5 +1119,35 @@ describe("backends", () => {
       ]);
       await freshWasm();
     });
+  });
+});
+
+describe("the wasm backend, where the engine doesn't compile the kernels at once", () => {
+  const { Module } = WebAssembly;
+  afterEach(() => {
+    WebAssembly.Module = Module;
+    vi.restoreAllMocks();
+  });
+
+  test("gets copies, computed by Runtime.default, once that is made without blocking", async () => {
+    vi.resetModules();
+    const warn = vi.spyOn(console, "warn").mockImplementation(() => {});
+    await tf.setBackend("wasm");
+    for (const kernel of ["LayernormWasmForward", "LayernormWasmBackward"]) {
+      for (const name of BACKENDS) tf.unregisterKernel(kernel, name);
+    }
+    const { layerNorm } = await import("../src/tfjs/index.js");
+    const { Runtime } = await import("../src/index.js");
+    WebAssembly.Module = class {
+      constructor() {
+        throw new RangeError("WebAssembly.Compile is disallowed on the main thread");
+      }
+    } as never;
+    expect(() => layerNorm(tf.tensor2d([[3, 5]]))).toThrow(
+      /Runtime.default = await Runtime.create\(\{ async: true \}\)/,
+    );
+    Runtime.default = await Runtime.create({ async: true });
+    expect([...values(layerNorm(tf.tensor2d([[3, 5]]), null, null, -1, 0))]).toEqual([-1, 1]);
+    expect(warn.mock.calls).toEqual([[expect.stringMatching(/tensors are copied\. .*disallowed on the main thread/)]]);
   });
 });

@@ -1,7 +1,12 @@
 // Threads, from the package as it is installed: a thread is a file of its own. In engines other than Node, by test/engines.
 
 import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, RMSNorm, Runtime, Tensor } from "layernorm-wasm";
-import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
+import {
+  type AnyWorker,
+  createThreadedRuntime,
+  type ThreadedRuntime,
+  type ThreadsOptions,
+} from "layernorm-wasm/threads";
 import { afterAll, describe, expect, test } from "vitest";
 import { normal, uniform } from "./helpers.js";
 
@@ -438,6 +443,27 @@ describe("memory", () => {
     await runtime.close();
   });
 
+  test("is that of views from before and after it has grown: an array and its like are one", async () => {
+    const runtime = await createThreadedRuntime({ threads: 2 });
+    const [rows, cols] = [30, 40];
+    const ln = new LayerNorm(cols, { runtime }).eval();
+    const x = new Tensor([rows, cols], numbers.subarray(0, rows * cols), { runtime });
+    const views = [x.data];
+    for (let i = 0; i < 2; i++) {
+      new Tensor([runtime.memory.buffer.byteLength / 4], undefined, { runtime });
+      views.push(new Float32Array(runtime.memory.buffer, x.pointer, x.size));
+    }
+    for (const given of views) {
+      for (const out of views) {
+        const expected = layerNorm(x.data.slice(), cols);
+        expect(ln.forward(given, { out })).toBe(out);
+        expect(x.data).toEqual(expected);
+        expect(() => ln.forward(given.subarray(0, cols), { out: out.subarray(1, cols + 1) })).toThrow(/overlaps x/);
+      }
+    }
+    await runtime.close();
+  });
+
   test("that has grown is that of its old views, too", async () => {
     const runtime = await threaded(1);
     const [rows, cols] = [4096, 64];
@@ -449,9 +475,12 @@ describe("memory", () => {
     expect(runtime.memory.buffer).not.toBe(buffer);
     weight.data.set(numbers.subarray(0, cols));
     const x = normal(rows * cols, 3);
-    const expected = layerNorm(x, cols, numbers.slice(0, cols));
     const ln = new LayerNorm(cols, { runtime, weight, bias: false }).eval();
-    expect(bits(ln.forward(x, { out }))).toBe(bits(expected));
+    expect(() => ln.forward(x, { out })).toThrow(/forward: out overlaps weight/);
+    expect(bits(weight.data)).toBe(bits(numbers.subarray(0, cols)));
+    expect(bits(ln.forward(x.subarray(cols), { out: out.subarray(cols) }))).toBe(
+      bits(layerNorm(x.subarray(cols), cols, numbers.slice(0, cols))),
+    );
   });
 
   test("of a tensor is reached from another worker by its handle", async () => {
@@ -510,7 +539,9 @@ describe("createThreadedRuntime", () => {
       [{ threads: 257 }, "createThreadedRuntime: threads is 257, expected an integer from 1 to 256"],
       [{ threads: "2" }, 'createThreadedRuntime: threads is "2", expected a number'],
       [{ fallback: "none" }, 'createThreadedRuntime: fallback is "none", expected "single"'],
-      [{ thread: 2 }, 'createThreadedRuntime: "thread" is not an option, expected threads, fallback'],
+      [{ thread: 2 }, 'createThreadedRuntime: "thread" is not an option, expected threads, fallback, worker'],
+      [{ worker: 5 }, "createThreadedRuntime: worker is 5, expected a URL or a function that makes a Worker"],
+      [{ worker: {} }, "createThreadedRuntime: worker is an Object, expected a URL or a function that makes a Worker"],
       [null, "createThreadedRuntime: options is null, expected an object"],
     ] as const) {
       await expect(createThreadedRuntime(options as never)).rejects.toThrow(message);
@@ -521,6 +552,7 @@ describe("createThreadedRuntime", () => {
     for (const [name, value] of [
       ["threads", 2],
       ["fallback", "single"],
+      ["worker", undefined],
       ["memory", undefined],
       ["allocate", undefined],
       ["free", undefined],
@@ -533,19 +565,128 @@ describe("createThreadedRuntime", () => {
     }
   });
 
+  test("gives a memory to one of two that ask for it", async () => {
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 100, shared: true });
+    const both = [1, 2].map(() => createThreadedRuntime({ threads: 2, memory }));
+    const [first, ...others] = await settled(both);
+    expect(others).toEqual([new TypeError("createThreadedRuntime: memory is managed by another Runtime")]);
+    await (first as ThreadedRuntime).close();
+  });
+
+  test("has no reason for a fallback where threads run, nor where one was asked for", async () => {
+    for (const threads of [1, 2]) {
+      const runtime = await createThreadedRuntime({ threads, fallback: "single" });
+      expect(runtime.threads).toBe(threads);
+      expect(runtime.fallbackReason).toBe(undefined);
+      await runtime.close();
+    }
+  });
+
+  test("takes a worker: where its file is, or a function that makes one", async () => {
+    const made: [URL, { type: "module" }][] = [];
+    const recording = (Own: WorkerClass) =>
+      class extends Own {
+        constructor(...args: [URL, { type: "module" }]) {
+          made.push(args);
+          super(...args);
+        }
+      };
+    const restore = replaceWorkers(recording);
+    const working = async (worker?: URL | string | (() => AnyWorker)) => {
+      const runtime = await createThreadedRuntime({ threads: 3, worker });
+      expect(runtime.threads).toBe(3);
+      expect(passes(runtime, 100, 1000)).toEqual(passes(Runtime.default, 100, 1000));
+      await runtime.close();
+    };
+    try {
+      await working();
+      const [file] = made[0]!;
+      await working(new URL(file));
+      await working(file.href);
+      expect(made.map(([made]) => String(made))).toEqual(new Array(6).fill(file.href));
+      const [Worker] = workerClasses() as [WorkerClass];
+      await working(() => new Worker(file, { type: "module", execArgv: [] } as { type: "module" }));
+      expect(made.length).toBe(8);
+    } finally {
+      restore();
+    }
+  });
+
+  describe("says why there are no threads, and gives a runtime of one instead if asked to,", () => {
+    const throwing = (message: string) => () =>
+      class {
+        constructor() {
+          throw new Error(message);
+        }
+      };
+    const unposted = () => {
+      throw new Error("#<Memory> could not be cloned");
+    };
+
+    test.each([
+      [
+        "where a Worker can't be made",
+        undefined,
+        throwing("no workers here"),
+        "a thread did not start: no workers here",
+      ],
+      [
+        "where a function doesn't make one",
+        (): never => {
+          throw new Error("no workers of mine");
+        },
+        undefined,
+        "a thread did not start: no workers of mine",
+      ],
+      [
+        "where worker.js isn't found",
+        new URL("./no-such-file.js", import.meta.url),
+        undefined,
+        /^a thread did not start: .*(no-such-file|worker\.js)/i,
+      ],
+      [
+        "where memory can't be posted",
+        () => ({ postMessage: unposted, terminate: () => {}, addEventListener: () => {} }),
+        undefined,
+        "a thread did not start: #<Memory> could not be cloned",
+      ],
+    ] as const)("%s", async (_, worker, replacement, reason) => {
+      const restore = replacement ? replaceWorkers(replacement) : () => {};
+      try {
+        await expectNoThreads({ worker }, reason);
+        const memory = new WebAssembly.Memory({ initial: 1, maximum: 1000, shared: true });
+        const single = await createThreadedRuntime({ threads: 2, fallback: "single", worker, memory });
+        expect([single.threads, single.memory]).toEqual([1, memory]);
+        expect(single.fallbackReason).toMatch(reason);
+        expect(passes(single, 100, 400)).toEqual(passes(Runtime.default, 100, 400));
+      } finally {
+        restore();
+      }
+    });
+
+    test("where there is no room for a shared memory", async () => {
+      const { Memory } = WebAssembly;
+      WebAssembly.Memory = class extends Memory {
+        constructor(descriptor: WebAssembly.MemoryDescriptor) {
+          if (descriptor.shared) throw new RangeError("could not allocate memory");
+          super(descriptor);
+        }
+      };
+      try {
+        await expectNoThreads({}, "out of memory, no room for a shared memory, could not allocate memory", RangeError);
+        await expectNoThreads({ threads: 1 }, "out of memory, no room for a shared memory", RangeError);
+      } finally {
+        WebAssembly.Memory = Memory;
+      }
+    });
+  });
+
   test("says which headers a page needs that isn't isolated, or gives a runtime of one thread if asked to", async () => {
     const was = Object.getOwnPropertyDescriptor(globalThis, "crossOriginIsolated");
     Object.defineProperty(globalThis, "crossOriginIsolated", { value: false, configurable: true });
     try {
-      const refusal = createThreadedRuntime({ threads: 2 });
-      await expect(refusal).rejects.toThrow('"Cross-Origin-Opener-Policy: same-origin"');
-      await expect(refusal).rejects.toThrow('"Cross-Origin-Embedder-Policy: require-corp"');
-      const single = await createThreadedRuntime({ threads: 2, fallback: "single" });
-      expect(single.threads).toBe(1);
-      expect(passes(single, 100, 400)).toEqual(passes(Runtime.default, 100, 400));
-      expect(single.memory.buffer).toBeInstanceOf(ArrayBuffer);
-      await single.close();
-      expect(() => new Tensor([1], undefined, { runtime: single })).toThrow("used after it was closed");
+      await expectNoThreads({}, '"Cross-Origin-Opener-Policy: same-origin"');
+      await expectNoThreads({}, '"Cross-Origin-Embedder-Policy: require-corp"');
     } finally {
       delete (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated;
       if (was) Object.defineProperty(globalThis, "crossOriginIsolated", was);
@@ -629,9 +770,22 @@ describe("a thread that is terminated", () => {
   }
 });
 
-interface AnyWorker {
-  postMessage(message: unknown): void;
-  terminate(): unknown;
+/** That there are no threads, for a reason: the error's without a fallback, the runtime's with it. */
+async function expectNoThreads(options: ThreadsOptions, reason: string | RegExp, kind = Error): Promise<void> {
+  const error: Error = await createThreadedRuntime({ threads: 2, ...options }).then(
+    () => expect.unreachable(),
+    (error) => error,
+  );
+  expect(error).toBeInstanceOf(kind);
+  const [, why] = /^createThreadedRuntime: (.*); \{ fallback: "single" \} gives/s.exec(error.message) ?? [];
+  expect(why).toMatch(reason);
+  const single = await createThreadedRuntime({ threads: 2, ...options, fallback: "single" });
+  expect(single.threads).toBe(1);
+  expect(single.fallbackReason).toBe(why);
+  expect(passes(single, 100, 400)).toEqual(passes(Runtime.default, 100, 400));
+  expect(single.memory.buffer).toBeInstanceOf(ArrayBuffer);
+  await single.close();
+  expect(() => new Tensor([1], undefined, { runtime: single })).toThrow("used after it was closed");
 }
 
 type WorkerClass = { new (url: URL, options?: { type: "module" }): AnyWorker; prototype: AnyWorker };
@@ -641,6 +795,29 @@ function workerClasses(): WorkerClass[] {
   const { Worker, process } = globalThis as { Worker?: WorkerClass; process?: NodeJS.Process };
   const own = process?.getBuiltinModule?.("node:worker_threads").Worker as unknown as WorkerClass | undefined;
   return [Worker, own].filter((found) => found !== undefined);
+}
+
+/** What became of promises, the errors last. */
+async function settled<T>(promises: Promise<T>[]): Promise<unknown[]> {
+  const results = await Promise.all(promises.map((promise) => promise.catch((error: Error) => error)));
+  return results.sort((a, b) => Number(a instanceof Error) - Number(b instanceof Error));
+}
+
+/** Puts another class in place of each class of workers. The function that is returned takes that back. */
+function replaceWorkers(replacement: (Own: WorkerClass) => unknown): () => void {
+  const { Worker, process } = globalThis as { Worker?: WorkerClass; process?: NodeJS.Process };
+  if (Worker) Object.assign(globalThis, { Worker: replacement(Worker) });
+  const own = process?.getBuiltinModule;
+  if (own) {
+    process.getBuiltinModule = ((name: string) => {
+      const builtin = own.call(process, name) as { Worker: WorkerClass };
+      return name === "node:worker_threads" ? { ...builtin, Worker: replacement(builtin.Worker) } : builtin;
+    }) as never;
+  }
+  return () => {
+    if (Worker) Object.assign(globalThis, { Worker });
+    if (own) process.getBuiltinModule = own;
+  };
 }
 
 /** What `make` gives, and the workers that it posted to. */

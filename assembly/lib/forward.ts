@@ -6,7 +6,7 @@
 // What a row yields depends on that row alone, bit for bit: the order of every sum is fixed by cols.
 
 import { Absent, Present } from "./lanes";
-import { rowSums, shiftOf } from "./moments";
+import { add, rowSums, shiftOf } from "./moments";
 import { finishRow } from "./row";
 import { fourRows, SHORT } from "./short";
 
@@ -34,52 +34,50 @@ export function forward<Mean>(
   for (let row: usize = 0; row < rows; ) {
     const count: usize = cols <= SHORT && rows - row >= 4 ? 4 : 1;
     const at = row * stride;
-    let from = x + at;
-    if (residual) {
-      add(sum + at, from, residual + at, count * stride);
-      from = sum + at;
-    }
     const m = mean && mean + (row << 2);
     const r = rstd && rstd + (row << 2);
+    let from = x + at;
+    let more = residual && residual + at;
+    // Long rows of LayerNorm add the residual in their first pass.
+    if (more && (isVoid<Mean>() || cols <= SHORT)) {
+      add(sum + at, from, more, count * stride);
+      from = sum + at;
+      more = 0;
+    }
     if (count === 4) fourRows<Mean>(y + at, m, r, from, weight, bias, cols, inverse, eps);
-    else inline.always(oneRow<Mean>(y + at, m, r, from, weight, bias, cols, inverse, eps));
+    else inline.always(oneRow<Mean>(y + at, sum + at, m, r, from, more, weight, bias, cols, inverse, eps));
     row += count;
   }
-}
-
-/** sum = x + residual. sum may be x or residual. */
-function add(sum: usize, x: usize, residual: usize, bytes: usize): void {
-  const end = bytes & ~15;
-  let i: usize = 0;
-
-  // 4 per step
-  for (; i < end; i += 16) v128.store(sum + i, f32x4.add(v128.load(x + i), v128.load(residual + i)));
-
-  // tail, 1 per step
-  for (; i < bytes; i += 4) store<f32>(sum + i, load<f32>(x + i) + load<f32>(residual + i));
 }
 
 /** y, mean and rstd of a row. */
 function oneRow<Mean>(
   y: usize, // [cols]
+  sum: usize, // [cols], written where there is a residual
   mean: usize, // [1] or 0
   rstd: usize, // [1] or 0
   x: usize, // [cols]
+  residual: usize, // [cols] or 0; 0 without a mean, and of short rows
   weight: usize, // [cols] or 0
   bias: usize, // [cols] or 0
   cols: usize,
   inverse: f64, // 1 / cols
   eps: f64,
 ): void {
-  if (cols <= SHORT) {
-    const sums = rowSums<Mean, Absent, Absent>(x, cols, 0);
+  if (!isVoid<Mean>() && cols <= SHORT) {
+    const sums = rowSums<Mean, Absent, Absent, Absent>(x, 0, 0, cols, 0);
     finishRow<Mean, Absent>(y, mean, rstd, x, weight, bias, cols, inverse, eps, 0, sums);
     return;
   }
-  let k: f32 = 0;
+  const from = !isVoid<Mean>() && residual ? sum : x;
+  if (!isVoid<Mean>() && residual) add(sum, x, residual, 128);
+  const k = isVoid<Mean>() ? <f32>0 : shiftOf(from);
   let sums: v128;
-  if (!isVoid<Mean>()) k = shiftOf(x);
-  if (!isVoid<Mean>() && k !== 0) sums = rowSums<Present, Present, Present>(x, cols, k);
-  else sums = inline.always(rowSums<Mean, Absent, Mean>(x, cols, 0));
-  inline.always(finishRow<Mean, Mean>(y, mean, rstd, x, weight, bias, cols, inverse, eps, k, sums));
+  if (!isVoid<Mean>() && k !== 0) {
+    if (residual) add(sum + 128, x + 128, residual + 128, (cols << 2) - 128);
+    sums = rowSums<Present, Present, Present, Absent>(from, 0, 0, cols, k);
+  } else if (!isVoid<Mean>() && residual) {
+    sums = rowSums<Present, Absent, Present, Present>(sum, x, residual, cols, 0);
+  } else sums = inline.always(rowSums<Mean, Absent, Mean, Absent>(x, 0, 0, cols, 0));
+  inline.always(finishRow<Mean, Mean>(y, mean, rstd, from, weight, bias, cols, inverse, eps, k, sums));
 }

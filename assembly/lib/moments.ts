@@ -20,11 +20,13 @@ const LARGEST: f64 = 8.507059173023462e37;
 // shift, where x - k is rounded too. With these, rstd errs by less than 3.5 units and dx by less than 16.
 const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
-const SHIFTED_RATIO: f64 = 0.25;
+const SHIFTED_RATIO: f64 = 0.2;
 
-/** [sum of d, sum of d^2] of a row. */
-export function rowSums<Mean, Shift, Long>(
-  x: usize, // [cols]
+/** [sum of d, sum of d^2] of a row. With a `Residual` that is added on the way, but for the first 32 columns. */
+export function rowSums<Mean, Shift, Long, Residual>(
+  x: usize, // [cols]; with a residual it is written: other + residual
+  other: usize, // [cols]
+  residual: usize, // [cols]
   cols: usize,
   k: f32,
 ): v128 {
@@ -39,6 +41,7 @@ export function rowSums<Mean, Shift, Long>(
   // 32 per step
   for (; !isVoid<Long>() && i < end32; i += 128) {
     const p = x + i;
+    if (!isVoid<Residual>() && i) add(p, other + i, residual + i, 128);
     const a = shifted<Shift>(v128.load(p), kv);
     const b = shifted<Shift>(v128.load(p, 16), kv);
     const c = shifted<Shift>(v128.load(p, 32), kv);
@@ -54,6 +57,7 @@ export function rowSums<Mean, Shift, Long>(
   // 16 per step
   for (; i < end16; i += 64) {
     const p = x + i;
+    if (!isVoid<Residual>()) add(p, other + i, residual + i, 64);
     const a = shifted<Shift>(v128.load(p), kv);
     const b = shifted<Shift>(v128.load(p, 16), kv);
     const c = shifted<Shift>(v128.load(p, 32), kv);
@@ -65,12 +69,25 @@ export function rowSums<Mean, Shift, Long>(
   // tail, 4 or 1 per step
   for (; i < end; i += end - i < 16 ? 4 : 16) {
     const left = end - i;
+    if (!isVoid<Residual>()) add(x + i, other + i, residual + i, left < 16 ? 4 : 16);
     let d = shifted<Shift>(load4(x + i, left), kv);
     if (!isVoid<Shift>() && left < 16) d = v128.and(d, i32x4(-1, 0, 0, 0));
     if (!isVoid<Mean>()) values = f64x2.add(values, sumHalves(d));
     squares = f64x2.add(squares, sumHalves(f32x4.mul(d, d)));
   }
   return sumLanes(values, squares);
+}
+
+/** sum = x + residual. sum may be x or residual. */
+export function add(sum: usize, x: usize, residual: usize, bytes: usize): void {
+  const end = bytes & ~15;
+  let i: usize = 0;
+
+  // 4 per step
+  for (; i < end; i += 16) v128.store(sum + i, f32x4.add(v128.load(x + i), v128.load(residual + i)));
+
+  // tail, 1 per step
+  for (; i < bytes; i += 4) store<f32>(sum + i, load<f32>(x + i) + load<f32>(residual + i));
 }
 
 /** (a + b) + (c + d), 4 lanes. */

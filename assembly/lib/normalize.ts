@@ -4,7 +4,7 @@
 // A mean far from zero comes as k + delta and is never rounded to one float. "Forward: y" in docs/guides/numerics.md
 // counts each rounding.
 
-import { load4, store4 } from "./lanes";
+import { load4, Present, store4 } from "./lanes";
 
 /** (x - delta) * rstd * weight + bias; without a mean, x * rstd * weight. 4 lanes. */
 function affine<Mean>(x: v128, weight: v128, bias: v128, delta: v128, rstd: v128): v128 {
@@ -50,16 +50,15 @@ export function normalizeAffine<Mean>(
 }
 
 /** The same of four rows side by side, which loads weight and bias once for four. */
-export function normalizeFour<Mean>(
+export function normalizeFour(
   y: usize, // [4, cols]
   x: usize, // [4, cols]
   weight: usize, // [cols]
-  bias: usize, // [cols]; not read without a mean
+  bias: usize, // [cols]
   cols: usize, // a multiple of 8
   delta: v128, // [4]
   rstd: v128, // [4]
 ): void {
-  if (isVoid<Mean>()) bias = weight;
   const stride = cols << 2;
   const d0 = v128.shuffle<f32>(delta, delta, 0, 0, 0, 0);
   const d1 = v128.shuffle<f32>(delta, delta, 1, 1, 1, 1);
@@ -82,14 +81,14 @@ export function normalizeFour<Mean>(
     const b = v128.load(bias + i);
     const v = v128.load(weight + i, 16);
     const c = v128.load(bias + i, 16);
-    v128.store(y + i, affine<Mean>(v128.load(x + i), w, b, d0, r0));
-    v128.store(y + i, affine<Mean>(v128.load(x + i, 16), v, c, d0, r0), 16);
-    v128.store(y1 + i, affine<Mean>(v128.load(x1 + i), w, b, d1, r1));
-    v128.store(y1 + i, affine<Mean>(v128.load(x1 + i, 16), v, c, d1, r1), 16);
-    v128.store(y2 + i, affine<Mean>(v128.load(x2 + i), w, b, d2, r2));
-    v128.store(y2 + i, affine<Mean>(v128.load(x2 + i, 16), v, c, d2, r2), 16);
-    v128.store(y3 + i, affine<Mean>(v128.load(x3 + i), w, b, d3, r3));
-    v128.store(y3 + i, affine<Mean>(v128.load(x3 + i, 16), v, c, d3, r3), 16);
+    v128.store(y + i, affine<Present>(v128.load(x + i), w, b, d0, r0));
+    v128.store(y + i, affine<Present>(v128.load(x + i, 16), v, c, d0, r0), 16);
+    v128.store(y1 + i, affine<Present>(v128.load(x1 + i), w, b, d1, r1));
+    v128.store(y1 + i, affine<Present>(v128.load(x1 + i, 16), v, c, d1, r1), 16);
+    v128.store(y2 + i, affine<Present>(v128.load(x2 + i), w, b, d2, r2));
+    v128.store(y2 + i, affine<Present>(v128.load(x2 + i, 16), v, c, d2, r2), 16);
+    v128.store(y3 + i, affine<Present>(v128.load(x3 + i), w, b, d3, r3));
+    v128.store(y3 + i, affine<Present>(v128.load(x3 + i, 16), v, c, d3, r3), 16);
   }
 }
 

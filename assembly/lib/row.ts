@@ -7,7 +7,7 @@
 // - shifted: accurate about k. y comes from (x - k) - delta, so that the mean is never rounded to one float.
 // - exact: squares are beyond the range of float32, or no float is near enough to the mean. All is computed in double.
 
-import { Present } from "./lanes";
+import { Absent, Present } from "./lanes";
 import { accurate, momentsOf, rowSums } from "./moments";
 import { normalize, normalizeAffine } from "./normalize";
 
@@ -32,7 +32,7 @@ export function finishRow<Mean, Long>(
       return;
     }
     k = f32(f64(k) + f64x2.extract_lane(moments, 0));
-    moments = momentsOf(rowSums<Present, Present, Present>(x, cols, k), inverse);
+    moments = momentsOf(rowSums<Present, Present, Present, Absent>(x, 0, 0, cols, k), inverse);
   }
   const delta = f64x2.extract_lane(moments, 0);
   const r = f32(1 / Math.sqrt(f64x2.extract_lane(moments, 1) + eps));

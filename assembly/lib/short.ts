@@ -36,7 +36,7 @@ export function fourRows<Mean>(
     a = b;
     b = c;
     c = d;
-    d = inline.always(rowSums<Mean, Absent, Absent>(x + i, cols, 0));
+    d = inline.always(rowSums<Mean, Absent, Absent, Absent>(x + i, 0, 0, cols, 0));
   }
 
   // two rows to a vector: means, their squares, variances, rstd
@@ -70,8 +70,8 @@ export function fourRows<Mean>(
   if (!isVoid<Mean>() && mean) v128.store(mean, m);
   if (rstd) v128.store(rstd, r);
 
-  if (weight && (isVoid<Mean>() || bias) && cols <= SIDE_BY_SIDE && !(cols & 7)) {
-    normalizeFour<Mean>(y, x, weight, bias, cols, m, r);
+  if (!isVoid<Mean>() && weight && bias && cols <= SIDE_BY_SIDE && !(cols & 7)) {
+    normalizeFour(y, x, weight, bias, cols, m, r);
     return;
   }
 
@@ -80,7 +80,7 @@ export function fourRows<Mean>(
     const delta = f32x4.extract_lane(m, 0);
     const scale = f32x4.extract_lane(r, 0);
     if (weight && (isVoid<Mean>() || bias)) {
-      inline.always(normalizeAffine<Mean>(y + i, x + i, weight, bias, cols, delta, scale));
+      normalizeAffine<Mean>(y + i, x + i, weight, bias, cols, delta, scale);
     } else normalize(y + i, x + i, weight, bias, cols, 0, delta, scale);
     m = v128.shuffle<f32>(m, m, 1, 2, 3, 0);
     r = v128.shuffle<f32>(r, r, 1, 2, 3, 0);

@@ -60,7 +60,7 @@ function forwardInPlace(memory: WasmMemory, { x, residual, gamma, beta }: Forwar
 }
 
 function backwardInPlace(memory: WasmMemory, inputs: BackwardInputs, attributes: Attributes) {
-  const { norm, epsilon, rows, shape, center } = attributes;
+  const { norm, rows, shape, center } = attributes;
   const { dy, x, gamma, mean, rstd } = inputs;
   const cols = util.sizeFromShape(shape);
   const { runtime } = memory;
@@ -72,13 +72,13 @@ function backwardInPlace(memory: WasmMemory, inputs: BackwardInputs, attributes:
     const dbeta = center ? make(shape, true) : 0;
     const bytes = gamma || center ? kernels[`${norm}BackwardWorkspace`](rows, cols) >>> 0 : 0;
     const scratch = runtime.borrow(bytes);
-    const workspace = bytes > 0 ? scratch.pointer : 0;
+    const workspace = bytes > 0 ? scratch : 0;
     const add = 0;
     if (norm === "layerNorm") {
       // biome-ignore format: the arguments as the table of kernels has them
-      kernels.layerNormBackward(dx, dgamma, dbeta, at(dy), at(x), at(mean), at(rstd), at(gamma), add, rows, cols, workspace, epsilon);
+      kernels.layerNormBackward(dx, dgamma, dbeta, at(dy), at(x), at(mean), at(rstd), at(gamma), add, rows, cols, workspace);
     } else {
-      kernels.rmsNormBackward(dx, dgamma, at(dy), at(x), at(rstd), at(gamma), add, rows, cols, workspace, epsilon);
+      kernels.rmsNormBackward(dx, dgamma, at(dy), at(x), at(rstd), at(gamma), add, rows, cols, workspace);
     }
     runtime.giveBack(scratch);
   });

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { serialization, type Tensor, util } from "@tensorflow/tfjs-core";
+import { reshape, serialization, type Tensor, util } from "@tensorflow/tfjs-core";
 import type { layers } from "@tensorflow/tfjs-layers";
 import { checkOptions } from "../check.js";
 import { type FallbackOptions, layerNorm, rmsNorm } from "./ops.js";
@@ -47,12 +47,34 @@ interface LayerClass {
   readonly className: string;
 }
 
-/** A class of tfjs' layers. They are not imported, so that the ops work without them. */
-function classNamed(className: string): LayerClass {
-  const entry = serialization.SerializationMap.getMap().classNameMap[className];
-  util.assert(entry !== undefined, () => `${className} is not registered: import @tensorflow/tfjs-layers first.`);
-  return (entry as unknown as [LayerClass])[0];
+const { classNameMap } = serialization.SerializationMap.getMap();
+
+/**
+ * A class of tfjs' layers, which are not imported, so that the ops work without them: the first that is registered by
+ * its name. An app may register another by the same name later, as it needs those of tfjs to make it.
+ */
+function firstNamed(className: string): () => LayerClass {
+  const classOf = (entry: unknown) => (entry as [LayerClass] | undefined)?.[0];
+  let first = classOf(classNameMap[className]);
+  if (!first) {
+    const property = { configurable: true, enumerable: true };
+    Object.defineProperty(classNameMap, className, {
+      ...property,
+      get: () => undefined,
+      set(value) {
+        first = classOf(value);
+        Object.defineProperty(classNameMap, className, { ...property, value, writable: true });
+      },
+    });
+  }
+  return () => {
+    util.assert(first !== undefined, () => `${className} is not registered: import @tensorflow/tfjs-layers first.`);
+    return first as LayerClass;
+  };
 }
+
+const ownLayerNormalization = firstNamed("LayerNormalization");
+const ownBatchNormalization = firstNamed("BatchNormalization");
 
 /** The one tensor that a layer is called with. */
 function onlyTensor(inputs: Tensor | Tensor[]): Tensor {
@@ -62,15 +84,36 @@ function onlyTensor(inputs: Tensor | Tensor[]): Tensor {
 }
 
 const CONSTRAINTS = ["gammaConstraint", "betaConstraint"] as const;
+/** What tfjs' own layer takes and saves, and what any layer takes. Saved models have no others. */
+const WEIGHT_ARGUMENTS = ["betaInitializer", "gammaInitializer", "betaRegularizer", "gammaRegularizer"];
+const OWN_ARGUMENTS = ["axis", "epsilon", "center", "scale", ...WEIGHT_ARGUMENTS];
+const LAYER_ARGUMENTS = "name dtype trainable weights inputShape batchInputShape batchSize inputDType".split(" ");
+const ARGUMENTS = [...OWN_ARGUMENTS, ...CONSTRAINTS, "fallback", ...LAYER_ARGUMENTS];
+
+/** Of these, `center` is there to be false. */
+const RMS_ARGUMENTS = ARGUMENTS.filter((name) => !name.startsWith("beta"));
+
+/** The arguments of a layer, where each of them means something here. */
+function checked<Args extends object>(layer: string, args: Args | null | undefined, names = ARGUMENTS): Args {
+  // Keras saves it as false, too. With true x is divided by its deviation, without a mean: neither norm does that.
+  const { rmsScaling = false, ...known } = (args ?? {}) as { rmsScaling?: boolean };
+  util.assert(!rmsScaling, () => `${layer}: rms_scaling is not supported.`);
+  checkOptions(layer, known, names);
+  return known as Args;
+}
 
 /** The classes of this entry, and the one of tfjs that they extend. */
 function makeClasses() {
-  const Own = classNamed("LayerNormalization");
+  const Own = ownLayerNormalization();
+  const config = new Own({ name: "own" }).getConfig(); // without a name, one of those that are numbered would be used up
+  util.assert(
+    OWN_ARGUMENTS.every((name) => name in config),
+    () =>
+      "The LayerNormalization that is registered is not that of TensorFlow.js: import layernorm-wasm/tfjs before another is.",
+  );
   // What makes a constraint of an identifier is not public. This layer does it.
-  const BatchNormalization = classNamed("BatchNormalization");
-  const constraintsOf = (layer: object) =>
-    // Without a name, one of those that are numbered would be used up.
-    new BatchNormalization({ ...pick(layer, CONSTRAINTS), name: "constraints" });
+  const BatchNormalization = ownBatchNormalization();
+  const constraintsOf = (layer: object) => new BatchNormalization({ ...pick(layer, CONSTRAINTS), name: "constraints" });
 
   class LayerNormalization extends Own {
     declare fallback?: boolean | undefined;
@@ -87,8 +130,9 @@ function makeClasses() {
     }
 
     override call(inputs: Tensor | Tensor[]): Tensor {
-      const { gamma, beta, axis, epsilon, fallback } = this;
-      return layerNorm(onlyTensor(inputs), gamma?.read(), beta?.read(), axis, epsilon, { fallback });
+      const x = onlyTensor(inputs);
+      const { axis, gamma, beta } = inOrder(this, x);
+      return layerNorm(x, gamma, beta, axis, this.epsilon, { fallback: this.fallback });
     }
 
     override getConfig(): serialization.ConfigDict {
@@ -106,8 +150,9 @@ function makeClasses() {
     }
 
     override call(inputs: Tensor | Tensor[]): Tensor {
-      const { gamma, axis, epsilon, fallback } = this;
-      return rmsNorm(onlyTensor(inputs), gamma?.read(), axis, epsilon, { fallback });
+      const x = onlyTensor(inputs);
+      const { axis, gamma } = inOrder(this, x);
+      return rmsNorm(x, gamma, axis, this.epsilon, { fallback: this.fallback });
     }
 
     override getConfig(): serialization.ConfigDict {
@@ -116,6 +161,22 @@ function makeClasses() {
     }
   }
   return { Own, LayerNormalization, RMSNormalization };
+}
+
+/**
+ * The axes of a layer in the order of x, and its weights. As in tfjs, the order in which the axes are named is that of
+ * the shape of the weights alone, their values are in the order of x.
+ */
+function inOrder(
+  layer: OwnLayer,
+  x: Tensor,
+): { axis: number[]; gamma?: Tensor | undefined; beta?: Tensor | undefined } {
+  const named = [layer.axis].flat();
+  const axis = [...named].sort((a, b) => a - b);
+  const shape = axis.map((dimension) => x.shape[dimension] as number);
+  const read = (weight: OwnLayer["gamma"]) =>
+    weight ? (util.arraysEqual(axis, named) ? weight.read() : reshape(weight.read(), shape)) : undefined;
+  return { axis, gamma: read(layer.gamma), beta: read(layer.beta) };
 }
 
 /** Some properties of an object. */
@@ -133,11 +194,14 @@ function classes() {
 
 /** Has saved models that name a class load what `create` makes of its config. */
 function register(className: string, create: (config: object) => layers.Layer): void {
-  const loader = { className, fromConfig: (_: unknown, config: object) => create(config) };
+  // customObjects is of the loading, not of the layer.
+  const fromConfig = (_: unknown, { customObjects, ...config }: { customObjects?: unknown }) => create(config);
+  const loader = { className, fromConfig };
   serialization.SerializationMap.register(loader as never);
 }
 
-register("RMSNormalization", (config) => rmsNormalization(config));
+// One of the app's own stays.
+if (!classNameMap.RMSNormalization) register("RMSNormalization", (config) => rmsNormalization(config));
 
 /**
  * Layer normalization as a layer: `tf.layers.layerNormalization` on the kernels of this package.
@@ -147,7 +211,8 @@ register("RMSNormalization", (config) => rmsNormalization(config));
  * without this package, with tfjs' own layer in its place; after `patchLayerNormalization()` either loads as this one.
  */
 export function layerNormalization(args?: LayerNormalizationArgs): layers.Layer {
-  return new (classes().LayerNormalization)(args) as unknown as layers.Layer;
+  const { LayerNormalization } = classes();
+  return new LayerNormalization(checked("layerNormalization", args)) as unknown as layers.Layer;
 }
 
 /**
@@ -155,7 +220,8 @@ export function layerNormalization(args?: LayerNormalizationArgs): layers.Layer 
  * weight is gamma. It is saved as `RMSNormalization`, which this package has to be imported to load.
  */
 export function rmsNormalization(args?: RMSNormalizationArgs): layers.Layer {
-  return new (classes().RMSNormalization)(args) as unknown as layers.Layer;
+  const { RMSNormalization } = classes();
+  return new RMSNormalization(checked("rmsNormalization", args, RMS_ARGUMENTS)) as unknown as layers.Layer;
 }
 
 /** The patches in force, the last one last. */
@@ -187,16 +253,18 @@ function takeOver(): () => void {
   const { Own, LayerNormalization } = classes();
   const { className, prototype } = Own;
   const { build } = prototype;
-  const { classNameMap } = serialization.SerializationMap.getMap();
   const entry = classNameMap[className];
-  register(className, (config) => layerNormalization({ ...patches.at(-1), ...config }));
+  // What an app has registered by this name stays that of its models.
+  if (entry?.[0] === (Own as unknown)) {
+    register(className, (config) => layerNormalization({ ...patches[patches.length - 1], ...config }));
+  }
   const ourEntry = classNameMap[className];
   // Bundlers freeze `tf.layers`, so that the function can't be exchanged. What it makes can be.
   function ourBuild(this: OwnLayer, inputShape: unknown) {
     // Subclasses come here too, by their super.build.
     if (patches.length > 0 && Object.getPrototypeOf(this) === prototype) {
       Object.setPrototypeOf(this, LayerNormalization.prototype);
-      Object.assign(this, patches.at(-1));
+      Object.assign(this, patches[patches.length - 1]);
     }
     build.call(this, inputShape);
   }

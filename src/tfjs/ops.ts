@@ -52,7 +52,7 @@ type Optional = Tensor | TensorLike | null | undefined;
  *
  * It has gradients for x, gamma, beta and the residual. A gradient that is differentiated in its turn is computed with
  * the ops of tfjs.
- * @param gamma of the shape that x has along `axis`; null for none
+ * @param gamma of the shape that x has along `axis`, its dimensions in the order of the axes; null for none
  * @param beta of the same shape; null for none
  * @param axis one or several dimensions, negative ones from the end
  * @returns y, of the shape of x and of type float32; with `returnSum`, y and x + residual
@@ -89,7 +89,7 @@ export function layerNorm(
  *
  * It has gradients for x, gamma and the residual. A gradient that is differentiated in its turn is computed with the
  * ops of tfjs.
- * @param gamma of the shape that x has along `axis`; null for none
+ * @param gamma of the shape that x has along `axis`, its dimensions in the order of the axes; null for none
  * @param axis one or several dimensions, negative ones from the end
  * @returns y, of the shape of x and of type float32; with `returnSum`, y and x + residual
  */
@@ -171,19 +171,21 @@ function normalize(
   return tidy(norm, () => {
     const input = floats(norm, "x", x);
     const axes = axesOf(norm, axis, input.rank);
-    // As in tfjs, the order of the axes is that of this shape alone: the values are in the order of x.
     const shape = axes.map((dimension) => input.shape[dimension] as number);
     const empty = shape.includes(0);
     util.assert(!empty, () => `Error in ${norm}: x of shape [${input.shape}] has no elements along axis ${axis}.`);
+    // gamma and beta have their dimensions as the axes are named; from here on both go by the order of x.
+    const order = Array.from(axes.keys()).sort((a, b) => (axes[a] as number) - (axes[b] as number));
+    const inOrder = (given: Tensor | null) => given && permute(given, order);
     axes.sort((a, b) => a - b);
     const operands = {
-      gamma: optional(norm, "gamma", gamma, shape),
-      beta: optional(norm, "beta", beta, shape),
+      gamma: inOrder(optional(norm, "gamma", gamma, shape)),
+      beta: inOrder(optional(norm, "beta", beta, shape)),
       residual: optional(norm, "residual", residual, input.shape),
     };
     util.assert(!returnSum || operands.residual !== null, () => `Error in ${norm}: returnSum needs a residual.`);
     const [y, sum] = supported(norm, fallback)
-      ? onLastAxes(input, axes, operands, { norm, epsilon, shape })
+      ? onLastAxes(input, axes, operands, { norm, epsilon, shape: axes.map((axis) => input.shape[axis] as number) })
       : byOps(norm, input, axes, epsilon, operands);
     return returnSum ? [y, sum] : y;
   });
@@ -227,15 +229,18 @@ function byOps(norm: Norm, x: Tensor, axes: number[], epsilon: number, operands:
 function onLastAxes(x: Tensor, axes: number[], operands: Operands, attributes: Given): [Tensor, Tensor] {
   const others = Array.from(x.shape.keys()).filter((dimension) => !axes.includes(dimension));
   const order = [...others, ...axes];
-  if (order.every((dimension, i) => dimension === i)) return withGradient(x, operands, attributes);
+  if (isOrdered(order)) return withGradient(x, operands, attributes);
   const residual = operands.residual && permute(operands.residual, order);
   const results = withGradient(permute(x, order), { ...operands, residual }, attributes);
   const back = order.map((_, dimension) => order.indexOf(dimension));
   return results.map((result) => permute(result, back)) as [Tensor, Tensor];
 }
 
+const isOrdered = (order: number[]) => order.every((dimension, i) => dimension === i);
+
 /** `transpose`, which traps on the wasm backend for a tensor without elements. */
 function permute(tensor: Tensor, order: number[]): Tensor {
+  if (isOrdered(order)) return tensor;
   const shape = order.map((dimension) => tensor.shape[dimension] as number);
   return tensor.size > 0 ? transpose(tensor, order) : reshape(tensor, shape);
 }

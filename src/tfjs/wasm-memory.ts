@@ -6,9 +6,8 @@
 import { type DataId, type KernelBackend, type TensorInfo, version_core } from "@tensorflow/tfjs-core";
 import * as binaries from "../binaries.shared.js";
 import { isShared } from "../check.js";
-import { compile, inlined } from "../compile.js";
+import { inlined, link } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
-import { instantiate } from "../memory.js";
 
 /** What is used of the wasm backend. None of it is documented. */
 interface WasmBackend extends KernelBackend {
@@ -27,8 +26,7 @@ interface WasmBackend extends KernelBackend {
 /** A runtime over a shared memory whose allocator is another module's, on the thread that calls. */
 class SharedRuntime extends Runtime {
   constructor(memory: LinearMemory, allocator: Allocator) {
-    const module = compile("layernorm-wasm/tfjs", "module", inlined(binaries.kernels));
-    super(memory, instantiate<Kernels>(module, memory), allocator);
+    super(memory, link<Kernels>("layernorm-wasm/tfjs: module", inlined(binaries.kernels), memory), allocator);
   }
 }
 
@@ -78,25 +76,28 @@ export class WasmMemory {
 const memories = new WeakMap<KernelBackend, WasmMemory | null>();
 let warned = false;
 
-/** The memory of the wasm backend; null, after a warning, where this version of tfjs doesn't let it be reached. */
+/** The memory of the wasm backend; null, after a warning that says why, where tensors have to be copied. */
 export function memoryOf(backend: KernelBackend): WasmMemory | null {
-  let memory = memories.get(backend);
-  if (memory === undefined) {
-    const reached = reach(backend as WasmBackend);
-    memory = reached === undefined ? null : new WasmMemory(backend as WasmBackend, reached);
-    memories.set(backend, memory);
-    if (memory === null && !warned) {
-      warned = true;
+  const known = memories.get(backend);
+  if (known !== undefined) return known;
+  let memory: WasmMemory | null = null;
+  try {
+    // Where the engine doesn't compile the kernels at once, those of Runtime.default are enough to copy.
+    memory = new WasmMemory(backend as WasmBackend, reach(backend as WasmBackend));
+  } catch (error) {
+    if (!warned) {
       console.warn(
-        `layernorm-wasm/tfjs can't reach the memory of the wasm backend of TensorFlow.js ${version_core}: tensors are copied.`,
+        `layernorm-wasm/tfjs can't reach the memory of the wasm backend of TensorFlow.js ${version_core}: tensors are copied. ${(error as Error).message}`,
       );
     }
+    warned = true;
   }
+  memories.set(backend, memory);
   return memory;
 }
 
 /** The memory, if everything is where it is expected: what the backend writes must be found there. */
-function reach(backend: WasmBackend): LinearMemory | undefined {
+function reach(backend: WasmBackend): LinearMemory {
   const values = Float32Array.of(0.1, -1e30, 3e-20, 7);
   const dataId = backend.write(values, [values.length], "float32");
   try {
@@ -104,9 +105,8 @@ function reach(backend: WasmBackend): LinearMemory | undefined {
     const memory = (wasm.wasmMemory ?? wasm.asm?.memory) as LinearMemory;
     const found = new Float32Array(memory.buffer, dataIdMap.get(dataId).memoryOffset, values.length);
     const functions = [wasm._malloc, wasm._free, makeOutput].every((member) => typeof member === "function");
-    return functions && values.every((value, i) => found[i] === value) ? memory : undefined;
-  } catch {
-    return undefined;
+    if (functions && values.every((value, i) => found[i] === value)) return memory;
+    throw new Error("What it writes is not found there.");
   } finally {
     backend.disposeData(dataId);
   }

@@ -6,21 +6,27 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import * as binaries from "../binaries.shared.js";
-import { checkOptions, wrongType } from "../check.js";
-import { compile, inlined, supported } from "../compile.js";
+import { checkOptions, classOf, wrongType } from "../check.js";
+import { compileLater, inlined, linkLater, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
 import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
-import { allocatorOf, checkMemory, instantiate } from "../memory.js";
-import type { Scratch } from "../runtime.js";
+import { allocatorOf, checkMemory } from "../memory.js";
 import { Control, type Job } from "./job.js";
 import { CLOSED_MESSAGE, Pool } from "./pool.js";
-import { cores, obstacle } from "./spawn.js";
+import { cores, hasWorkers, type WorkerSource } from "./spawn.js";
+
+export type { AnyWorker, WorkerSource } from "./spawn.js";
 
 export interface ThreadsOptions {
   /** How many threads compute, the calling one among them; 256 at most. By default the number of logical processors. */
   threads?: number | undefined;
-  /** "single": where threads are impossible, a runtime of one thread instead of an error. */
+  /** "single": where threads can't be started, a runtime of one thread instead of an error. */
   fallback?: "single" | undefined;
+  /**
+   * Where `layernorm-wasm/worker.js` is, or a function that makes a worker of it, a `Worker` or one of Node's. By
+   * default it is the file beside the code. Bundles in CommonJS or IIFE need it: they don't know where they are.
+   */
+  worker?: WorkerSource | undefined;
   /** A shared memory to compute in; by default a new one. If it is another module's, give its `allocate` and `free`. */
   memory?: LinearMemory | undefined;
   allocate?: Allocator["allocate"] | undefined;
@@ -48,6 +54,7 @@ const BLOCK_BYTES = 1 << 22;
 export class ThreadedRuntime extends Runtime {
   readonly #threads: number;
   readonly #pool: Pool | undefined;
+  readonly #fallbackReason: string | undefined;
   /** The kernels over the memory, each of them on the thread that calls it. */
   readonly #own: Kernels;
   #closed = false;
@@ -55,16 +62,27 @@ export class ThreadedRuntime extends Runtime {
   readonly #late: { pointer: number; queued: number }[] = [];
 
   /** @internal */
-  constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator, threads: number, pool?: Pool) {
+  constructor(
+    memory: LinearMemory,
+    kernels: Kernels,
+    allocator: Allocator,
+    { pool, fallbackReason }: { pool?: Pool; fallbackReason?: string } = {},
+  ) {
     super(memory, pool ? sharedOut(kernels, pool) : kernels, allocator);
-    this.#threads = threads;
+    this.#threads = pool?.threads ?? 1;
     this.#pool = pool;
+    this.#fallbackReason = fallbackReason;
     this.#own = kernels;
   }
 
   /** How many threads compute, the calling one among them. */
   get threads(): number {
     return this.#threads;
+  }
+
+  /** Why there are no threads, where `fallback` has given one thread instead; undefined otherwise. */
+  get fallbackReason(): string | undefined {
+    return this.#fallbackReason;
   }
 
   override get kernels(): Kernels {
@@ -89,12 +107,6 @@ export class ThreadedRuntime extends Runtime {
     while (this.#late[0] && this.#late[0].queued <= (this.#pool as Pool).done) {
       super.free((this.#late.shift() as { pointer: number }).pointer);
     }
-  }
-
-  /** @internal */
-  override giveBack(scratch: Scratch): void {
-    if (this.#closed) this.free(scratch.pointer);
-    else super.giveBack(scratch);
   }
 
   /** @internal */
@@ -158,11 +170,11 @@ export class ThreadedRuntime extends Runtime {
 /**
  * A runtime that computes on several threads.
  * @throws TypeError, RangeError for an option that doesn't fit. Error where there is no shared memory or a thread
- * doesn't start.
+ * doesn't start, unless `fallback` is given.
  */
 export async function createThreadedRuntime(options: ThreadsOptions = {}): Promise<ThreadedRuntime> {
-  checkOptions(WHERE, options, ["threads", "fallback", "memory", "allocate", "free"]);
-  const { threads = Math.min(cores(), MOST_THREADS), fallback, memory, allocate, free } = options;
+  checkOptions(WHERE, options, ["threads", "fallback", "worker", "memory", "allocate", "free"]);
+  const { threads = Math.min(cores(), MOST_THREADS), fallback, worker, memory, allocate, free } = options;
   if (typeof threads !== "number") wrongType(`${WHERE}: threads`, threads, "a number");
   if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS) {
     throw new RangeError(`${WHERE}: threads is ${threads}, expected an integer from 1 to ${MOST_THREADS}`);
@@ -170,48 +182,74 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
   if (fallback !== undefined && fallback !== "single") {
     wrongType(`${WHERE}: fallback`, fallback, '"single"');
   }
+  if (worker !== undefined && !["string", "function"].includes(typeof worker) && classOf(worker) !== "URL") {
+    wrongType(`${WHERE}: worker`, worker, "a URL or a function that makes a Worker");
+  }
   checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
-  const why = obstacle() ?? unshared();
-  // A given memory is shared, whatever the host says.
-  if (why && (threads > 1 || !memory)) {
-    if (!fallback) throw new Error(`${WHERE}: ${why}; { fallback: "single" } gives a runtime of one thread here`);
-    if (!memory) {
-      const single = Runtime.create();
-      return new ThreadedRuntime(single.memory, single.kernels, single, 1);
+  supported(WHERE);
+
+  /** Takes an error for the reason of one thread, where that is wanted. */
+  const reasonOf = (error: unknown): string => {
+    const { message, cause } = error as Error;
+    if (fallback) return message;
+    const text = `${WHERE}: ${message}; { fallback: "single" } gives a runtime of one thread here`;
+    throw error instanceof RangeError ? new RangeError(text, { cause }) : new Error(text, { cause });
+  };
+
+  let own = memory;
+  let fallbackReason: string | undefined;
+  try {
+    // A given memory is shared, whatever the host says.
+    if (threads > 1 || !own) checkHost(worker);
+    own ??= sharedMemory();
+  } catch (error) {
+    fallbackReason = reasonOf(error);
+  }
+  if (own) {
+    const module = await compileLater(`${WHERE}: module`, inlined(binaries.kernels));
+    const kernels = await linkLater<Kernels>(`${WHERE}: module`, module, own);
+    const allocator =
+      allocate && free
+        ? allocatorOf(options, allocate, free)
+        : await linkLater<Allocator>(`${WHERE}: heap`, inlined(binaries.heap), own);
+    // Again: meanwhile it may have been taken.
+    if (memory) checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
+    const single = new ThreadedRuntime(own, kernels, allocator, { fallbackReason });
+    if (threads === 1 || fallbackReason !== undefined) return single;
+    // Never given back: a thread that has been told to end may still look at it.
+    const block = single.allocate(Control.bytes + 4);
+    const start = { module, memory: own as WebAssembly.Memory, pointer: Math.ceil(block / 8) * 8 };
+    try {
+      const pool = await Pool.start(kernels, start, threads - 1, worker);
+      return new ThreadedRuntime(own, kernels, allocator, { pool });
+    } catch (error) {
+      fallbackReason = reasonOf(error);
+      if (memory) return new ThreadedRuntime(memory, kernels, allocator, { fallbackReason });
     }
   }
-  const own = memory ?? sharedMemory();
-  const module = compile(WHERE, "module", inlined(binaries.kernels));
-  const kernels = instantiate<Kernels>(module, own);
-  const allocator =
-    allocate && free
-      ? allocatorOf(options, allocate, free)
-      : instantiate<Allocator>(compile(WHERE, "heap", inlined(binaries.heap)), own);
-  const single = new ThreadedRuntime(own, kernels, allocator, 1);
-  if (threads === 1 || why) return single;
-  // Never given back: a thread that has been told to end may still look at it.
-  const block = single.allocate(Control.bytes + 4);
-  const start = { module, memory: own as WebAssembly.Memory, pointer: Math.ceil(block / 8) * 8 };
-  return new ThreadedRuntime(own, kernels, allocator, threads, await Pool.start(kernels, start, threads - 1));
+  const single = await Runtime.create({ async: true });
+  return new ThreadedRuntime(single.memory, single.kernels, single, { fallbackReason });
 }
 
-/** Why no memory can be shared with a thread here, if that is so. */
-function unshared(): string | undefined {
-  if (typeof SharedArrayBuffer === "function" && globalThis.crossOriginIsolated !== false) return undefined;
-  return `memory can't be shared with threads here; a page must be cross-origin isolated, by two headers of its response, "Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"`;
+/** That a host has threads, and memory to share with them. */
+function checkHost(worker: WorkerSource | undefined): void {
+  if (typeof worker !== "function" && !hasWorkers()) throw new Error("this host has no Worker");
+  if (typeof SharedArrayBuffer === "function" && globalThis.crossOriginIsolated !== false) return;
+  throw new Error(
+    `memory can't be shared with threads here; a page must be cross-origin isolated, by two headers of its response, "Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"`,
+  );
 }
 
-function sharedMemory(): WebAssembly.Memory {
-  const { Memory } = supported(WHERE);
+function sharedMemory(): LinearMemory {
   let cause: unknown;
   for (const maximum of PAGES) {
     try {
-      return new Memory({ initial: 1, maximum, shared: true });
+      return new WebAssembly.Memory({ initial: 1, maximum, shared: true });
     } catch (error) {
       cause = error;
     }
   }
-  throw new RangeError(`${WHERE}: out of memory, no room for a shared memory`, { cause });
+  throw new RangeError(`out of memory, no room for a shared memory, ${(cause as Error).message}`, { cause });
 }
 
 let lastCall = -Infinity;
@@ -230,11 +268,12 @@ function worth(work: number, pool: Pool, wake: boolean): boolean {
  * A call as a job for all threads; undefined where it is better done by one.
  * @param wake whether to wake threads for what would be faster without them, so as not to block
  */
-function jobOf(kernels: Kernels, pool: Pool, { kernel, args }: KernelCall, wake: boolean): Job | undefined {
+function jobOf(kernels: Kernels, pool: Pool, kernelCall: KernelCall, wake: boolean): Job | undefined {
+  const { kernel, args } = kernelCall;
   const rows = args[kernel.rows] as number;
   const work = rows * (args[kernel.cols] as number);
   if (rows <= 1 || !worth(kernel.workspace < 0 ? work : WORTH.backward * work, pool, wake)) return undefined;
-  const sums = sumsAnything(kernel, args);
+  const sums = sumsAnything(kernelCall);
   // Without a workspace the sums of chunks have no place.
   if (sums && args[kernel.workspace] === 0) return undefined;
   const share = Math.min(Math.max(work / (pool.threads * CHUNK.each), CHUNK.least), CHUNK.most);

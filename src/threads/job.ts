@@ -7,7 +7,7 @@
  * @module
  */
 
-import { callRows, KERNELS, type KernelCall, type Kernels } from "../kernels.js";
+import { callRows, KERNELS, type KernelCall, type Kernels, MOST_ARGUMENTS } from "../kernels.js";
 
 /** What a thread is started with. */
 export interface Start {
@@ -46,7 +46,7 @@ const WORDS = 8;
 
 // A job as numbers: the index of its kernel, the rows of a chunk, whether it sums, and the arguments.
 const HEAD = 3;
-const NUMBERS = HEAD + Math.max(...KERNELS.map(({ moves }) => moves.length));
+const NUMBERS = HEAD + MOST_ARGUMENTS;
 
 /** The words and numbers in shared memory. */
 export class Control {
@@ -83,7 +83,7 @@ export function work(kernels: Kernels, { words, numbers }: Control): void {
       if (!job || number !== Atomics.load(words, NUMBER)) {
         number = Atomics.load(words, NUMBER);
         const kernel = KERNELS[numbers[0] as number] as (typeof KERNELS)[number];
-        job = { kernel, args: Array.from(numbers.subarray(HEAD, HEAD + kernel.moves.length)) };
+        job = { kernel, args: Array.from(numbers.subarray(HEAD)) };
       }
       const block = numbers[1] as number;
       const start = (chunks - left) * block;

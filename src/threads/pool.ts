@@ -5,7 +5,7 @@
 
 import { addSums, type Kernels } from "../kernels.js";
 import { CLOSED, Control, DONE, FAILED, JOBS, type Job, publish, SLEEPERS, type Start, TICKETS, work } from "./job.js";
-import { spawn, type Thread } from "./spawn.js";
+import { spawn, type Thread, underPolicy, type WorkerSource } from "./spawn.js";
 
 /** What is done in its turn: a job for the threads, or a small one that the calling thread does alone. */
 type Turn = Job | (() => void);
@@ -56,7 +56,7 @@ export class Pool {
   }
 
   /** A pool of so many threads beside the calling one, all of them ready. */
-  static async start(kernels: Kernels, start: Start, threads: number): Promise<Pool> {
+  static async start(kernels: Kernels, start: Start, threads: number, worker: WorkerSource | undefined): Promise<Pool> {
     const control = new Control(start.memory.buffer, start.pointer);
     control.words.fill(0); // an allocator doesn't clear its blocks
     const pool = new Pool(kernels, control);
@@ -65,11 +65,11 @@ export class Pool {
       timer = setTimeout(() => reject(new Error(`it was not ready in ${START_MS / 1000} s`)), START_MS);
     });
     try {
-      await Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(start))), late]);
-    } catch (cause) {
-      await pool.#stop(
-        new Error(`createThreadedRuntime: a thread did not start: ${(cause as Error).message}`, { cause }),
+      await underPolicy(() =>
+        Promise.race([Promise.all(Array.from({ length: threads }, () => pool.#add(worker, start))), late]),
       );
+    } catch (cause) {
+      await pool.#stop(new Error(`a thread did not start: ${(cause as Error).message}`, { cause }));
       throw pool.#over;
     } finally {
       clearTimeout(timer);
@@ -79,13 +79,13 @@ export class Pool {
     return pool;
   }
 
-  #add(start: Start): Promise<void> {
+  #add(worker: WorkerSource | undefined, start: Start): Promise<void> {
     return new Promise((resolve, reject) => {
       const failed = (reason: string) => {
         reject(new Error(reason));
         if (this.#started) this.#stop(broken(`a thread failed: ${reason}`));
       };
-      this.#threads.push(spawn(start, resolve, failed));
+      this.#threads.push(spawn(worker, start, resolve, failed));
     });
   }
 
@@ -186,8 +186,15 @@ export class Pool {
   }
 
   /** After the last chunk of the first of the queue. */
-  #end({ turn, resolve }: Queued): void {
-    this.#conclude(turn);
+  #end({ turn, resolve, reject }: Queued): void {
+    if (typeof turn !== "function") this.#conclude(turn);
+    else {
+      try {
+        turn();
+      } catch (error) {
+        reject(error as Error); // as where an array was detached meanwhile
+      }
+    }
     this.#queue.shift();
     this.#begun = false;
     this.#done++;
@@ -225,13 +232,10 @@ export class Pool {
   }
 
   /** What the caller does once all chunks are done. */
-  #conclude(turn: Turn): void {
+  #conclude(job: Job): void {
     try {
-      if (typeof turn === "function") turn();
-      else {
-        if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
-        if (turn.sums) addSums(this.#kernels, turn);
-      }
+      if (Atomics.load(this.#control.words, FAILED) > 0) throw new Error("one did not end its part");
+      if (job.sums) addSums(this.#kernels, job);
     } catch (error) {
       this.#stop(broken(`a thread failed: ${(error as Error).message}`));
       this.check();

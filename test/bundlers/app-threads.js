@@ -3,14 +3,14 @@
 import { LayerNorm, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime } from "layernorm-wasm/threads";
 
-export async function compute() {
+export async function compute(options) {
   let refusal = "";
   try {
-    await createThreadedRuntime({ threads: 2 });
+    await (await createThreadedRuntime({ threads: 2, ...options })).close();
   } catch (error) {
     refusal = error.message;
   }
-  const runtime = await createThreadedRuntime({ threads: 2, fallback: "single" });
+  const runtime = await createThreadedRuntime({ threads: 2, fallback: "single", ...options });
   const [rows, cols] = [200, 300];
   const values = Float32Array.from({ length: rows * cols }, (_, i) => ((i * 7919) % 1000) / 1000);
   const x = new Tensor([rows, cols], values, { runtime });
@@ -20,15 +20,16 @@ export async function compute() {
   const single = new LayerNorm(cols);
   const expected = single.forward(values);
   const same = (a, b) => a.length === b.length && a.every((value, i) => value === b[i]);
-  const { threads } = runtime;
+  const { threads, fallbackReason } = runtime;
   const shared = !(x.data.buffer instanceof ArrayBuffer);
   const right = same(y.data, expected) && same(dx.data, single.backward(expected));
   await runtime.close();
-  return { threads, shared, right, refusal };
+  return { threads, shared, right, refusal, fallbackReason };
 }
 
 if (typeof document === "object") {
-  const report = await compute().catch((error) => ({ error: error.message }));
   const address = new URL(location.href).searchParams.get("report");
-  fetch(address, { method: "POST", mode: "no-cors", body: JSON.stringify(report) });
+  compute(globalThis.threadsOptions)
+    .catch((error) => ({ error: error.message }))
+    .then((report) => fetch(address, { method: "POST", mode: "no-cors", body: JSON.stringify(report) }));
 }

@@ -2,8 +2,17 @@
 // table; what fails is shown and counted.
 
 import { deepStrictEqual, match, ok, strictEqual } from "node:assert";
-import { execFileSync, spawn } from "node:child_process";
-import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -11,6 +20,9 @@ import { nodeResolve } from "@rollup/plugin-node-resolve";
 import { build as esbuild, version as esbuildVersion } from "esbuild";
 import { rollup, VERSION as rollupVersion } from "rollup";
 import { createServer, build as vite, version as viteVersion } from "vite";
+import * as vite5 from "vite5";
+import * as vite6 from "vite6";
+import * as vite7 from "vite7";
 import webpack from "webpack";
 import { ISOLATED, openPage } from "../browsers.mjs";
 import { runCases } from "../cases.mjs";
@@ -18,6 +30,7 @@ import { install, root } from "../packed.mjs";
 import { snippetsOf } from "../snippets.mjs";
 import { serveWorker } from "../workerd.mjs";
 
+const require = createRequire(import.meta.url);
 const here = join(root, "test/bundlers");
 const out = join(root, "build/bundlers");
 const HTML = '<!doctype html><meta charset="utf-8"><script type="module" src="/app.js"></script>';
@@ -30,13 +43,30 @@ const EXPECTED = {
 };
 
 const THREADS = { threads: 2, shared: true, right: true, refusal: "" };
-const SINGLE = { threads: 1, shared: false, right: true };
+
+/** That a report of app-threads.js is of one thread, and gives its reason with and without the fallback. */
+function checkSingle({ refusal, fallbackReason, error, ...report }, reason) {
+  strictEqual(error, undefined);
+  match(refusal, reason);
+  ok(refusal.startsWith(`createThreadedRuntime: ${fallbackReason}; { fallback: "single" }`), fallbackReason);
+  deepStrictEqual(report, { threads: 1, shared: false, right: true });
+}
+
+/** What a program, whose value is a promise of a report, gives in Node. */
+function reportOf(cwd, program, type = "commonjs") {
+  const script = `${program}.then((report) => console.log(JSON.stringify(report)))`;
+  const stdio = ["ignore", "pipe", "inherit"];
+  return JSON.parse(
+    execFileSync(process.execPath, [`--input-type=${type}`, "-e", script], { cwd, encoding: "utf8", stdio }),
+  );
+}
 
 /** A folder of its own for an app, which finds the package above it. */
 function folder(name, app = "app.js") {
   const path = join(out, name);
   mkdirSync(path, { recursive: true });
   copyFileSync(join(here, app), join(path, "app.js"));
+  copyFileSync(join(here, "app-threads.js"), join(path, "app-threads.js"));
   writeFileSync(join(path, "index.html"), HTML);
   return path;
 }
@@ -94,7 +124,7 @@ function checkTfjs({ apart, ...report }, version, shared) {
   ok(apart < 1e-4, `the layers are ${apart} apart`);
 }
 
-const OLDER = Object.keys(createRequire(import.meta.url)("../tfjs/package.json").dependencies)
+const OLDER = Object.keys(require("../tfjs/package.json").dependencies)
   .filter((name) => name.startsWith("core-"))
   .map((name) => name.replace("core-", ""));
 
@@ -124,10 +154,10 @@ async function bundleWorker(path, source, conditions) {
   return [outdir, ["worker.js", "layernorm.wasm", "heap.wasm"]];
 }
 
-async function inViteDev(name, optimizeDeps, app, inPageOf = inPage) {
+async function inViteDev(name, optimizeDeps, app, inPageOf = inPage, create = createServer) {
   const path = folder(name, app);
   const served = { host: "127.0.0.1", headers: ISOLATED };
-  const server = await createServer({ root: path, logLevel: "error", optimizeDeps, server: served });
+  const server = await create({ root: path, logLevel: "error", optimizeDeps, server: served });
   await server.listen(0);
   await inPageOf(path, { page: server.resolvedUrls.local[0] }).finally(() => server.close());
 }
@@ -275,7 +305,7 @@ export default {
     const [outdir, modules] = await bundleWorker(folder("workerd-default"), source, []);
     await serveWorker(outdir, modules, async (address) => {
       const [before, after] = await (await fetch(address)).json();
-      match(before, /may not be compiled here: .*"workerd".*Runtime.create\(\{ module, heap \}\)/);
+      match(before, /may not be compiled here, .*disallowed.*"workerd".*Runtime.create\(\{ module, heap \}\)/);
       deepStrictEqual(after, [-1, 1]);
     });
   },
@@ -288,6 +318,47 @@ export default {
     inViteDev("threads-vite-dev", undefined, "app-threads.js", threadsInPage),
   [`threads, Vite ${viteVersion}, dev, not prebundled`]: () =>
     inViteDev("threads-vite-excluded", { exclude: ["layernorm-wasm"] }, "app-threads.js", threadsInPage),
+  ...Object.fromEntries(
+    [vite5, vite6, vite7].flatMap((older) => [
+      [
+        `threads, Vite ${older.version}, build`,
+        async () => {
+          const path = folder(`threads-vite-${older.version}`, "app-threads.js");
+          await older.build({ root: path, logLevel: "error" });
+          await threadsInPage(join(path, "dist"));
+        },
+      ],
+      [
+        `threads, Vite ${older.version}, dev, not prebundled`,
+        () => {
+          const exclude = { exclude: ["layernorm-wasm"] };
+          const name = `threads-vite-excluded-${older.version}`;
+          return inViteDev(name, exclude, "app-threads.js", threadsInPage, older.createServer);
+        },
+      ],
+      [
+        `threads, Vite ${older.version}, dev and build, prebundled, with worker.js?url as the option worker`,
+        async () => {
+          const name = `threads-vite-url-${older.version}`;
+          await inViteDev(name, undefined, "app-threads-url.js", threadsInPage, older.createServer);
+          await older.build({ root: join(out, name), logLevel: "error" });
+          await threadsInPage(join(out, name, "dist"));
+        },
+      ],
+      [
+        `threads, Vite ${older.version}, dev: the error says what to exclude, and one thread is given`,
+        () => {
+          const singleInPage = async (path, options) =>
+            checkSingle(
+              await openPage("chromium", path, { headers: ISOLATED, ...options }),
+              /worker.js was not loaded.*optimizeDeps: \{ exclude: \["layernorm-wasm"\] \}/,
+            );
+          const name = `threads-vite-dev-${older.version}`;
+          return inViteDev(name, undefined, "app-threads.js", singleInPage, older.createServer);
+        },
+      ],
+    ]),
+  ),
   async [`threads, webpack ${webpack.version}`]() {
     const path = folder("threads-webpack", "app-threads.js");
     const dist = join(path, "dist");
@@ -319,18 +390,77 @@ export default {
   async "threads, a page whose worker.js lacks its header: the error says so"() {
     const path = folder("threads-no-header", "app-threads.js");
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
-    const { error } = await openPage("chromium", path, { page: "/page.html", html, pageHeaders: ISOLATED });
-    match(
-      error,
-      /createThreadedRuntime: a thread did not start: worker.js was not loaded;.*Cross-Origin-Embedder-Policy/,
-    );
+    const report = await openPage("chromium", path, { page: "/page.html", html, pageHeaders: ISOLATED });
+    checkSingle(report, /a thread did not start: worker.js was not loaded\..*Cross-Origin-Embedder-Policy/);
   },
   async "threads, a page that isn't isolated: the error names the headers, and one thread is given"() {
     const path = folder("threads-not-isolated", "app-threads.js");
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
-    const { refusal, ...report } = await openPage("chromium", path, { page: "/page.html", html });
-    deepStrictEqual(report, SINGLE);
-    match(refusal, /"Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"/);
+    const headers = /"Cross-Origin-Opener-Policy: same-origin" and "Cross-Origin-Embedder-Policy: require-corp"/;
+    checkSingle(await openPage("chromium", path, { page: "/page.html", html }), headers);
+  },
+  ...Object.fromEntries(
+    ["chromium", "firefox", "webkit"].map((browser) => [
+      `threads, a page in ${browser} whose CSP forbids workers: the error says so, and one thread is given`,
+      async () => {
+        const path = folder(`threads-no-workers-${browser}`, "app-threads.js");
+        const html = pageOf(path)('<script type="module" src="/app.js"></script>');
+        const headers = { ...ISOLATED, ...(await policy(html, "'wasm-unsafe-eval' 'unsafe-eval'; worker-src 'none'")) };
+        const report = await openPage(browser, path, { page: "/page.html", html, headers });
+        checkSingle(report, /a thread did not start: the page's Content-Security-Policy forbids it; its worker-src/);
+      },
+    ]),
+  ),
+  async "threads, a page whose worker.js is elsewhere: the error says so, and the option worker finds it"() {
+    const path = folder("threads-elsewhere", "app-threads.js");
+    const page = pageOf(path);
+    mkdirSync(join(path, "workers"));
+    renameSync(join(path, "worker.js"), join(path, "workers/worker.js"));
+    const app = '<script type="module" src="/app.js"></script>';
+    const open = (script) => openPage("chromium", path, { page: "/page.html", html: page(script), headers: ISOLATED });
+    checkSingle(await open(app), /worker.js was not loaded.*give the option worker/);
+    deepStrictEqual(await open(`<script>threadsOptions = { worker: "/workers/worker.js" }</script>${app}`), THREADS);
+  },
+  async [`threads, esbuild ${esbuildVersion}, IIFE: the error says what to give, and the option worker works`]() {
+    const path = folder("threads-iife", "app-threads.js");
+    const entryPoints = { app: join(path, "app.js"), worker: "layernorm-wasm/worker.js" };
+    const outdir = join(path, "dist");
+    // It warns that there is no import.meta.
+    await esbuild({ entryPoints, absWorkingDir: path, bundle: true, format: "iife", outdir, logLevel: "silent" });
+    const open = (options) => {
+      const html = `<!doctype html><meta charset="utf-8"><script>${options}</script><script src="/app.js"></script>`;
+      return openPage("chromium", outdir, { html, headers: ISOLATED });
+    };
+    checkSingle(await open(""), /without import.meta.url; give the option worker/);
+    deepStrictEqual(await open('threadsOptions = { worker: "/worker.js" }'), THREADS);
+    deepStrictEqual(await open('threadsOptions = { worker: () => new Worker("/worker.js") }'), THREADS);
+  },
+  async [`threads, esbuild ${esbuildVersion}, CommonJS for Node: the same`]() {
+    const path = folder("threads-cjs", "app-threads.js");
+    const entryPoints = { app: join(path, "app.js"), worker: "layernorm-wasm/worker.js" };
+    const options = {
+      bundle: true,
+      platform: "node",
+      format: "cjs",
+      outExtension: { ".js": ".cjs" },
+      logLevel: "silent",
+    };
+    await esbuild({ entryPoints, absWorkingDir: path, outdir: join(path, "dist"), ...options });
+    const report = (worker) => reportOf(path, `require("./dist/app.cjs").compute({ worker: ${worker} })`);
+    const file = 'require("node:path").resolve("dist/worker.cjs")';
+    checkSingle(report("undefined"), /without import.meta.url; give the option worker/);
+    deepStrictEqual(report(file), THREADS);
+    deepStrictEqual(report(`require("node:url").pathToFileURL(${file})`), THREADS);
+    deepStrictEqual(report(`require("node:url").pathToFileURL(${file}).href`), THREADS);
+    deepStrictEqual(report(`() => new (require("node:worker_threads").Worker)(${file})`), THREADS);
+  },
+  async [`threads, Vite ${viteVersion}, SSR with noExternal: the error says what to give, and the option worker works`]() {
+    const path = folder("threads-ssr", "app-threads.js");
+    await vite({ root: path, logLevel: "error", build: { ssr: "app.js" }, ssr: { noExternal: true } });
+    const report = (worker) =>
+      reportOf(path, `import("./dist/app.js").then(({ compute }) => compute({ worker: ${worker} }))`, "module");
+    checkSingle(report("undefined"), /Cannot find module .*worker.*; give the option worker/);
+    deepStrictEqual(report('new URL(import.meta.resolve("layernorm-wasm/worker.js"))'), THREADS);
   },
   async "threads, in workerd: the error says that there are none, and one thread is given"() {
     const source = `import { compute } from "./app.js";
@@ -338,9 +468,7 @@ export default { fetch: async () => Response.json(await compute()) };
 `;
     const bundled = await bundleWorker(folder("threads-workerd", "app-threads.js"), source, ["workerd"]);
     await serveWorker(...bundled, async (address) => {
-      const { refusal, ...report } = await (await fetch(address)).json();
-      deepStrictEqual(report, SINGLE);
-      match(refusal, /this host has no Worker/);
+      checkSingle(await (await fetch(address)).json(), /this host has no Worker/);
     });
   },
   ...Object.fromEntries(
@@ -370,7 +498,7 @@ export default { fetch: async () => Response.json(await compute()) };
     const html = pageOf(path)('<script type="module" src="/app.js"></script>');
     await inPage(path, { page: "/page.html", html, headers: await policy(html, "'wasm-unsafe-eval'") });
     const { error } = await openPage("chromium", path, { page: "/page.html", html, headers: await policy(html, "") });
-    match(error, /may not be compiled here: a page has to allow 'wasm-unsafe-eval'/);
+    match(error, /may not be compiled here, .*; a page has to allow 'wasm-unsafe-eval'/);
   },
   async "require() in Node"() {
     const script =
@@ -382,6 +510,108 @@ export default { fetch: async () => Response.json(await compute()) };
       deepStrictEqual(print(join(root, `test/engines/node_modules/node${major}/bin/node`)), "-1,1\n");
   },
 };
+
+const versionOf = (name) => require(`${name}/package.json`).version;
+const bin = (path) => join(here, "node_modules", path);
+
+/** A folder of files, where the tools of this folder are found. */
+function project(name, files) {
+  const path = join(out, name);
+  mkdirSync(join(path, "node_modules"), { recursive: true });
+  for (const tool of ["typescript", "ts-jest", "ts-node"]) symlinkSync(bin(tool), join(path, "node_modules", tool));
+  for (const [file, content] of Object.entries(files)) {
+    writeFileSync(join(path, file), typeof content === "string" ? content : JSON.stringify(content));
+  }
+  return path;
+}
+
+/** What a program of Node prints; if it fails, what it complains of. */
+function printedBy(node, cwd, ...args) {
+  const { stdout, stderr, status } = spawnSync(node, ["--no-warnings", ...args], { cwd, encoding: "utf8" });
+  return status === 0 ? stdout : stderr + stdout;
+}
+const printed = (...args) => printedBy(process.execPath, ...args);
+
+const PASSED = /"numPassedTests":1,/;
+const NORM_TS = `import { LayerNorm } from "layernorm-wasm";
+export const y: Float32Array = new LayerNorm(2, { eps: 0 }).forward(new Float32Array([3, 5]));
+console.log([...y].join());
+`;
+const THREADS_TS = `import { createThreadedRuntime } from "layernorm-wasm/threads";
+createThreadedRuntime({ threads: 2 }).then(async (runtime) => {
+  console.log(runtime.threads);
+  await runtime.close();
+});
+`;
+
+CASES[`Jest ${versionOf("jest")}, with --experimental-vm-modules, in ES modules and in CommonJS`] = () => {
+  const test = readFileSync(join(here, "app.test.js"), "utf8");
+  for (const type of ["module", "commonjs"]) {
+    const path = project(`jest-${type}`, { "package.json": { type }, "app.test.js": test });
+    match(printed(path, "--experimental-vm-modules", bin("jest/bin/jest.js"), "--json", "--transform", "{}"), PASSED);
+  }
+};
+CASES[`Jest ${versionOf("jest")}, require(): a transform of the package works, or the flag with a newer Node`] = () => {
+  const test = `${NORM_TS}test("a row", () => expect([...y]).toEqual([-1, 1]));`;
+  const tsconfig = { allowJs: true, module: "commonjs", moduleResolution: "node10", target: "es2022" };
+  const transform = { "\\.[jt]s$": ["ts-jest", { diagnostics: false, tsconfig }] };
+  const path = project("jest-transform", {
+    "package.json": { type: "commonjs" },
+    "app.test.ts": test,
+    "tests.json": { transform },
+    "all.json": { transform, transformIgnorePatterns: ["/node_modules/(?!layernorm-wasm/)"] },
+  });
+  const jest = (config) => [bin("jest/bin/jest.js"), "--json", "--config", config];
+  match(printed(path, ...jest("all.json")), PASSED);
+  const node = (major) => join(root, `test/engines/node_modules/node${major}/bin/node`);
+  const flagged = ["--experimental-vm-modules", ...jest("tests.json")];
+  match(printedBy(node(22), path, ...flagged), /Must use import to load ES Module/);
+  match(printedBy(node(24), path, ...flagged), PASSED);
+};
+CASES[`ts-node ${versionOf("ts-node")} and tsx, in CommonJS and in ES modules`] = () => {
+  const compilerOptions = { module: "nodenext", target: "es2022", types: [], skipLibCheck: true };
+  for (const type of ["module", "commonjs"]) {
+    const path = project(`ts-node-${type}`, {
+      "package.json": { type },
+      "tsconfig.json": { compilerOptions },
+      "norm.ts": NORM_TS,
+      "threads.ts": THREADS_TS,
+    });
+    const tsNode = type === "module" ? ["--loader", "ts-node/esm"] : [bin("ts-node/dist/bin.js")];
+    const tsx = [join(root, "node_modules/tsx/dist/cli.mjs")];
+    for (const tool of [tsNode, tsx]) {
+      strictEqual(printed(path, ...tool, "norm.ts"), "-1,1\n");
+      strictEqual(printed(path, ...tool, "threads.ts"), "2\n");
+    }
+  }
+};
+const [TS5, TS7] = [bin("typescript"), join(root, "node_modules/typescript")];
+for (const [compiler, type, module, moduleResolution, trouble, ...files] of [
+  [TS5, "commonjs", "nodenext", "nodenext"],
+  [TS5, "commonjs", "node20", "node16"],
+  [TS5, "commonjs", "node16", "node16", "TS1479"],
+  [TS5, "commonjs", "commonjs", "node10", "TS2307", "threads.ts"],
+  [TS5, "commonjs", "commonjs", "node10", "", "norm.ts"],
+  [TS5, "module", "node16", "node16"],
+  [TS7, "commonjs", "commonjs", "bundler"],
+  [TS7, "commonjs", "node16", "node16", "TS1479"],
+]) {
+  const version = JSON.parse(readFileSync(join(compiler, "package.json"), "utf8")).version;
+  const named = `TypeScript ${version}, ${type}, module ${module}, moduleResolution ${moduleResolution}`;
+  CASES[`${named}${files.length > 0 ? `, ${files}` : ""}${trouble ? ": an error" : ""}`] = () => {
+    const lib = ["es2022", "esnext.disposable", "dom"];
+    const compilerOptions = { noEmit: true, strict: true, types: [], target: "es2022", lib, module, moduleResolution };
+    const path = project(`types-${version}-${type}-${module}-${moduleResolution}${files}`, {
+      "package.json": { type },
+      "tsconfig.json": { compilerOptions, files: files.length > 0 ? files : ["norm.ts", "threads.ts"] },
+      "norm.ts": NORM_TS,
+      "threads.ts": THREADS_TS,
+    });
+    const said = printed(path, join(compiler, "bin/tsc"), "-p", path);
+    if (trouble) match(said, new RegExp(trouble));
+    else strictEqual(said, "");
+  };
+}
 
 for (const moduleResolution of ["bundler", "node16", "nodenext"]) {
   CASES[`TypeScript, strict, ${moduleResolution}, no DOM`] = () => {

@@ -7,6 +7,7 @@ import {
   layerNormBackward,
   layerNormWithStats,
   Runtime,
+  type RuntimeOptions,
   Tensor,
 } from "layernorm-wasm";
 import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
@@ -32,6 +33,16 @@ void layerNorm(x, 3);
 const runtime: Runtime = Runtime.create();
 const later: Promise<Runtime> = Runtime.create({ module: Promise.resolve(new Uint8Array(8)) });
 void later;
+const withoutBlocking: Promise<Runtime> = Runtime.create({ async: true, memory: runtime.memory });
+void withoutBlocking;
+const given: RuntimeOptions = { memory: runtime.memory };
+const atOnce: Runtime = Runtime.create({ ...given, async: false });
+const sameAsEver: Runtime = Runtime.create(given);
+declare const flag: boolean;
+const either: Runtime | Promise<Runtime> = Runtime.create({ async: flag });
+// @ts-expect-error a promise, perhaps
+const notYet: Runtime = Runtime.create({ async: flag });
+void [atOnce, sameAsEver, either, notYet];
 new LayerNorm(3, { runtime }).dispose();
 async function threads(): Promise<void> {
   const runtime: ThreadedRuntime = await createThreadedRuntime({ threads: 2, fallback: "single" });
@@ -39,7 +50,14 @@ async function threads(): Promise<void> {
   const z: Float32Array<ArrayBuffer> = await ln.forwardAsync(x);
   const t: Tensor = await ln.backwardAsync(Tensor.from(new Tensor([4, 3], z, { runtime }).handle));
   void t;
+  const reason: string | undefined = runtime.fallbackReason;
+  void reason;
   await runtime.close();
+  for (const worker of ["/worker.js", { href: "/worker.js" }, () => ({ postMessage() {}, terminate() {} })]) {
+    void createThreadedRuntime({ worker });
+  }
+  // @ts-expect-error not a place
+  void createThreadedRuntime({ worker: 5 });
 }
 void threads;
 // @ts-expect-error no such option

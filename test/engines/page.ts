@@ -14,5 +14,6 @@ const report = await run(given.getAll("without"), progress, part, parts).catch((
   passed: 0,
   failures: [`${error}\n${error.stack}`],
   digest: "",
+  refusal: "",
 }));
 await fetch("/report", { method: "POST", body: JSON.stringify(report) });

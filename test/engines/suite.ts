@@ -22,6 +22,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   "layer-norm": () => import("../layer-norm.test.js"),
   memory: () => import("../memory.test.js"),
   properties: () => import("../properties.test.js"),
+  operands: () => import("../operands.test.js"),
   "rms-norm": () => import("../rms-norm.test.js"),
   runtime: () => import("../runtime.test.js"),
   reference: () => import("../reference.test.js"),
@@ -34,6 +35,8 @@ export interface Report {
   passed: number;
   failures: string[];
   digest: string;
+  /** What a first call is told that may not compile at once. */
+  refusal: string;
 }
 
 class Runner implements VitestRunner {
@@ -82,7 +85,7 @@ export async function run(
   parts = 1,
 ): Promise<Report> {
   const names = Object.keys(FILES).filter((name, i) => !without.includes(name) && i % parts === part);
-  const report: Report = { passed: 0, failures: [], digest: "" };
+  const report: Report = { passed: 0, failures: [], digest: "", refusal: "" };
   const visit = (task: Task, path: string): void => {
     const name = `${path} > ${task.name}`;
     const errors = task.result?.errors?.map(({ message, stack }) => `${message}\n${stack}`) ?? [];
@@ -92,9 +95,21 @@ export async function run(
     } else if (task.result?.state === "pass") report.passed++;
     else report.failures.push(`${name}: ${task.result?.state ?? "not run"} ${errors.join("; ")}`);
   };
+  const runtime = await Runtime.create({ async: true });
+  try {
+    Runtime.create();
+  } catch (error) {
+    report.refusal = (error as Error).message;
+    Runtime.default = runtime;
+  }
   // First, as the tests leave memories behind that an engine frees when it likes.
-  report.digest = await digest(Runtime.create());
+  report.digest = await digest(runtime);
+  await import("./polyfills.js");
   const files = await startTests(names, new Runner(progress));
-  for (const [i, { tasks }] of files.entries()) for (const task of tasks) visit(task, names[i] ?? "");
+  for (const [i, file] of files.entries()) {
+    for (const { message } of file.result?.errors ?? []) report.failures.push(`${names[i]}: ${message}`);
+    if (file.tasks.length === 0) report.failures.push(`${names[i]}: no tests`);
+    for (const task of file.tasks) visit(task, names[i] ?? "");
+  }
   return report;
 }

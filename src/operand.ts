@@ -1,0 +1,129 @@
+/**
+ * What a call reads and writes: Tensors and arrays of numbers.
+ * @module
+ */
+
+import { bufferOf, isShared, lengthOf, overlap, sameBytes } from "./check.js";
+import { Runtime } from "./runtime.js";
+import { type Storage, storageOf, type Tensor } from "./tensor.js";
+
+/** A Float16Array, in words of its own: not every library of types has it. */
+export interface HalfFloats {
+  readonly [Symbol.toStringTag]: "Float16Array";
+  readonly length: number;
+  readonly buffer: ArrayBufferLike;
+  [index: number]: number;
+}
+/** An array of floats, which can be written to. */
+export type Floats = Float32Array | Float64Array | HalfFloats;
+/** What holds numbers: a Tensor, which is used where it lies, or an array, which is copied. */
+export type Operand = Tensor | Floats | readonly number[];
+/** What may be added to an operand: a Tensor to a Tensor, an array to an array. */
+export type Beside<T extends Operand> = T extends Tensor ? Tensor : Exclude<Operand, Tensor>;
+/** What a result may be written to: a Tensor for a Tensor, floats for an array. */
+export type Target<T extends Operand> = T extends Tensor ? Tensor : Floats;
+/** The kind of array that a new result is: that of x, but a Float32Array for a list of numbers. */
+type Fresh<T> = T extends Float64Array
+  ? Float64Array<ArrayBuffer>
+  : T extends HalfFloats
+    ? T
+    : Float32Array<ArrayBuffer>;
+/** The type of a new result: a Tensor for a Tensor, an array for an array. */
+export type ResultOf<T extends Operand> = T extends Tensor ? Tensor : Fresh<T>;
+
+/** What a forward pass reads and writes beside x, each of the shape of x. */
+export interface ForwardOptions<T extends Operand, Out = Target<T>> {
+  /** What to write the result to, and to return. */
+  out?: Out | undefined;
+  /** Added to x before it is normalized. */
+  residual?: NoInfer<Beside<T>> | undefined;
+  /** What to write x + residual to. */
+  sum?: NoInfer<Target<T>> | undefined;
+}
+
+/** What a backward pass reads and writes beside dy, each of the shape of dy. */
+export interface BackwardOptions<T extends Operand, Out = Target<T>> {
+  /** What to write the result to, and to return. */
+  out?: Out | undefined;
+  /** Added to the gradient of x. */
+  add?: NoInfer<Beside<T>> | undefined;
+}
+
+/** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
+export const READ = 1;
+export const WRITTEN = 2;
+/** All rows have it in common. */
+export const SHARED = 4;
+
+/** An array that a call takes. */
+export class ArrayOperand {
+  readonly shape = null;
+  readonly size: number;
+  /** Where its copy is, of all rows or of those of a block; 0 without one. */
+  copy = 0;
+  /** Whether the copy has room for all rows, even if they are computed in blocks. */
+  whole = false;
+  /** Another copied array, whose place the copy takes. */
+  over: ArrayOperand | null = null;
+  next: ArrayOperand | null = null;
+
+  /**
+   * @param index its place among the arguments of the kernel
+   * @param pointer where it lies in the memory of the runtime; 0 for one that lies elsewhere, and is copied
+   */
+  constructor(
+    public array: Floats & ArrayBufferView,
+    readonly mode: number,
+    readonly index: number,
+    readonly pointer: number,
+  ) {
+    this.size = lengthOf(array);
+  }
+
+  /** Has it copied to where it is kept, or back from there. */
+  keepAt(kept: number): void {
+    this.copy = kept;
+    this.whole = true;
+  }
+
+  /** Only of Tensors it is noted that they are overwritten. */
+  overwrite(_writer: string, _written: string): void {}
+}
+
+/** A checked operand: what a Tensor is made of, whose `array` is null, or an array, whose `shape` is null. */
+export type Place = Storage | ArrayOperand;
+
+/** Whether two operands have bytes in common. */
+export function overlaps(a: Place, b: Place): boolean {
+  if (a.pointer !== 0 && b.pointer !== 0) {
+    return a.pointer < b.pointer + b.size * 4 && b.pointer < a.pointer + a.size * 4;
+  }
+  return a.array !== null && b.array !== null && overlap(a.array, b.array);
+}
+
+/** Whether writing some rows of one of these arrays may change what is read with later rows. */
+export function entangled(first: ArrayOperand | null): boolean {
+  for (let a = first; a !== null; a = a.next) {
+    if (isShared(bufferOf(a.array))) return true; // two buffers may be one memory
+    for (let b = a.next; b !== null; b = b.next) {
+      const same = !((a.mode | b.mode) & SHARED) && sameBytes(a.array, b.array);
+      if (overlap(a.array, b.array) && !same) return true;
+    }
+  }
+  return false;
+}
+
+/** Has the copy of an array take the place of another's copy. Does nothing where either is not copied. */
+export function share(place: Place | null, over: Place | null): void {
+  if (place === null || place.array === null || place.pointer !== 0) return;
+  if (over !== null && over.array !== null && over.pointer === 0) place.over = over;
+}
+
+/** The runtime of the first Tensor among values; the default where there is none. */
+export function runtimeOf(...values: readonly unknown[]): Runtime {
+  for (const value of values) {
+    const storage = storageOf(value);
+    if (storage !== undefined) return storage.runtime;
+  }
+  return Runtime.default;
+}

@@ -1,0 +1,26 @@
+// The JavaScript of the package, as it is built.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { transform } from "esbuild";
+import { describe, expect, test } from "vitest";
+
+const dist = new URL("../dist/", import.meta.url);
+const scripts = readdirSync(dist).filter((name) => name.endsWith(".js"));
+const OLDEST = ["chrome91", "firefox90", "safari16.4", "node20.19"];
+
+test("there are seven scripts", () => {
+  expect(scripts.length).toBe(7);
+});
+
+describe.each(scripts)("dist/%s", (name) => {
+  const script = readFileSync(new URL(name, dist), "utf8");
+
+  test("has only syntax that the oldest engines know", async () => {
+    const { code } = await transform(script, { target: "esnext" });
+    expect((await transform(script, { target: OLDEST })).code === code).toBe(true);
+  });
+
+  test("has private fields as they are, which are faster than the maps that older syntax needs", () => {
+    expect(script).not.toMatch(/__private/);
+  });
+});
