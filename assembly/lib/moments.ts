@@ -23,7 +23,7 @@ const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
 const SHIFTED_RATIO: f64 = 0.2;
 
-/** [sum of d, sum of d^2] of a row. With a `Residual` that is added on the way, but for the first 32 columns. */
+/** [sum of d, sum of d^2] of a row. With a `Residual`, x is made on the way, but for its first 32 columns. */
 export function rowSums<Mean, Shift, Long, Residual>(
   x: usize, // [cols]; with a residual it is written: other + residual
   other: usize, // [cols]
