@@ -117,8 +117,8 @@ function kernel(pass: Pass, work: Work = {}, apart = false): Contender {
         };
       }
       const backward = rms
-        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp, eps)
-        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp, eps);
+        ? () => kernels.rmsNormBackward(dxp, dwp, dyp, xp, rp, wp, 0, rows, cols, sp)
+        : () => kernels.layerNormBackward(dxp, dwp, dbp, dyp, xp, mp, rp, wp, 0, rows, cols, sp);
       forward();
       const call = repeat(pass === "forward" ? forward : backward);
       return { call, result: () => (pass === "forward" ? y.data : dx.data), keep: t };
