@@ -62,8 +62,8 @@ export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBack
  * @param weight of the shape `normalizedShape`; ones where it is absent
  * @param bias the same; zeros where it is absent
  * @param eps added inside the root
- * @param options `out` receives the result, and is what is returned. `residual` is added to x: the result is the norm of
- * x + residual, which `sum` receives. Each is of the kind and shape of x. `out` and `sum` may be x or residual
+ * @param options `out` receives the result, and is what is returned. `residual` is added to x: the result is the norm
+ * of x + residual, which `sum` receives. Each is of the kind and shape of x. `out` and `sum` may be x or residual
  * @returns a new Tensor or Float32Array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */

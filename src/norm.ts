@@ -170,11 +170,12 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * Normalizes each row of x, or of x + `residual`. In training mode it keeps what `backward` needs. Of an array that is
-   * a copy, of a Tensor a reference: its elements must stay as they are until then.
+   * Normalizes each row of x, or of x + `residual`. In training mode it keeps what `backward` needs. Of an array that
+   * is a copy, of a Tensor a reference: its elements must stay as they are until then.
    *
-   * With the option `residual`, x + residual is computed first, and the result is its norm. In a transformer x is what a
-   * layer made, and residual what it was made from. With the option `sum`, x + residual is written there, for what follows.
+   * With the option `residual`, x + residual is computed first, and the result is its norm. In a transformer x is what
+   * a layer made, and residual what it was made from. With the option `sum`, x + residual is written there, for what
+   * follows.
    * @param x an array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
    * @param options `out` receives the result, and is what is returned. `residual` is added to x. `sum` receives
    * x + residual. All have the shape of x: Tensors for a Tensor, arrays for an array. `out` and `sum` may be x or
