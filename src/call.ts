@@ -25,7 +25,7 @@ const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 
 /** A call, whose arguments are filled in step by step. One class for both passes: a derived one is slower to make. */
 export class Call implements KernelCall {
-  readonly args = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+  readonly args = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
   rows = 0;
   /** x of forward, dy of backward. */
   source: Place | null = null;

@@ -116,7 +116,7 @@ type Export = (...args: readonly (number | undefined)[]) => void;
 /** Calls an export. It ignores what it doesn't take. To spread a list takes engines as long as a short row. */
 function invoke(kernels: Kernels, name: KernelName | Kernel["ofRows"], a: readonly number[]): void {
   // biome-ignore format: one list
-  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14]);
+  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13]);
 }
 
 /** Makes a call. */

@@ -17,7 +17,8 @@ import { addGroup, addTo, addTotals, GROUP, SLOT, sumsChunk } from "./sums";
 const LEAST_RSTD: u32 = 0x33800000;
 const LARGEST_RSTD: u32 = 0x4b800000;
 // The largest |mean| * rstd of a row that takes its mean as one float, and of a row that takes the rest of it along.
-// Beyond 4, the limit of dx might not hold. Up to 2^14 = 2^-10 / u, the rest is nothing beside the deviation of the row.
+// Up to 4 the limit of dx holds with one float. Up to 2^14, the rest is below 2^-10 / rstd, so its own error doesn't
+// count. See "Backward: the roundings of dx" in docs/guides/numerics.md.
 const NEAR: f32 = 4;
 const FAR: f32 = 16384;
 

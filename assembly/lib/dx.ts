@@ -4,7 +4,8 @@
 //
 // In a row far from zero x - m takes the place of x, and k has the rest of the mean in place of the mean.
 //
-// dx is assigned, and may be dy or add. "Backward: the roundings of dx" in docs/guides/numerics.md counts each rounding.
+// dx is assigned, and may be dy or add. Its roundings are counted in "Backward: the roundings of dx" in
+// docs/guides/numerics.md.
 
 import { load4, store4 } from "./lanes";
 

@@ -41,7 +41,8 @@ export function exactRow(
   const delta = centered ? values / n : 0;
   const a = centered ? s / n : 0;
   let r = f64(rstd);
-  // eps is not known here. Where rstd is too small, eps is nothing beside the variance, as it is at most 1.
+  // eps is not known here. Where rstd is too small, eps is nothing beside the variance. Where it is infinite, eps is
+  // taken as 0.
   if (!(r >= NORMAL && r < Infinity)) r = 1 / Math.sqrt(squares / n - delta * delta);
   const c = (q / n - a * delta) * r * r;
   for (let i: usize = 0; i < end; i += 4) {

@@ -118,10 +118,16 @@ export function gradientRow<Mean, All>(
 /** Whether floats hold dx of a row whose sums are very small, or cancel: the largest |g| tells it. */
 function inRange(dy: usize, weight: usize, cols: usize, r: f32, inverse: f64, size: f64): bool {
   if (!(size < 1)) return false;
-  let most: f32 = 0;
-  for (let i: usize = 0; i < cols << 2; i += 4) {
-    most = max(most, abs(load<f32>(dy + i) * (weight ? load<f32>(weight + i) : 1)));
+  const end = cols << 2;
+  let v = f32x4.splat(0);
+
+  // 4 or 1 per step
+  for (let i: usize = 0; i < end; i += end - i < 16 ? 4 : 16) {
+    const g = load4(dy + i, end - i);
+    v = f32x4.pmax(v, f32x4.abs(weight ? f32x4.mul(g, load4(weight + i, end - i)) : g));
   }
+  v = f32x4.pmax(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
+  const most = max(f32x4.extract_lane(v, 0), f32x4.extract_lane(v, 1));
   // Beyond 2^13, dx may be a normal float though every g underflows to 0.
   return most === 0 ? r <= 8192 : f64(most) * f64(most) * inverse > LEAST;
 }

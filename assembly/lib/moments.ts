@@ -5,9 +5,9 @@
 // RMSNorm takes k and delta as 0. The difference magnifies the errors of both means where delta^2 is large beside the
 // variance. `accurate` tells where it is small enough for the limits of docs/guides/numerics.md.
 //
-// At most two additions in float32 lie between a number and the double that it is added to. With `Long` there are at
-// most three. This is D in the proof. Sums in float32 alone would lose small squares beside that of an outlier. The last
-// columns, fewer than 16, are added in double.
+// At most two additions in float32 lie between a number and the double that it is added to, or three with `Long`. This
+// is D in the proof. Sums in float32 alone would lose small squares beside that of an outlier. The last columns, fewer
+// than 16, are added in double.
 
 import { load4, pair, sumHalves, sumLanes } from "./lanes";
 
@@ -16,13 +16,14 @@ import { load4, pair, sumHalves, sumLanes } from "./lanes";
 const LEAST: f64 = 7.888609052210118e-31;
 const LARGEST: f64 = 8.507059173023462e37;
 
-// rho in the proof, the largest delta^2 beside the variance: about 0 with two additions, about 0 with three, and about a
-// shift, where x - k is rounded too. With these, rstd errs by less than 3.5 units and dx by less than 16.
+// The largest delta^2 beside the variance, rho in the proof: about 0 with two additions, about 0 with three, and about
+// a shift, where x - k is rounded too. With these, rstd errs by less than 3.5 units, dx by less than 16, and dweight by
+// less than 9.
 const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
 const SHIFTED_RATIO: f64 = 0.2;
 
-/** [sum of d, sum of d^2] of a row. With a `Residual` that is added on the way, but for the first 32 columns. */
+/** [sum of d, sum of d^2] of a row. With a `Residual`, x is made on the way, but for its first 32 columns. */
 export function rowSums<Mean, Shift, Long, Residual>(
   x: usize, // [cols]; with a residual it is written: other + residual
   other: usize, // [cols]

@@ -55,7 +55,7 @@ function exactRow(
   centered: bool, // whether there is a mean
 ): void {
   const end = cols << 2;
-  // The mean is first + rest. One double would not hold it well enough where the numbers differ in their last bits only.
+  // The mean is first + rest. One double would not hold it well enough where numbers differ in their last bits alone.
   const first = centered ? f64(load<f32>(x)) : 0;
   let rest: f64 = 0;
   if (centered) {

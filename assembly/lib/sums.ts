@@ -1,8 +1,8 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
-// A sum runs in float32 over a group of rows, and in double from group to group. Groups make at most CHUNKS chunks, each
-// with totals of its own, and the totals of the chunks are added in their order. All of this depends on the number of
-// rows alone. So every sum has the same bits for one thread or many. Nor does it matter whether the rows come all at
+// A sum runs in float32 over a group of rows, and in double from group to group. Groups make at most CHUNKS chunks,
+// each with totals of its own, and the totals of the chunks are added in their order. All of this depends on the number
+// of rows alone. So every sum has the same bits for one thread or many. Nor does it matter whether the rows come all at
 // once, or some groups at a time.
 //
 // A chunk's slot in the workspace: its totals in double, then the sums of its current group in float32, each for
@@ -10,7 +10,7 @@
 
 import { promoteHigh } from "./lanes";
 
-/** Rows of a group. Each row more would add half a unit to the limits: "dweight and dbias" in docs/guides/numerics.md. */
+/** Rows of a group. With more, dweight might err by more than 9 units: see the proof in docs/guides/numerics.md. */
 export const GROUP: usize = 8;
 // For speed alone. Enough for sixteen threads to share, and few enough to add up: at 768 columns in 20 microseconds.
 const CHUNKS: usize = 32;

@@ -4,8 +4,8 @@
 //   dx       = rstd * (g - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat
 //
-// dx is assigned (=), dweight is added to (+=). dx may be dy or add. No other overlap is allowed. The loops are those of
-// LayerNorm, compiled without a mean: ../lib/backward.ts.
+// dx is assigned (=), dweight is added to (+=). dx may be dy or add. No other overlap is allowed. The loops are those
+// of LayerNorm, compiled without a mean: ../lib/backward.ts.
 
 import { backwardRows } from "../lib/backward";
 import { Absent } from "../lib/lanes";
