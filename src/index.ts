@@ -19,8 +19,9 @@ export {
   type WithStats,
 } from "./functional.js";
 export type { Kernels } from "./kernels.js";
-export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
+export { type BiasOf, LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
+export type { WeightOf } from "./norm.js";
 export type {
   BackwardOptions,
   Beside,
