@@ -79,17 +79,9 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
-const MOVES: Partial<Record<Argument, number>> = {
-  y: 2,
-  sum: 2,
-  x: 2,
-  residual: 2,
-  dx: 2,
-  dy: 2,
-  add: 2,
-  mean: 1,
-  rstd: 1,
-};
+/** What has one number, or `cols` of them, for each row. */
+const ONE = ["mean", "rstd"];
+const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
 const names = Object.keys(ARGUMENTS) as KernelName[];
 const listOf = (name: KernelName) => ARGUMENTS[name].split(" ") as Argument[];
 const all = new Set(names.flatMap(listOf));
@@ -98,7 +90,7 @@ const all = new Set(names.flatMap(listOf));
 export const KERNELS: readonly Kernel[] = names.map((name, index) => {
   const list = listOf(name);
   const places = Object.fromEntries([...all].map((argument) => [argument, list.indexOf(argument)]));
-  const moves = list.map((argument) => MOVES[argument] ?? 0);
+  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument))));
   return { name, index, moves, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace`, ...places } as unknown as Kernel;
 });
 
@@ -116,7 +108,7 @@ type Export = (...args: readonly (number | undefined)[]) => void;
 /** Calls an export. It ignores what it doesn't take. To spread a list takes engines as long as a short row. */
 function invoke(kernels: Kernels, name: KernelName | Kernel["ofRows"], a: readonly number[]): void {
   // biome-ignore format: one list
-  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13], a[14]);
+  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13]);
 }
 
 /** Makes a call. */
