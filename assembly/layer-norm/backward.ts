@@ -1,6 +1,11 @@
-// Layer normalization, backward, from the statistics of the forward pass: formulas and rows in ../lib/backward.ts.
+// Layer normalization, backward, from the statistics of the forward pass.
 //
-// dx is assigned (=), dweight and dbias are added to (+=). dx may be dy or add; no other overlap is allowed.
+//   xhat = (x - mean) * rstd     g = dy * weight
+//   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
+//   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
+//
+// dx is assigned (=), dweight and dbias are added to (+=). dx may be dy or add. No other overlap is allowed. The loops
+// are in ../lib/backward.ts and ../lib/gradient.ts.
 
 import { backwardRows } from "../lib/backward";
 import { Present } from "../lib/lanes";
@@ -29,8 +34,8 @@ export function layerNormBackward(
 }
 
 /**
- * Some rows of a call. The sums stay in the workspace until `addSums` adds them. Chunks may come in any order, the
- * rows of a chunk in ascending order, a multiple of `sumsGroup` at a time.
+ * Some rows of a call. The sums stay in the workspace until `addSums` adds them. Chunks may come in any order. The rows
+ * of a chunk come in ascending order, a multiple of `sumsGroup` at a time.
  */
 export function layerNormBackwardRows(
   dx: usize, // [rows, cols], or 0: not wanted

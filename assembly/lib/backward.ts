@@ -4,17 +4,21 @@
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
-// A row in the range of float32 is computed by the loop in gradient.ts. Any other row is computed in double.
+// A row in the range of float32 is computed by the loops in gradient.ts and dx.ts. Any other row is computed in double,
+// by exact.ts. dx is assigned (=), dweight and dbias are added to (+=).
 
 import { exactRow } from "./exact";
 import { gradientRow } from "./gradient";
 import { Absent, Far, Present } from "./lanes";
 import { addGroup, addTo, addTotals, GROUP, SLOT, sumsChunk } from "./sums";
 
-// The bits of 2^-24 and 2^24, as positive floats are ordered like their bits. Between these rstd is in range.
+// The bits of 2^-24 and 2^24: positive floats are ordered like their bits. Between these, products that underflow don't
+// count. See "The range of backward" in docs/guides/numerics.md.
 const LEAST_RSTD: u32 = 0x33800000;
 const LARGEST_RSTD: u32 = 0x4b800000;
-// The largest |mean| * rstd of a row whose mean is one float, and of a row whose mean is two.
+// The largest |mean| * rstd of a row that takes its mean as one float, and of a row that takes the rest of it along.
+// Up to 4 the limit of dx holds with one float. Up to 2^14, the rest is below 2^-10 / rstd, so its own error doesn't
+// count. See "Backward: the roundings of dx" in docs/guides/numerics.md.
 const NEAR: f32 = 4;
 const FAR: f32 = 16384;
 
@@ -52,7 +56,7 @@ export function backwardRows<Mean>(
   const stride = cols << 2;
   const inverse = 1 / f64(cols);
   const chunk = sumsChunk(total);
-  // One row is added to dweight and dbias directly: additions to 0 are exact, so these are the same bits.
+  // One row is added to dweight and dbias directly. Additions to 0 are exact, so the bits are the same.
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && inRange(isVoid<Mean>() ? <f32>0 : load<f32>(mean), rstd);
   const sums = (dweight | dbias) !== 0 && !direct;

@@ -2,7 +2,10 @@
 //
 //   dx = (rstd * g - c * x) - k + add        c = rstd^2 * mean(g * xhat)     k = rstd * mean(g) - c * mean
 //
-// Far from zero x - m takes the place of x, and the rest of the mean that of the mean.
+// In a row far from zero x - m takes the place of x, and k has the rest of the mean in place of the mean.
+//
+// dx is assigned, and may be dy or add. Its roundings are counted in "Backward: the roundings of dx" in
+// docs/guides/numerics.md.
 
 import { load4, store4 } from "./lanes";
 

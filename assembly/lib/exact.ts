@@ -1,13 +1,13 @@
-// Backward of one row in double: right for any finite row. It computes the mean anew, and rstd where a float doesn't
-// hold it.
+// Backward of one row in double: right for any finite row. It computes the mean anew, and also rstd where that is not a
+// normal float.
 //
 //   dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add        g = dy * weight, xhat = (x - mean) * rstd
 //
-// A row is read twice. The first pass adds d, d^2, g and g * d, where d = x - the first number of the row. The second
-// writes dx, and adds to dweight and dbias. About the first number nearly equal numbers keep all their digits, and
-// equal ones have a variance of 0.
+// A row is read twice. The first pass sums d, d^2, g and g * d, where d = x - the first number of the row. The second
+// writes dx, and adds to dweight and dbias. About the first number, nearly equal numbers keep all their digits. Equal
+// ones have a variance of 0.
 
-// 2^-126: below it a float has not all of its digits.
+// 2^-126, the smallest normal float: below it, a float doesn't have all of its digits.
 const NORMAL: f64 = 1.1754943508222875e-38;
 
 /** dx =, totals += of one row. */
@@ -41,7 +41,8 @@ export function exactRow(
   const delta = centered ? values / n : 0;
   const a = centered ? s / n : 0;
   let r = f64(rstd);
-  // Then eps, which is at most 1, is nothing beside the variance; or rstd is infinite, and eps is not known.
+  // eps is not known here. Where rstd is too small, eps is nothing beside the variance. Where it is infinite, eps is
+  // taken as 0.
   if (!(r >= NORMAL && r < Infinity)) r = 1 / Math.sqrt(squares / n - delta * delta);
   const c = (q / n - a * delta) * r * r;
   for (let i: usize = 0; i < end; i += 4) {

@@ -3,19 +3,22 @@
 //   dx = (rstd * g - c * x) - k      g = dy * weight
 //   c  = rstd^2 * mean(g * xhat)     k = rstd * mean(g) - c * mean      xhat = (x - mean) * rstd
 //
-// A row is read twice: for the sums of g and of g * (x - mean), and for dweight and dbias; then for dx. A sum along the
-// row runs in float32 over a block of 32 columns, in double from there on. docs/guides/numerics.md derives the limits of
-// the results from the roundings of these loops, and the range in which they hold.
+// A row is read twice. The first pass sums g and g * (x - mean), and adds to dweight and dbias. The second, in dx.ts,
+// writes dx. A sum along the row runs in float32 over a block of 32 columns, and in double from block to block. The
+// proof in docs/guides/numerics.md derives the limits of the results from the roundings of these loops. It also has the
+// range in which they hold.
 //
-// Far from zero one float does not hold the mean, which is m + rest there. The first pass then takes the rest along,
-// as the mean of x - m. dweight needs it, so it has a pass of its own. `Far` takes the place of `Mean`.
+// In a row far from zero one float doesn't hold the mean, which is m + rest there. The first pass then sums x - m too,
+// whose mean is the rest. dweight needs the rest, so it has a pass of its own. `Far` takes the place of `Mean`.
 
 import { writeDx } from "./dx";
 import { load4, store4, sumHalves, sumLanes } from "./lanes";
 
-/** The bytes of a block: four additions in float32 lie between a number and the double that it is added to. */
+// The bytes of a block. At most four additions in float32 lie between a number and the double that it is added to. This
+// is D = 4 in the proof, the largest with which dx errs by less than 16 units.
 const BLOCK: usize = 128;
-// The squares of 2^-67 and of 2^64. Between these sizes of g, no product overflows or loses digits.
+// The squares of 2^-67 and of 2^64, for the size of g. Above the first, products that underflow don't count. Below the
+// second, none overflows. See "The range of backward" in docs/guides/numerics.md.
 const LEAST: f64 = 4.591774807899561e-41;
 const LARGEST: f64 = 3.402823669209385e38;
 
@@ -104,7 +107,7 @@ export function gradientRow<Mean, All>(
   if (isFloat<Mean>()) b -= rest * a;
   const c = f32(b * (rr * rr * rr));
   b *= rr;
-  // By Bessel's inequality mean(g^2) is at least this.
+  // mean(g)^2 + mean(g * xhat)^2. By Bessel's inequality mean(g^2) is at least this.
   const size = a * a + b * b;
   if (!(size > LEAST && size < LARGEST) && !inRange(dy, weight, cols, r, inverse, size)) return false;
   const k = f32(rr * a - f64(c) * (isFloat<Mean>() ? rest : f64(m)));
@@ -112,14 +115,20 @@ export function gradientRow<Mean, All>(
   return true;
 }
 
-/** Whether floats hold dx of a row whose sums are very large or very small: the largest |g| tells it. */
+/** Whether floats hold dx of a row whose sums are very small, or cancel: the largest |g| tells it. */
 function inRange(dy: usize, weight: usize, cols: usize, r: f32, inverse: f64, size: f64): bool {
   if (!(size < 1)) return false;
-  let most: f32 = 0;
-  for (let i: usize = 0; i < cols << 2; i += 4) {
-    most = max(most, abs(load<f32>(dy + i) * (weight ? load<f32>(weight + i) : 1)));
+  const end = cols << 2;
+  let v = f32x4.splat(0);
+
+  // 4 or 1 per step
+  for (let i: usize = 0; i < end; i += end - i < 16 ? 4 : 16) {
+    const g = load4(dy + i, end - i);
+    v = f32x4.pmax(v, f32x4.abs(weight ? f32x4.mul(g, load4(weight + i, end - i)) : g));
   }
-  // 2^13: beyond it, g that underflows to 0 may count in dx.
+  v = f32x4.pmax(v, v128.shuffle<f32>(v, v, 2, 3, 0, 1));
+  const most = max(f32x4.extract_lane(v, 0), f32x4.extract_lane(v, 1));
+  // Beyond 2^13, dx may be a normal float though every g underflows to 0.
   return most === 0 ? r <= 8192 : f64(most) * f64(most) * inverse > LEAST;
 }
 

@@ -4,7 +4,7 @@
 export type Present = u32;
 /** Stands for an operand that it does without: its code is left out at compile time. */
 export type Absent = void;
-/** Stands for a mean that takes two floats, of a row far from zero. `isFloat` tells it from the others. */
+/** Stands for a mean that takes two numbers, in a row far from zero. `isFloat` tells it from the others. */
 export type Far = f32;
 
 /** [a, b], [c, d] -> [a + b, c + d], of doubles. */

@@ -2,25 +2,28 @@
 //
 //   d = x - k      delta = mean(d)      variance = mean(d^2) - delta^2
 //
-// RMSNorm takes k and delta as 0. The subtraction magnifies the errors of both means where delta^2 is large beside the
-// variance. `accurate` tells where it is not, so that the limits of docs/guides/numerics.md hold.
+// RMSNorm takes k and delta as 0. The difference magnifies the errors of both means where delta^2 is large beside the
+// variance. `accurate` tells where it is small enough for the limits of docs/guides/numerics.md.
 //
-// Two additions in float32 lie between a number and the double that it is added to, or three where `Long` says so. The
-// last columns, fewer than 16, are added in double.
+// At most two additions in float32 lie between a number and the double that it is added to, or three with `Long`. This
+// is D in the proof. Sums in float32 alone would lose small squares beside that of an outlier. The last columns, fewer
+// than 16, are added in double.
 
 import { load4, pair, sumHalves, sumLanes } from "./lanes";
 
-// Squares that leave the range of float32 show in these, 2^-100 and 2^126. See "Range" in docs/guides/numerics.md.
+// 2^-100 and 2^126. Where squares leave the range of float32, the variance lies outside of these. See "The range of
+// forward" in docs/guides/numerics.md.
 const LEAST: f64 = 7.888609052210118e-31;
 const LARGEST: f64 = 8.507059173023462e37;
 
-// The largest delta^2 beside the variance: about 0 with two additions, about 0 with three, and about a shift, where
-// x - k is rounded too. With these, all three kinds of moments err by less than 3.5 units.
+// The largest delta^2 beside the variance, rho in the proof: about 0 with two additions, about 0 with three, and about
+// a shift, where x - k is rounded too. With these, rstd errs by less than 3.5 units, dx by less than 16, and dweight by
+// less than 9.
 const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
 const SHIFTED_RATIO: f64 = 0.2;
 
-/** [sum of d, sum of d^2] of a row. With a `Residual` that is added on the way, but for the first 32 columns. */
+/** [sum of d, sum of d^2] of a row. With a `Residual`, x is made on the way, but for its first 32 columns. */
 export function rowSums<Mean, Shift, Long, Residual>(
   x: usize, // [cols]; with a residual it is written: other + residual
   other: usize, // [cols]
@@ -113,9 +116,8 @@ export function momentsOf(
 }
 
 /**
- * The shift about which to begin with a long row: the mean of its first 16 numbers, where its square is more than twice
- * their variance.
- * `accurate` decides in the end. A bad guess only costs another pass.
+ * The shift about which to begin with a long row: the mean of its first 16 numbers if its square is more than twice
+ * their variance, else 0. This is for speed alone. `accurate` decides in the end, and a bad guess only costs a pass.
  */
 export function shiftOf(x: usize): f32 {
   const a = v128.load(x);
@@ -138,7 +140,7 @@ export function accurate<Long>(moments: v128, k: f32, eps: f64): bool {
   return delta * delta <= ratio * variance && variance + eps > LEAST && variance < LARGEST;
 }
 
-/** The same of two short rows about 0, from delta^2 of each: a mask of 64 bits for each. */
+/** The same for two short rows about 0, from delta^2 and the variance of each. The mask has 64 bits for each. */
 export function accuratePair(squares: v128, variances: v128, eps: v128): v128 {
   const least = f64x2.gt(f64x2.add(variances, eps), f64x2.splat(LEAST));
   const largest = f64x2.lt(variances, f64x2.splat(LARGEST));

@@ -1,5 +1,8 @@
-// The second pass of forward: a row normalized. Once for any row and operands, and once, faster, for rows near zero
-// with the usual operands. A mean far from zero comes as k + delta and is never rounded to one float.
+// The second pass of forward, which writes y. `normalize` is for any row and operands. `normalizeAffine` is faster, for
+// rows near zero with the usual operands; `normalizeFour` does the same for four rows. y is assigned, and may be x.
+//
+// A mean far from zero comes as k + delta and is never rounded to one float. "Forward: y" in docs/guides/numerics.md
+// counts each rounding.
 
 import { load4, Present, store4 } from "./lanes";
 

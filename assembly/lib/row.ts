@@ -1,12 +1,11 @@
 // One row of forward, from the sums of its first pass about a shift k.
 //
-// The moments may not be accurate: then the pass is repeated about a better shift, k + delta, at most three times. Three
-// kinds of row are left, from fast to slow:
+// If its moments are not accurate, the pass is repeated about a better shift, k + delta, at most three times. Rows end
+// up as one of three kinds, from fast to slow:
 //
-//   near     accurate about 0; y from x - delta
-//   shifted  accurate about k; y from (x - k) - delta, so that the mean is never rounded to one float
-//   exact    squares beyond the range of float32, or floats so near each other that no float is near enough to the mean:
-//            everything in double
+// - near: accurate about 0. y comes from x - delta.
+// - shifted: accurate about k. y comes from (x - k) - delta, so that the mean is never rounded to one float.
+// - exact: squares are beyond the range of float32, or no float is near enough to the mean. All is computed in double.
 
 import { Absent, Present } from "./lanes";
 import { accurate, momentsOf, rowSums } from "./moments";
@@ -43,7 +42,7 @@ export function finishRow<Mean, Long>(
   if (rstd) store<f32>(rstd, r);
 }
 
-/** A row in double, rounded once at the end: right for any finite input, and NaN for any other. */
+/** A row in double, rounded once at the end: right for any finite input, NaN for any other. */
 function exactRow(
   y: usize, // [cols]
   mean: usize, // [1] or 0
@@ -56,7 +55,7 @@ function exactRow(
   centered: bool, // whether there is a mean
 ): void {
   const end = cols << 2;
-  // The mean is first + rest: one double doesn't hold that of numbers which differ in their last bits alone.
+  // The mean is first + rest. One double would not hold it well enough where numbers differ in their last bits alone.
   const first = centered ? f64(load<f32>(x)) : 0;
   let rest: f64 = 0;
   if (centered) {

@@ -1,14 +1,15 @@
-// Forward, four short rows at a time, with the same bits as one by one. Beside its elements a row costs the last
-// steps of the moments, and above all the wait for a root and a division. Four rows pay for these once.
+// Forward, four short rows at a time, with the same bits as one by one. A row also costs the last steps of its moments,
+// above all the wait for a root and a division. Four rows wait once.
 
 import { Absent } from "./lanes";
 import { accuratePair, rowSums } from "./moments";
 import { normalize, normalizeAffine, normalizeFour } from "./normalize";
 import { finishRow } from "./row";
 
-/** The most columns of a short row: four of them have 4 KiB, a page of memory. */
+/** The most columns of a short row, for speed: four of them have 4 KiB, a page of memory. */
 export const SHORT: usize = 256;
-// Up to so many columns, the second pass goes over four rows side by side. Out of the caches, wider rows would take twice as long by it.
+// Up to so many columns, the second pass goes over four rows side by side. This is for speed alone. Out of the caches,
+// wider rows would take twice as long this way.
 const SIDE_BY_SIDE: usize = 64;
 
 /** y, mean and rstd of four rows. */

@@ -1,18 +1,18 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
-// A sum runs in float32 for a group of rows, and in double from group to group. Groups make at most CHUNKS chunks, each
-// with totals of its own, and the totals of the chunks are added in their order. All of this depends on the number of
-// rows alone. So every sum has the same bits for one thread or many, and for rows that come all at once or some groups
-// at a time.
+// A sum runs in float32 over a group of rows, and in double from group to group. Groups make at most CHUNKS chunks,
+// each with totals of its own, and the totals of the chunks are added in their order. All of this depends on the number
+// of rows alone. So every sum has the same bits for one thread or many. Nor does it matter whether the rows come all at
+// once, or some groups at a time.
 //
 // A chunk's slot in the workspace: its totals in double, then the sums of its current group in float32, each for
 // dweight and dbias.
 
 import { promoteHigh } from "./lanes";
 
-/** Rows of a group. Each row more would let a sum err by half a unit more. */
+/** Rows of a group. With more, dweight might err by more than 9 units: see the proof in docs/guides/numerics.md. */
 export const GROUP: usize = 8;
-// Enough for sixteen threads to share, and few enough to add up: at 768 columns in 20 microseconds.
+// For speed alone. Enough for sixteen threads to share, and few enough to add up: at 768 columns in 20 microseconds.
 const CHUNKS: usize = 32;
 /** Bytes of a slot for each column. */
 export const SLOT: usize = 24;
@@ -25,7 +25,7 @@ export function sumsGroup(): usize {
 /** The rows of a chunk, a multiple of GROUP; the last chunk may have fewer. */
 export function sumsChunk(rows: usize): usize {
   const groups = (rows + GROUP - 1) / GROUP;
-  // At least 96 rows: a chunk costs an addition of its totals.
+  // At least 96 rows, for speed alone: a chunk costs an addition of its totals.
   return max((groups + CHUNKS - 1) / CHUNKS, 12) * GROUP;
 }
 
@@ -113,7 +113,7 @@ export function addGroup(
     v128.store(group + i, f32x4.splat(0));
   }
 
-  // tail: the last two numbers of an odd number of columns
+  // tail: the last two numbers, where cols is odd
   if (cols & 1) {
     const t = totals + (i << 1);
     v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v128.load64_zero(group + i))));

@@ -4,7 +4,7 @@
 //   dx       = rstd * (g - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat
 //
-// dx is assigned (=), dweight is added to (+=). dx may be dy or add; no other overlap is allowed. The loops are those
+// dx is assigned (=), dweight is added to (+=). dx may be dy or add. No other overlap is allowed. The loops are those
 // of LayerNorm, compiled without a mean: ../lib/backward.ts.
 
 import { backwardRows } from "../lib/backward";

@@ -63,7 +63,7 @@ export class Control {
 
 /** Sets the words and numbers of a job. From then on threads may take chunks of it. */
 export function publish({ words, numbers }: Control, { kernel, args, block, chunks, sums }: Job): void {
-  numbers.set([kernel.index, block, Number(sums), ...args]);
+  numbers.set([kernel.index, block, Number(sums), ...args.slice(0, kernel.moves.length)]);
   Atomics.store(words, DONE, 0);
   Atomics.store(words, FAILED, 0);
   Atomics.store(words, CHUNKS, chunks);
