@@ -13,7 +13,7 @@
  */
 
 import * as check from "./check.js";
-import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsRows } from "./kernels.js";
+import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsAnything } from "./kernels.js";
 import type { Operand, Place } from "./operand.js";
 import { ArrayOperand, entangled, overlaps, READ, SHARED, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
@@ -74,10 +74,8 @@ export class Call implements KernelCall {
   }
 
   #takeArray(name: string, index: number, value: unknown, mode: number): ArrayOperand {
-    let array = value as Float32Array;
-    if (!(value instanceof Float32Array)) {
-      array = check.checkFloats(`${this.where}: ${name}`, value, (mode & WRITTEN) !== 0);
-    }
+    const given = value instanceof Float32Array;
+    const array = given ? value : check.checkFloats(`${this.where}: ${name}`, value, (mode & WRITTEN) !== 0);
     const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array));
     if (operand.size === 0) check.checkAttached(`${this.where}: ${name}`, array);
     if (this.#last === null) this.#first = operand;
@@ -307,7 +305,7 @@ export class Call implements KernelCall {
   #runBlocks(): void {
     const { rows } = this;
     const { kernels } = this.runtime;
-    const sums = sumsRows(this);
+    const sums = sumsAnything(this);
     const strides = stridesOf(this);
     for (let operand = this.#first; operand !== null; operand = operand.next) {
       if (operand.copy !== 0 && !(operand.over ?? operand).whole) strides[operand.index] = 0;

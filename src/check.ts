@@ -40,6 +40,12 @@ export function isShared(buffer: ArrayBufferLike): boolean {
   return classOf(buffer) === "SharedArrayBuffer";
 }
 
+/** The bytes of a typed array or a buffer, where they are. */
+export function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
+  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
+}
+
 /** What came, in the words of an error. */
 export function describe(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value);

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { classOf, wrongType } from "./check.js";
+import { bytesOf, classOf, wrongType } from "./check.js";
 import type { LinearMemory } from "./memory.js";
 
 /** The part of a `Response` of `fetch` that is used here. */
@@ -50,11 +50,6 @@ export function isLater(source: unknown): source is LaterModuleSource {
 export function checkSource(where: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
   wrongType(where, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
-}
-
-function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
-  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
-  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
 }
 
 const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });

@@ -118,11 +118,6 @@ export function call(kernels: Kernels, { kernel, args }: KernelCall): void {
 
 const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
 
-/** Whether a call sums over its rows in a workspace. */
-export function sumsRows(kernelCall: KernelCall): boolean {
-  return sumsAnything(kernelCall) && at(kernelCall.args, kernelCall.kernel.workspace) !== 0;
-}
-
 /** Whether a call sums over its rows. */
 export function sumsAnything({ kernel, args }: KernelCall): boolean {
   return at(args, kernel.dweight) !== 0 || at(args, kernel.dbias) !== 0;

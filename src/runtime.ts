@@ -39,10 +39,10 @@ const PAGES_MAX = 65536;
 /** The runtimes by their memories. */
 const owners = new WeakMap<LinearMemory, Runtime>();
 
+const ELSEWHERE =
+  "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed";
 function elsewhere(): never {
-  throw new TypeError(
-    "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed",
-  );
+  throw new TypeError(ELSEWHERE);
 }
 
 /** The largest block of scratch memory that is kept between calls. */
@@ -61,6 +61,8 @@ export class Runtime extends check.Shown {
   /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   #viewed = 0;
+  /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
@@ -68,6 +70,7 @@ export class Runtime extends check.Shown {
     this.#memory = memory;
     this.#kernels = kernels;
     this.#allocator = allocator;
+    this.#buffers.add(memory.buffer);
     owners.set(memory, this);
   }
 
@@ -209,16 +212,16 @@ export class Runtime extends check.Shown {
       pointer = this.#tryAllocate(size);
     }
     if (pointer === 0) {
-      throw new RangeError(
-        `Runtime.allocate: out of memory, no room for ${bytes} bytes; ${bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB"}`,
-      );
+      const cure = bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB";
+      throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes; ${cure}`);
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
     const address = typeof pointer === "number" ? pointer >>> 0 : NaN;
     const integer = address === pointer || (address | 0) === pointer;
     if (!integer || address % 4 !== 0 || address + bytes > this.buffer.byteLength) {
+      const expected = `a multiple of 4 with room for them in a memory of ${this.buffer.byteLength} bytes`;
       throw new TypeError(
-        `Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.buffer.byteLength} bytes`,
+        `Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, expected ${expected}`,
       );
     }
     return address;
@@ -270,13 +273,16 @@ export class Runtime extends check.Shown {
   /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */
   addressOf(array: Float32Array): number {
     // What most arrays are comes first: to ask the memory for its buffer takes longer than to compute a short row.
-    const inside = array.byteOffset !== 0 && check.bufferOf(array) === this.buffer;
-    return inside && check.tagOf(array) === "Float32Array" ? check.offsetOf(array) : 0;
+    if (array.byteOffset === 0 || check.tagOf(array) !== "Float32Array") return 0;
+    const buffer = check.bufferOf(array);
+    return buffer === this.buffer || this.#buffers.has(buffer) ? check.offsetOf(array) : 0;
   }
 
   /** The buffer of the memory as it is now. @internal */
   get buffer(): ArrayBufferLike {
-    return this.#memory.buffer;
+    const { buffer } = this.#memory;
+    this.#buffers.add(buffer);
+    return buffer;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */

@@ -30,6 +30,7 @@ export interface TensorHandle {
 export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
 const NONE = new Float32Array(0);
+const UNSHARED = "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is";
 const DISPOSED = "Tensor: used after it was disposed";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
@@ -185,7 +186,7 @@ export class Tensor extends check.Shown {
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
     if (!check.isShared(memory.buffer)) {
-      throw new TypeError("Tensor: handle of a memory that isn't shared, as one of createThreadedRuntime is");
+      throw new TypeError(UNSHARED);
     }
     return { memory, pointer: this.pointer, shape: this.shape };
   }
