@@ -1,6 +1,9 @@
 // npm run docs: the guides and the reference, as pages in docs/dist.
 
+import { readFileSync } from "node:fs";
 import { Converter } from "typedoc";
+
+const { homepage, repository } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
 
 /** The title of a guide is its first heading, not its file's name. */
 function titles(app) {
@@ -19,6 +22,11 @@ export default {
   readme: "index.md",
   projectDocuments: ["guides/*.md"],
   out: "dist",
+  customCss: "style.css",
+  navigationLinks: {
+    Playground: `${homepage}playground/`,
+    Repository: repository.url.replace(/^git\+(.*)\.git$/, "$1"),
+  },
   plugin: [titles],
   includeVersion: true,
   highlightLanguages: ["html", "javascript", "shellscript", "typescript", "wasm"],
@@ -27,7 +35,7 @@ export default {
   excludePrivate: true,
   excludeProtected: true,
   // What is said of them in words is shorter than the conditional types that they are.
-  intentionallyNotExported: ["WeightOf", "BiasOf", "Fresh"],
+  intentionallyNotExported: ["Fresh", "ParameterUnless"],
   treatWarningsAsErrors: true,
   validation: { notExported: true, invalidLink: true, invalidPath: true, notDocumented: false },
 };

@@ -1,5 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
+import { homepage, repository } from "../package.json";
 import { ISOLATED } from "../test/browsers.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -10,6 +11,15 @@ export default defineConfig({
   resolve: {
     alias: { "layernorm-wasm/threads": `${root}dist/threads.js`, "layernorm-wasm": `${root}dist/index.js` },
   },
+  plugins: [
+    {
+      name: "links",
+      transformIndexHtml: (html) =>
+        html
+          .replace("%DOCUMENTATION%", homepage)
+          .replace("%REPOSITORY%", repository.url.replace(/^git\+(.*)\.git$/, "$1")),
+    },
+  ],
   worker: { format: "es" },
   build: { target: "es2022", modulePreload: false, chunkSizeWarningLimit: 1000, license: { fileName: "licenses.md" } },
   server: { headers: ISOLATED, fs: { allow: [root] } },

@@ -65,8 +65,8 @@ export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBack
  * @param weight of the shape `normalizedShape`; ones where it is absent
  * @param bias the same; zeros where it is absent
  * @param eps added inside the root
- * @param options `out`: what to write to and return; `residual`: what is added to x before it is normalized; `sum`:
- * what to write x + residual to. Each is of the kind and shape of x. `out` and `sum` may be x or residual
+ * @param options `out` receives the result, and is what is returned. `residual` is added to x: the result is the norm
+ * of x + residual, which `sum` receives. Each is of the kind and shape of x. `out` and `sum` may be x or residual
  * @returns a new Tensor or Float32Array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
@@ -134,7 +134,7 @@ export function rmsNormWithStats<T extends Operand>(
  * @param mean one number for each row, as `layerNormWithStats` gives them
  * @param rstd the same
  * @param weight as in the forward pass; ones where it is absent
- * @param options `out`: what to write dx to; `add`: what is added to dx. Both are of the kind and shape of dy, and
+ * @param options `out` receives dx; `add` is added to dx. Both are of the kind and shape of dy, and
  * `out` may be dy or add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
  * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full

@@ -6,8 +6,9 @@
 export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
 export * from "./functional.js";
 export type { Kernels } from "./kernels.js";
-export { LayerNorm, type LayerNormOptions } from "./layer-norm.js";
+export { type BiasOf, LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
+export type { WeightOf } from "./norm.js";
 export type {
   BackwardOptions,
   Beside,

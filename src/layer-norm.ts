@@ -25,6 +25,15 @@ export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBa
  *
  * with the mean and the population variance of each row (Ba, Kiros and Hinton, "Layer Normalization", 2016). It
  * starts in training mode with weight 1 and bias 0, as PyTorch's does.
+ *
+ * @example
+ * ```js standalone
+ * import { LayerNorm } from "layernorm-wasm";
+ *
+ * const ln = new LayerNorm(4);
+ * console.log(ln.forward(Float32Array.of(1, 2, 3, 4))); // -1.34, -0.45, 0.45, 1.34
+ * const dx = ln.backward(Float32Array.of(1, 0, 0, 0)); // adds to ln.weight.grad and ln.bias.grad
+ * ```
  */
 export class LayerNorm<const O extends LayerNormOptions = object> extends Norm<O> {
   /**

@@ -163,12 +163,16 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * Normalizes each row of x. In training mode it keeps what `backward` needs: a copy of an array, but a reference to a
-   * Tensor, whose elements must stay as they are until then.
+   * Normalizes each row of x, or of x + `residual`. In training mode it keeps what `backward` needs. Of an array that
+   * is a copy, of a Tensor a reference: its elements must stay as they are until then.
+   *
+   * With the option `residual`, x + residual is computed first, and the result is its norm. In a transformer x is what
+   * a layer made, and residual what it was made from. With the option `sum`, x + residual is written there, for what
+   * follows.
    * @param x an array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
-   * @param options `out`: what to write to and return; `residual`: what to add to x first; `sum`: what to write
-   * x + residual to. Tensors for a Tensor, arrays for an array. `out` and `sum` may be x or residual, but `out` not x if
-   * that is a Tensor which is kept
+   * @param options `out` receives the result, and is what is returned. `residual` is added to x. `sum` receives
+   * x + residual. All have the shape of x: Tensors for a Tensor, arrays for an array. `out` and `sum` may be x or
+   * residual. Only a Tensor x that is kept may not be `out`
    * @returns the result, of the kind and shape of x; a Float32Array for a list of numbers
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
@@ -244,12 +248,12 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * The gradient with respect to the x of the last `forward` in training mode, given that with respect to its result.
-   * Adds to `weight.grad` and `bias.grad` where they require it. Calling it again for the same forward pass adds
-   * again.
-   * @param dy of as many elements, and where both are Tensors of the same shape, as that x
-   * @param options `out`: what to write to and return; `add`: what to add to the gradient. Tensors for a Tensor, arrays
-   * for an array; `out` may be dy or add
+   * Goes back through the last `forward` in training mode: from dy, the gradient of its result, to dx, the gradient of
+   * its x. With a residual, dx is the gradient of both. The gradients of weight and bias are added to `weight.grad` and
+   * `bias.grad`, unless `requiresGrad` is false. A second call for the same forward pass adds them again.
+   * @param dy of as many elements as that x, and of its shape if both are Tensors
+   * @param options `out` receives dx, and is what is returned. `add` is added to dx. Both have the shape of dy: Tensors
+   * for a Tensor, arrays for an array. `out` may be dy or add
    * @returns dx, of the kind and shape of dy; a Float32Array for a list of numbers
    * @throws TypeError without such a forward pass, or where a later call has overwritten a Tensor of it; TypeError,
    * RangeError for an operand that doesn't fit, or when the memory is full

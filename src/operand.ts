@@ -33,19 +33,19 @@ export type ResultOf<T extends Operand> = T extends Tensor ? Tensor : Fresh<T>;
 
 /** What a forward pass reads and writes beside x, each of the shape of x. */
 export interface ForwardOptions<T extends Operand, Out = Target<T>> {
-  /** What to write the result to, and to return. */
+  /** Receives the result, and is what the call returns. Without it, the call makes a new Tensor or array. */
   out?: Out | undefined;
-  /** Added to x before it is normalized. */
+  /** Added to x: the result is the norm of x + residual. */
   residual?: NoInfer<Beside<T>> | undefined;
-  /** What to write x + residual to. */
+  /** Receives x + residual, of which the result is the norm. */
   sum?: NoInfer<Target<T>> | undefined;
 }
 
 /** What a backward pass reads and writes beside dy, each of the shape of dy. */
 export interface BackwardOptions<T extends Operand, Out = Target<T>> {
-  /** What to write the result to, and to return. */
+  /** Receives dx, and is what the call returns. Without it, the call makes a new Tensor or array. */
   out?: Out | undefined;
-  /** Added to the gradient of x. */
+  /** Added to dx. */
   add?: NoInfer<Beside<T>> | undefined;
 }
 

@@ -20,6 +20,15 @@ export const RMS_EPS = 2 ** -23;
  *
  * (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019). It starts in training mode with weight 1, as
  * PyTorch's does.
+ *
+ * @example
+ * ```js standalone
+ * import { RMSNorm } from "layernorm-wasm";
+ *
+ * const norm = new RMSNorm(4, { eps: 1e-6 });
+ * console.log(norm.forward(Float32Array.of(1, 2, 3, 4))); // 0.37, 0.73, 1.10, 1.46
+ * const dx = norm.backward(Float32Array.of(1, 0, 0, 0)); // adds to norm.weight.grad
+ * ```
  */
 export class RMSNorm<const O extends RMSNormOptions = object> extends Norm<O> {
   /**

@@ -48,7 +48,19 @@ function elsewhere(): never {
 /** The largest block of scratch memory that is kept between calls. */
 const KEPT = 1 << 20;
 
-/** The kernels instantiated over one memory, and the heap that hands out its blocks. */
+/**
+ * The kernels instantiated over one memory, and the heap that hands out its blocks.
+ *
+ * @example
+ * ```js standalone
+ * import { LayerNorm, Runtime } from "layernorm-wasm";
+ *
+ * const memory = new WebAssembly.Memory({ initial: 16, maximum: 1024 }); // at most 64 MiB
+ * const runtime = Runtime.create({ memory });
+ * const ln = new LayerNorm(4, { runtime });
+ * console.log(ln.weight.data.buffer === memory.buffer); // true
+ * ```
+ */
 export class Runtime extends check.Shown {
   static #default: Runtime | undefined;
 

@@ -112,7 +112,19 @@ export function release(storage: Storage): void {
   storage.free();
 }
 
-/** An n-dimensional array of float32, row-major, in the linear memory of a runtime. */
+/**
+ * An n-dimensional array of float32, row-major, in the linear memory of a runtime.
+ *
+ * @example
+ * ```js standalone
+ * import { LayerNorm, Tensor } from "layernorm-wasm";
+ *
+ * const x = new Tensor([2, 2], [1, 3, 5, 9]); // a copy of the numbers
+ * const y = new LayerNorm(2, { eps: 0 }).forward(x); // a Tensor for a Tensor, without a copy
+ * console.log(y.data); // -1, 1, -1, 1
+ * y.dispose(); // gives the memory back at once
+ * ```
+ */
 export class Tensor extends check.Shown {
   readonly #storage: Storage;
   #shape: readonly number[] | undefined;
@@ -245,7 +257,20 @@ export function tensorFrom(storage: Storage): Tensor {
   return tensor;
 }
 
-/** A tensor that is learned: it has a gradient beside it. */
+/**
+ * A tensor that is learned: it has a gradient beside it.
+ *
+ * @example
+ * ```js standalone
+ * import { LayerNorm, Parameter } from "layernorm-wasm";
+ *
+ * const weight = new Parameter([2], [2, 2]);
+ * const ln = new LayerNorm(2, { eps: 0, weight, bias: false });
+ * ln.forward(Float32Array.of(3, 5));
+ * ln.backward(Float32Array.of(1, 1));
+ * console.log(weight.grad); // -1, 1
+ * ```
+ */
 export class Parameter extends Tensor {
   /** Whether `backward` computes the gradient; false leaves `grad` as it is. */
   requiresGrad = true;

@@ -126,6 +126,13 @@ const CASES: Record<string, Input | Input[]> = {
     dy: bell(2, 1e-36),
   },
   "one dy of 1e-20 in a row of zeros": { rows: 3, cols: 40, dy: new Float32Array(SIZE).fill(1e-20, 50, 51) },
+  "dy of 2^-125 behind zeros": {
+    rows: 3,
+    cols: 40,
+    x: turns(2 ** -12),
+    dy: bell(2, 2 ** -125).map((v, i) => (i % 40 < 20 ? 0 : v)),
+    eps: 0,
+  },
   "a weight of 0": { rows: 3, cols: 40, weight: new Float32Array(40) },
   "equal rows, whose sums round the same way": [
     {

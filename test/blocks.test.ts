@@ -64,10 +64,9 @@ describe.each(kinds)("%s", (kind) => {
     expect(difference(inPlace, norm.forward(tensor(x), { residual: tensor(residual) }).data)).toBe(-1);
   });
 
-  const BACKWARD = [63, 64, 65, 66, 127, 128, 129, 130, 2047, 2048, 2049, 2050].flatMap((rows) =>
-    [5, 769].map((cols) => [rows, cols] as const),
-  );
-  test.each([...BACKWARD, [65, 16385], [3, 40001]] as const)(
+  const BACKWARD = [63, 64, 65, 66, 127, 128, 129, 130, 2047, 2048, 2049, 2050].map((rows) => [rows, 5] as const);
+  const WIDE = [63, 64, 65, 127, 128, 129].map((rows) => [rows, 769] as const);
+  test.each([...BACKWARD, ...WIDE, [2049, 769], [65, 16385], [3, 40001]] as const)(
     "backward of %i rows of %i gives the bits of Tensors",
     (rows, cols) => {
       const size = rows * cols;

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { transform } from "esbuild";
 import { beforeAll, describe, expect, test } from "vitest";
 import { pictures, tables } from "../bench/chart.js";
-import { documentsOf, snippetsOf } from "./snippets.mjs";
+import { documentsOf, snippetsOf, sourcesOf } from "./snippets.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
@@ -114,12 +114,15 @@ test.each(excerpts)("is in $mark: $title", ({ mark, code }) => {
 
 /** In the package, so that its name leads to what was built. */
 const folder = join(root, "build/documents");
-const snippets = DOCUMENTS.flatMap((name) =>
+const snippets = [...DOCUMENTS, ...sourcesOf(root)].flatMap((name) =>
   snippetsOf(root, name)
     .filter(({ language, mark }) => /^[jt]s$/.test(language as string) && !mark.includes("/"))
     .map((snippet, i) => ({
       ...snippet,
-      file: `${name.replace(/.*\//, "").replace(".md", "").toLowerCase()}-${i + 1}`,
+      file: `${name
+        .replaceAll("/", "-")
+        .replace(/\.\w+$/, "")
+        .toLowerCase()}-${i + 1}`,
       title: `${name}, ${i + 1}: ${snippet.title}`,
     })),
 );

@@ -174,6 +174,23 @@ describe.each(SUITES)("forward of %s, %s build", (norm, build) => {
       });
     }
 
+    // The square of the mean beside the variance decides whether a row takes a shift, and whether it takes another.
+    test.each([16, 256, 257, 768])("means to either side of each border, cols=%i", (cols) => {
+      const next = uniform(4);
+      for (const ratio of [0.25, 0.54, 1, 2]) {
+        for (const change of [-0.01, -(2 ** -20), 0, 2 ** -20, 0.01]) {
+          const [m, scale] = [Math.sqrt(ratio * (1 + change)), 1 + next()];
+          const turns = Float32Array.from({ length: cols }, (_, i) => scale * (m + (i % 2 ? -1 : 1)));
+          // The first numbers suggest a shift that is as far from the mean.
+          const misled = turns.map((v, i) => v + scale * (i < 16 ? 40 - m : 40));
+          for (const x of [turns, misled]) {
+            const { input, y, mean, rstd } = run(build, norm, { rows: 1, cols, x, eps: 0 });
+            expectWithin({ y, mean, rstd: rstd! }, input);
+          }
+        }
+      }
+    });
+
     // Runs of equal addends round the same way every time: the worst for a sum in float32.
     const values = uniform(11);
     const few: Record<string, (i: number, cols: number) => number> = {

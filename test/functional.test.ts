@@ -61,7 +61,8 @@ describe("layerNorm", () => {
     const b = new Tensor([500], normal(500, 7), { runtime });
     const expected = layerNorm(big.data.slice(), 500, w.data.slice(), b.data.slice());
     const before = runtime.memory.buffer;
-    expect(layerNorm(big.data, 500, w, b.data)).toEqual(expected);
+    const got = layerNorm(big.data, 500, w, b.data);
+    expect(got.findIndex((value, i) => value !== expected[i])).toBe(-1); // toEqual takes a second for so many
     expect(runtime.memory.buffer).not.toBe(before);
   });
 

@@ -148,8 +148,8 @@ describe("forward", () => {
     const before = runtime.memory.buffer;
     const y = ln.forward(t.data, { out: target.data });
     expect(runtime.memory.buffer).not.toBe(before);
-    expect(y).toEqual(expected);
-    expect(target.data).toEqual(expected);
+    // toEqual takes seconds for so many.
+    expect([y, target.data].map((got) => got.findIndex((value, i) => value !== expected[i]))).toEqual([-1, -1]);
   });
 
   test.each([

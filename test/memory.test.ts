@@ -27,11 +27,11 @@ test("a hundred modules made, used and disposed leave the memory at its first si
   expect(runtime.memory.buffer.byteLength).toBe(65536);
 });
 
-test("a million forward and backward calls on arrays leave the memory at its first size", () => {
+test("a hundred thousand forward and backward calls on arrays leave the memory at its first size", () => {
   const runtime = Runtime.create();
   const ln = new LayerNorm(8, { runtime });
   const arrays = [1, 2, 3].map((count) => normal(8 * count, count));
-  for (let i = 0; i < 1e6; i++) ln.backward(ln.forward(arrays[i % 3]!));
+  for (let i = 0; i < 1e5; i++) ln.backward(ln.forward(arrays[i % 3]!));
   expect(runtime.memory.buffer.byteLength).toBe(65536);
 });
 

@@ -28,12 +28,21 @@ export function documentsOf(root) {
 }
 
 /**
- * The blocks of a document.
+ * The sources whose comments have examples.
+ * @param {string} root
+ */
+export function sourcesOf(root) {
+  const files = readdirSync(join(root, "src"), { recursive: true }).map((name) => `src/${name}`);
+  return files.filter((name) => name.endsWith(".ts") && readFileSync(join(root, name), "utf8").includes("@example"));
+}
+
+/**
+ * The blocks of a document, or of the comments of a source.
  * @param {string} root
  * @param {string} name
  */
 export function snippetsOf(root, name) {
-  const text = readFileSync(join(root, name), "utf8");
+  const text = readFileSync(join(root, name), "utf8").replace(/^ \* ?/gm, name.endsWith(".ts") ? "" : "$&");
   const blocks = [...text.matchAll(/^```(\w+)([^\n]*)\n(.*?)^```$/gms)].map(([, language, mark, code]) => ({
     language,
     mark: mark.trim(),

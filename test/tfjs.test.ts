@@ -358,7 +358,7 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       expect(held()).toEqual(before);
     });
 
-    test("holds nothing after a thousand calls", () => {
+    test("holds nothing after a hundred calls", () => {
       const [x, residual, gamma] = [tensorOf([9, 64], 1), tensorOf([9, 64], 2), tensorOf([64], 4)];
       const both = { residual, returnSum: true };
       const step = () => {
@@ -371,7 +371,7 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       };
       step();
       const before = held();
-      for (let i = 0; i < 1000; i++) step();
+      for (let i = 0; i < 100; i++) step();
       expect(held()).toEqual(before);
     });
   });

@@ -68,18 +68,19 @@ const CASES: Record<string, Given> = {
     dy: { kind: "xhat", noise: 0.0662437854 },
   },
   "plus or minus 1 with last bits, a weight and a bias": {
-    cols: 2048,
-    eps: 0,
-    x: { kind: "runs", values: [1 + 5 * ULP, -1 - 3 * ULP], lengths: [1024] },
-    weight: { kind: "runs", values: [1 + 7 * ULP, -1 - 9 * ULP] },
+    cols: 499,
+    eps: 0.001,
+    x: {
+      kind: "runs",
+      values: [1 + 2 * ULP, 1 + ULP, 1 + ULP, 1 + 1546 * ULP, 1.33107769, 1 + 231 * ULP, 1.02638721, 1 + 2 * ULP],
+      rest: { from: 480, values: [-1 - 863 * ULP, -1.37963521, -1 - 3 * ULP, -1 - 122 * ULP, -1 - 15 * ULP] },
+    },
+    weight: {
+      kind: "runs",
+      values: [1 + 156 * ULP],
+      rest: { from: 32, values: [-1.18836153, -1.36923599, -1 - 3 * ULP, -1 - 6 * ULP, -1.050547] },
+    },
     bias: { kind: "runs", values: [1 + 3 * ULP, -1 - 11 * ULP], lengths: [3] },
-  },
-  "the same, whose signs have no balance": {
-    cols: 300,
-    eps: 0,
-    x: { kind: "runs", values: [1 + 1029 * ULP, 1 + 4096 * ULP, -1 - 3586 * ULP], lengths: [100] },
-    weight: { kind: "runs", values: [1 + 7 * ULP] },
-    bias: { kind: "runs", values: [-1 - 11 * ULP] },
   },
   "runs of numbers that round the same way, an outlier of 10 deviations, dy along xhat": {
     cols: 512,
@@ -97,6 +98,14 @@ const CASES: Record<string, Given> = {
     cols: 5,
     x: bell,
     dy: { ...ONE, factors: [1, ...new Array<number>(7).fill(2 ** -24)] },
+  },
+  "a mean of 4 deviations, dy of xhat": {
+    rows: 65,
+    cols: 18,
+    eps: 1e-12,
+    x: { kind: "runs", values: [1.0000137], noise: 0.0397889933, seed: 579833, spikes: [[8, 1, -0.0380863209]] },
+    dy: { kind: "xhat", noise: 0.00000103726953 },
+    weight: { kind: "bell", seed: 159835 },
   },
   "two values, mean and deviation nearly equal": {
     cols: 127,

@@ -100,7 +100,11 @@ async function contenders(problem: Problem, tensorflow: boolean): Promise<Conten
 
 function verify({ name, call, result }: Contender, expected: Float64Array, largest: number): void {
   call();
-  const units = unitsOff(result(), expected, [largest], expected.length);
+  const units = unitsOff(
+    result(),
+    expected,
+    expected.map(() => largest),
+  );
   if (!(units <= LIMIT)) throw new Error(`${name} is ${units.toFixed(0)} units off`);
 }
 

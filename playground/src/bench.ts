@@ -63,7 +63,7 @@ function show({ rows, cols }: Task, { times, digest }: Result) {
   element("bench-rows").replaceChildren(
     ...times.map(({ name, ms }) => {
       const row = document.createElement("tr");
-      const cells = [name, duration(ms), `${words(ms / own, 3)}×`].map((text, i) => {
+      const cells = [name, duration(ms), `${words(ms / own, 3)} × as long`].map((text, i) => {
         const cell = document.createElement(i === 0 ? "th" : "td");
         if (i === 0) cell.setAttribute("scope", "row");
         cell.textContent = text;

@@ -17,18 +17,21 @@ export interface Series {
   label: string;
   /** A custom property of style.css. */
   color: `--${string}`;
-  /** In place of a thin line; bars go from zero up, and from their x to the next one. */
+  /** In place of a thin line; bars go from zero up, with their x in the middle. */
   style?: "dashed" | "wide" | "bars";
 }
+
+/** A place on the x axis, and a custom property of style.css. */
+export type Mark = [at: number, color: `--${string}`];
 
 export interface Chart {
   /**
    * @param x ascending
    * @param ys as many series of the same length
    * @param summary what the chart shows, in a sentence
-   * @param mark where to draw a vertical line
+   * @param marks where to draw vertical lines
    */
-  draw(x: number[], ys: number[][], summary: string, mark?: number): void;
+  draw(x: number[], ys: number[][], summary: string, ...marks: Mark[]): void;
 }
 
 const DISTRIBUTIONS = { linear: 1, log: 3, asinh: 4 } as const;
@@ -77,7 +80,7 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
   figure.append(key, plot, caption, details);
 
   let data: [x: number[], ...ys: number[][]] = [[]];
-  let mark: number | undefined;
+  let marks: Mark[] = [];
   const axis = ({ scale, whole }: Axis, size: number): uPlot.Axis => ({
     font: FONT,
     size,
@@ -98,11 +101,11 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
     ...(ends && { range: (_: uPlot, least: number, most: number) => ends(least, most) }),
   });
   const bars = series[0]?.style === "bars";
-  /** With room for the last bar. */
-  const endsOfBars = (least: number, most: number): [number, number] => [
-    least,
-    most + (most - least) / (data[0].length - 1 || 1),
-  ];
+  /** With room for half a bar at both ends. */
+  const endsOfBars = (least: number, most: number): [number, number] => {
+    const half = (most - least) / (data[0].length - 1) / 2;
+    return [least - half, most + half];
+  };
   const size = () => ({ width: plot.clientWidth, height: plot.clientHeight });
   const view = new uPlot(
     {
@@ -122,7 +125,7 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
             ...(style === "dashed" && { dash: [6, 4] }),
             ...(style === "bars" && {
               fill: () => colorOf(color),
-              paths: uPlot.paths.bars?.({ size: [0.9, 100], align: 1 }),
+              paths: uPlot.paths.bars?.({ size: [1, 100] }),
             }),
           }),
         ),
@@ -138,16 +141,17 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
         ],
         draw: [
           ({ ctx, bbox, valToPos }) => {
-            if (mark === undefined) return;
-            const at = Math.round(valToPos(mark, "x", true));
             ctx.save();
-            ctx.strokeStyle = colorOf("--text");
             ctx.lineWidth = devicePixelRatio;
             ctx.setLineDash([]);
-            ctx.beginPath();
-            ctx.moveTo(at, bbox.top);
-            ctx.lineTo(at, bbox.top + bbox.height);
-            ctx.stroke();
+            for (const [at, color] of marks) {
+              const left = Math.round(valToPos(at, "x", true));
+              ctx.strokeStyle = colorOf(color);
+              ctx.beginPath();
+              ctx.moveTo(left, bbox.top);
+              ctx.lineTo(left, bbox.top + bbox.height);
+              ctx.stroke();
+            }
             ctx.restore();
           },
         ],
@@ -176,8 +180,8 @@ export function chart(figure: HTMLElement, xAxis: Axis, yAxis: Axis, series: Ser
   details.addEventListener("toggle", table);
 
   return {
-    draw(x, ys, summary, at) {
-      mark = at;
+    draw(x, ys, summary, ...at) {
+      marks = at;
       data = [x, ...ys];
       // A zero is on no logarithmic axis.
       view.setData([x, ...ys.map((y) => (yAxis.scale === "log" ? y.map((value) => value || null) : y))]);

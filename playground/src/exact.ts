@@ -33,7 +33,12 @@ function errorsAt(offset: number): { ours: number; usual: number } {
   const x = NUMBERS.map((value) => value + offset);
   const { y } = referenceForward({ x, rows: 1, cols: COLS, eps: EPS });
   const largest = y.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const units = (got: Float32Array) => unitsOff(got, y, [largest], COLS);
+  const units = (got: Float32Array) =>
+    unitsOff(
+      got,
+      y,
+      y.map(() => largest),
+    );
   return { ours: units(layerNorm(x, COLS, null, null, EPS)), usual: units(usual(x)) };
 }
 
@@ -60,7 +65,7 @@ const update = () => {
     offsets,
     lines,
     `At an offset of ${words(offset.value, 3)} ours is ${words(ours, 3)} units off, the usual formula ${words(usual, 3)}. Over all offsets up to 10 million ours is off by ${most} at most.`,
-    offset.value,
+    [offset.value, "--text"],
   );
 };
 element("exact-form").addEventListener("input", update);

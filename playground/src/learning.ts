@@ -28,7 +28,7 @@ const button = element<HTMLButtonElement>("learning-run");
 const lossView = chart(
   element("learning-loss"),
   { label: "step", whole: true, ends: () => [0, STEPS] },
-  { label: "loss", scale: "log" },
+  { label: "loss", scale: "log", ends: () => [1e-14, 100] },
   [{ label: "of the student", color: "--ours" }],
 );
 const weightView = chart(element("learning-parameters"), { label: "column", whole: true }, { label: "value" }, [

@@ -2,11 +2,11 @@
 
 import { layerNormWithStats, rmsNormWithStats } from "layernorm-wasm";
 import { normal } from "../../test/random.js";
-import { chart } from "./chart.js";
+import { chart, type Mark } from "./chart.js";
 import { element, slider, words } from "./controls.js";
 
 const MOST_COLS = 4096;
-const BINS = 40;
+const BINS = 100; // and one more, as they are centered on zero and on both ends
 const NUMBERS = normal(MOST_COLS, 1);
 
 const FORMULAS = {
@@ -23,12 +23,10 @@ const eps = slider("norm-eps", (position) => (position === -13 ? 0 : 10 ** posit
 const weight = slider("norm-weight");
 const bias = slider("norm-bias");
 
-const histogramOf = (when: string, color: `--${string}`) =>
-  chart(element(`norm-${when}`), { label: "value" }, { label: "count", whole: true }, [
-    { label: when, color, style: "bars" },
-  ]);
-const before = histogramOf("before", "--rival");
-const after = histogramOf("after", "--ours");
+const view = chart(element("norm-chart"), { label: "value" }, { label: "count", whole: true }, [
+  { label: "before", color: "--before", style: "bars" },
+  { label: "after", color: "--after", style: "bars" },
+]);
 
 /** Of a row, in float64. */
 function statistics(row: Float32Array) {
@@ -38,15 +36,17 @@ function statistics(row: Float32Array) {
   return { mean: average, variance, square, least: Math.min(...row), most: Math.max(...row) };
 }
 
-function histogram(row: Float32Array, least: number, most: number): { edges: number[]; counts: number[] } {
-  const width = (most - least || 1) / BINS;
-  const edges = Array.from({ length: BINS }, (_, i) => least + i * width);
-  const counts = new Array<number>(BINS).fill(0);
+/** The ends of the axis: one of few, so that it stays where it is while a slider is moved a little. */
+const endFor = (largest: number) => [20, 50, 100, 200, 500].find((end) => end >= largest) as number;
+
+/** How many numbers are in each bin; none where they are NaN. */
+function histogram(row: Float32Array, end: number): number[] {
+  const counts = new Array<number>(BINS + 1).fill(0);
   for (const value of row) {
-    const bin = Math.min(BINS - 1, Math.floor((value - least) / width));
-    counts[bin] = (counts[bin] as number) + 1;
+    const bin = Math.round(((value + end) / (2 * end)) * BINS);
+    if (bin >= 0) counts[bin] = (counts[bin] as number) + 1;
   }
-  return { edges, counts };
+  return counts;
 }
 
 function update() {
@@ -63,27 +63,37 @@ function update() {
 
   element<HTMLInputElement>("norm-bias").disabled = norm === "rmsNorm";
   element("norm-formula").textContent = FORMULAS[norm];
-  for (const [when, values, view] of [
-    ["before", row, before],
-    ["after", y, after],
+  const sentences = [];
+  const outliers: Mark[] = [];
+  let largest = 0;
+  for (const [when, values, color] of [
+    ["before", row, "--rival"],
+    ["after", y, "--ours"],
   ] as const) {
     const stats = statistics(values);
     for (const name of ["mean", "variance", "square"] as const) {
       element<HTMLOutputElement>(`norm-${name}-${when}`).value = words(stats[name]);
     }
-    const title = when === "before" ? "Before" : "After";
+    const title = when === "before" ? `${size} numbers. Before` : "After";
     if (Number.isNaN(stats.mean)) {
-      view.draw([], [[]], `${title}: no numbers, since 0 / 0 is none. That is what eps is for.`);
+      sentences.push(`${title}: no numbers, since 0 / 0 is none. That is what eps is for.`);
       continue;
     }
-    const { edges, counts } = histogram(values, stats.least, stats.most);
-    const deviation = Math.sqrt(stats.variance);
-    view.draw(
-      edges,
-      [counts],
-      `${title}: ${size} numbers from ${words(stats.least, 3)} to ${words(stats.most, 3)}, mean ${words(stats.mean, 3)}, standard deviation ${words(deviation, 3)}.`,
+    outliers.push([values[0] as number, color]);
+    largest = Math.max(largest, -stats.least, stats.most);
+    const [least, most, average, deviation] = [stats.least, stats.most, stats.mean, Math.sqrt(stats.variance)].map(
+      (value) => words(value, 3),
     );
+    sentences.push(`${title}: ${least} to ${most}, mean ${average}, standard deviation ${deviation}.`);
   }
+  if (outlier.value !== 0) sentences.push("The lines are at the outlier.");
+  const end = endFor(largest);
+  view.draw(
+    Array.from({ length: BINS + 1 }, (_, i) => (i / BINS - 0.5) * 2 * end),
+    [histogram(row, end), histogram(y, end)],
+    sentences.join(" "),
+    ...(outlier.value === 0 ? [] : outliers),
+  );
   element<HTMLOutputElement>("norm-rstd").value = words(rstd[0] as number);
 }
 

@@ -10,9 +10,11 @@ export interface Drawn {
 export const problems: string[] = [];
 /** What each canvas shows: all since it was last cleared. */
 export const drawings = new WeakMap<HTMLCanvasElement, Drawn[]>();
+/** What is written on each canvas since it was last cleared. */
+export const labels = new WeakMap<HTMLCanvasElement, string[]>();
 /** What the page asked of its media, the last time. */
 export const queries = new Map<string, MediaQueryList>();
-Object.assign(window, { hooks: { problems, drawings, queries } });
+Object.assign(window, { hooks: { problems, drawings, labels, queries } });
 
 addEventListener(
   "error",
@@ -39,9 +41,14 @@ for (const name of ["moveTo", "lineTo", "rect"] as const) {
 }
 
 const context = CanvasRenderingContext2D.prototype;
-const { clearRect } = context;
+const { clearRect, fillText } = context;
+context.fillText = function (text, ...place) {
+  labels.get(this.canvas)?.push(text);
+  fillText.call(this, text, ...place);
+};
 context.clearRect = function (...box) {
   drawings.set(this.canvas, []);
+  labels.set(this.canvas, []);
   clearRect.apply(this, box);
 };
 for (const name of ["stroke", "fill"] as const) {

@@ -126,24 +126,30 @@ async function drawn(figure: string, xs: number[], lines: Line[], x = (v: number
   }
 }
 
-/** That bars are as high as the counts, and stand side by side within the canvas. */
-async function drawnBars(figure: string, color: string, counts: number[]) {
+/** That bars are as high as the counts, and as far right as their numbers, all by one scale, and within the canvas. */
+async function drawnBars(figure: string, xs: number[], all: { color: string; counts: number[] }[]) {
   await sleep(0);
   const canvas = $<HTMLCanvasElement>(`#${figure} canvas`);
-  const bars = hooks.drawings.get(canvas)?.find((one) => one.color === colorOf(color))?.points ?? [];
-  const most = Math.max(...counts);
-  const heights = bars.map(([, , , height]) => height as number);
-  const full = Math.max(...heights);
-  // uPlot leaves bars of no height out.
-  const some = heights.length === counts.length ? counts : counts.filter((count) => count > 0);
-  ok(full > 50 && heights.length === some.length, `${figure} has ${heights.length} bars, up to ${full} pixels high`);
-  some.forEach((count, i) => {
-    near(heights[i] as number, (full * count) / most, `${figure}: bar ${i}`, 0, 2);
+  const bars = all.flatMap(({ color, counts }) => {
+    const points = hooks.drawings.get(canvas)?.find((one) => one.color === colorOf(color))?.points ?? [];
+    // uPlot leaves bars of no height out.
+    const some = counts.flatMap((count, i) => (count > 0 ? [{ count, x: xs[i] as number }] : []));
+    const high = points.filter(([, , , height]) => (height as number) > 0);
+    ok(high.length === some.length, `${figure}: ${high.length} bars of ${color}, expected ${some.length}`);
+    return some.map((bar, i) => {
+      const [left, , width, height] = high[i] as [number, number, number, number];
+      ok(width >= 1 && left >= 0 && left + width <= canvas.width, `${figure}: bar ${i} is ${width} wide at ${left}`);
+      return { ...bar, middle: left + width / 2, height };
+    });
   });
-  bars.forEach(([left, , width], i) => {
-    const next = bars[i + 1]?.[0] ?? canvas.width;
-    ok((width as number) >= 1 && left + (width as number) <= next + 1, `${figure}: bar ${i} reaches beyond ${next}`);
-  });
+  const most = bars.reduce((a, b) => (b.count > a.count ? b : a));
+  ok(most.height > 50, `${figure}: the highest bar is ${most.height} pixels high`);
+  const [first, last] = [bars.reduce((a, b) => (b.x < a.x ? b : a)), bars.reduce((a, b) => (b.x > a.x ? b : a))];
+  for (const { count, x, middle, height } of bars) {
+    near(height, (most.height * count) / most.count, `${figure}: the bar of ${x}`, 0, 2);
+    const share = first.x === last.x ? 0 : (x - first.x) / (last.x - first.x);
+    near(middle, first.middle + share * (last.middle - first.middle), `${figure}: the middle of the bar of ${x}`, 0, 2);
+  }
 }
 
 // What is expected, in float64
@@ -162,12 +168,10 @@ function norm(x: ArrayLike<number>, { rms = false, eps = 1e-5, weight = 1, bias 
   return { y, rstd };
 }
 
-function counts(row: ArrayLike<number>): number[] {
-  const values = Array.from(row);
-  const [least, most] = [Math.min(...values), Math.max(...values)];
-  const found = new Array<number>(40).fill(0);
-  for (const value of values) {
-    const bin = Math.min(39, Math.floor((value - least) / ((most - least || 1) / 40)));
+function counts(row: ArrayLike<number>, end: number): number[] {
+  const found = new Array<number>(101).fill(0);
+  for (const value of Array.from(row)) {
+    const bin = Math.round(50 + (50 * value) / end);
     found[bin] = (found[bin] as number) + 1;
   }
   return found;
@@ -187,23 +191,33 @@ async function normShows(rms: boolean, positions: Partial<typeof START>) {
   near(shown("norm-cols-value"), row.length, `columns, ${what}`);
   near(shown("norm-eps-value"), eps, `eps, ${what}`, 1e-3, 0);
   near(shown("norm-rstd"), rstd, `rstd, ${what}`);
-  for (const [when, values] of [
-    ["before", row],
-    ["after", y],
-  ] as const) {
+  const [middles, ...bars] = (await table("norm-chart")) as [number[], number[], number[]];
+  const largest = Math.max(...[...row, ...y].map(Math.abs));
+  const end = middles[100] as number;
+  ok([20, 50, 100, 200, 500].find((one) => one >= largest) === end, `the axis ends at ${end}, ${what}`);
+  for (const [i, [when, values]] of (
+    [
+      ["before", row],
+      ["after", y],
+    ] as const
+  ).entries()) {
     // A float32 has an error of up to 2^-24 of the largest number, and its square of twice that.
     const largest = Math.max(1, ...Array.from(values, Math.abs));
     for (const [name, value] of Object.entries(statistics(values))) {
       near(shown(`norm-${name}-${when}`), value, `${name} ${when}, ${what}`, 1e-3, 2 ** -22 * largest ** 2);
     }
-    const [, found] = (await table(`norm-${when}`)) as [number[], number[]];
-    const expected = counts(values);
+    const expected = counts(values, end);
     // Numbers at the edge of a bin may fall to either side once they are rounded to float32.
-    const strays = found.reduce((sum, count, i) => sum + Math.abs(count - (expected[i] as number)), 0);
+    const strays = bars[i]?.reduce((sum, count, bin) => sum + Math.abs(count - (expected[bin] as number)), 0) as number;
     ok(strays <= (when === "before" ? 0 : 4), `${strays} numbers of ${row.length} in other bins ${when}, ${what}`);
-    await drawnBars(`norm-${when}`, when === "before" ? "--rival" : "--ours", found);
-    ok($(`#norm-${when} figcaption`).textContent?.includes(`${row.length} numbers`) ?? false, `the sentence ${when}`);
   }
+  await drawnBars("norm-chart", middles, [
+    { color: "--before", counts: bars[0] as number[] },
+    { color: "--after", counts: bars[1] as number[] },
+  ]);
+  const sentence = $("#norm-chart figcaption").textContent as string;
+  ok(sentence.includes(`${row.length} numbers`), `the sentence, ${what}`);
+  ok(sentence.includes("The lines are at the outlier.") === (at.outlier !== 0), `what it says of lines, ${what}`);
 }
 
 const TOKENS = 8;
@@ -345,7 +359,7 @@ async function sections() {
       const moves = {
         cols: [2, 7, 12],
         mean: [-10, 0.3],
-        spread: [0.1, 10],
+        spread: [0, 0.1, 10],
         outlier: [-37, 100],
         eps: [-13, 2],
         weight: [-3, 0.5],
@@ -359,7 +373,7 @@ async function sections() {
       for (const [slider, position] of Object.entries({ mean: 0, spread: 0, outlier: 0, eps: -13 })) {
         move(`norm-${slider}`, position);
       }
-      ok($("#norm-after figcaption").textContent?.startsWith("After: no numbers") ?? false, "the sentence of 0 / 0");
+      ok($("#norm-chart figcaption").textContent?.includes("After: no numbers") ?? false, "the sentence of 0 / 0");
       for (const [slider, position] of Object.entries(START)) move(`norm-${slider}`, position);
     });
   }
@@ -436,6 +450,9 @@ async function learningAndBench() {
     for (const rate of [1.5, 0.5]) {
       click("#learning-reset");
       ok($("#learning-loss figcaption").textContent === "No step yet.", "it isn't reset");
+      await sleep(0);
+      const labels = hooks.labels.get($<HTMLCanvasElement>("#learning-loss canvas")) ?? [];
+      ok(labels.includes("100") && labels.includes("10⁻¹⁴"), `the axes without a step: ${labels}`);
       move("learning-rate", rate);
       click("#learning-run");
       await until(() => $("#learning-run").textContent === "Start again", "the last step");
@@ -499,6 +516,7 @@ async function learningAndBench() {
     const fastest = Math.min(...times);
     rows.forEach((row, i) => {
       const time = times[i] as number;
+      ok(row.querySelectorAll("td")[1]?.textContent?.endsWith(" × as long") ?? false, `the words of ${names[i]}`);
       near(
         Number.parseFloat(row.querySelectorAll("td")[1]?.textContent ?? ""),
         time / (times[0] as number),
@@ -570,6 +588,30 @@ async function whole() {
       }
       const [canvas, plot] = [inside("#drift-chart canvas"), inside("#drift-chart .plot")];
       near(canvas?.clientWidth ?? 0, plot?.clientWidth ?? 1, `the chart at ${width}`, 0, 1);
+    }
+    frame.remove();
+  });
+
+  await test("on a phone each chart comes before its sliders, and stays in view while they are scrolled", async () => {
+    const frame = document.createElement("iframe");
+    frame.style.cssText = "width: 390px; height: 844px; border: 0";
+    frame.src = "index.html";
+    document.body.append(frame);
+    const inside = (selector: string) => frame.contentDocument?.querySelector<HTMLElement>(selector);
+    await until(() => (inside("#learning-parameters canvas")?.clientWidth ?? 0) > 0, "the page at 390 pixels");
+    await sleep(200);
+    for (const name of ["norm", "drift", "exact"]) {
+      const chart = inside(`#${name}-chart`) as HTMLElement;
+      const sliders = [...(inside(`#${name}-form`)?.querySelectorAll("input[type=range]") ?? [])];
+      ok(sliders.length > 0, `${name} has no sliders`);
+      for (const slider of sliders) {
+        slider.scrollIntoView({ block: "nearest", behavior: "instant" });
+        const [plot, at] = [chart.querySelector(".plot")?.getBoundingClientRect(), slider.getBoundingClientRect()];
+        ok(
+          plot !== undefined && plot.top >= 0 && plot.bottom <= at.top && at.bottom < 845,
+          `${slider.id} at ${at.top}`,
+        );
+      }
     }
     frame.remove();
   });

@@ -59,4 +59,20 @@ for (const browser of ["chromium", "firefox", "webkit"]) {
   CASES[`${browser}, isolated`] = () => check(browser, whole, "/site/?isolated", ISOLATED);
   CASES[`${browser}, not isolated, no motion, no TensorFlow.js`] = () => check(browser, lean, "/site/?still", {});
 }
+CASES["no page of the documentation, built by npm run docs, is wider than a phone"] = async () => {
+  const folder = join(root, "docs/dist");
+  const pages = readdirSync(folder, { recursive: true }).filter((name) => name.endsWith(".html"));
+  const html = `<iframe style="width: 390px; height: 844px"></iframe><script type="module">
+    const frame = document.querySelector("iframe");
+    const wide = [];
+    for (const page of ${JSON.stringify(pages)}) {
+      frame.src = page;
+      await new Promise((resolve) => frame.addEventListener("load", resolve, { once: true }));
+      const { scrollWidth } = frame.contentDocument.documentElement;
+      if (scrollWidth > 390) wide.push(page + ": " + scrollWidth);
+    }
+    fetch(new URLSearchParams(location.search).get("report"), { method: "POST", body: JSON.stringify(wide) });
+  </script>`;
+  deepStrictEqual(await openPage("chromium", folder, { page: "/", html, timeout: 60_000 }), []);
+};
 await runCases(CASES);

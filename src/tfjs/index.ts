@@ -1,7 +1,7 @@
 /**
  * The norms for TensorFlow.js: layers, ops with gradients, and a patch for `tf.layers.layerNormalization`. On the wasm
  * backend they compute in its own memory, without a copy.
- * @module
+ * @module layernorm-wasm/tfjs
  */
 
 export {

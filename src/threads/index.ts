@@ -50,7 +50,20 @@ const CHUNK = { least: 4096, most: 32768, each: 8 };
 /** How many bytes of arrays are copied at a time: enough to be worth waking threads for. */
 const BLOCK_BYTES = 1 << 22;
 
-/** A runtime that computes on several threads, in a memory that other workers can share. */
+/**
+ * A runtime that computes on several threads, in a memory that other workers can share.
+ *
+ * @example
+ * ```js standalone
+ * import { LayerNorm } from "layernorm-wasm";
+ * import { createThreadedRuntime } from "layernorm-wasm/threads";
+ *
+ * const runtime = await createThreadedRuntime({ threads: 2 });
+ * const ln = new LayerNorm(4, { runtime });
+ * console.log(await ln.forwardAsync(Float32Array.of(1, 2, 3, 4))); // -1.34, -0.45, 0.45, 1.34
+ * await runtime.close();
+ * ```
+ */
 export class ThreadedRuntime extends Runtime {
   readonly #threads: number;
   readonly #pool: Pool | undefined;
