@@ -13,13 +13,12 @@
  */
 
 import * as check from "./check.js";
-import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsRows } from "./kernels.js";
+import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsAnything } from "./kernels.js";
 import type { Operand, Place } from "./operand.js";
 import { ArrayOperand, entangled, overlaps, READ, SHARED, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 
-const { set } = Object.getPrototypeOf(Float32Array.prototype) as Float32Array;
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 
@@ -66,22 +65,19 @@ export class Call implements KernelCall {
 
   /** Takes an argument of the kernel: a Tensor of the runtime that is not disposed, or an array of numbers. */
   take(name: string, index: number, value: unknown, mode: number): Place {
-    const tag = check.tagOf(value);
-    if (tag === "Float32Array") return this.#takeArray(name, index, value as Float32Array, mode);
-    const storage = tag === undefined ? storageOf(value) : undefined;
-    if (storage === undefined) {
-      const array = check.checkFloats(`${this.where}: ${name}`, value, tag, (mode & WRITTEN) !== 0);
-      return this.#takeArray(name, index, array, mode);
-    }
+    const storage = value instanceof Float32Array ? undefined : storageOf(value);
+    if (storage === undefined) return this.#takeArray(name, index, value, mode);
     if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
     if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
     this.args[index] = storage.pointer;
     return storage;
   }
 
-  #takeArray(name: string, index: number, array: Float32Array, mode: number): ArrayOperand {
-    if (check.lengthOf(array) === 0) check.checkAttached(`${this.where}: ${name}`, array);
+  #takeArray(name: string, index: number, value: unknown, mode: number): ArrayOperand {
+    const given = value instanceof Float32Array;
+    const array = given ? value : check.checkFloats(`${this.where}: ${name}`, value, (mode & WRITTEN) !== 0);
     const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array));
+    if (operand.size === 0) check.checkAttached(`${this.where}: ${name}`, array);
     if (this.#last === null) this.#first = operand;
     else this.#last.next = operand;
     this.#last = operand;
@@ -279,10 +275,8 @@ export class Call implements KernelCall {
         operand.copy = free;
         free += aligned(this.#sizeOf(operand, this.#blockRows) * 4);
       }
-      if (check.lengthOf(operand.array) !== operand.size) {
-        if (operand.pointer === 0) throw new RangeError(`${this.where}: an array changed its size during the call`);
-        operand.array = runtime.view(operand.pointer, operand.size); // the memory has grown and left the array empty
-      }
+      const grown = operand.pointer !== 0 && operand.array.length === 0; // it left the array empty
+      if (grown) operand.array = runtime.view(operand.pointer, operand.size);
       args[operand.index] = operand.copy || operand.pointer;
     }
     if (workspace > 0) args[kernel.workspace] = free;
@@ -305,13 +299,13 @@ export class Call implements KernelCall {
       this.#copy(WRITTEN, 0, rows);
     }
     this.#end();
-    return this.answer;
+    return this.#answer;
   }
 
   #runBlocks(): void {
     const { rows } = this;
     const { kernels } = this.runtime;
-    const sums = sumsRows(this);
+    const sums = sumsAnything(this);
     const strides = stridesOf(this);
     for (let operand = this.#first; operand !== null; operand = operand.next) {
       if (operand.copy !== 0 && !(operand.over ?? operand).whole) strides[operand.index] = 0;
@@ -338,7 +332,7 @@ export class Call implements KernelCall {
     } finally {
       this.#end();
     }
-    return this.answer;
+    return this.#answer;
   }
 
   /** Copies some rows of arrays to the memory or back; what all rows share with the first of them or the last. */
@@ -349,12 +343,12 @@ export class Call implements KernelCall {
       const size = this.#sizeOf(operand, count);
       if (size < operand.size) {
         const from = this.#sizeOf(operand, start);
-        array = check.partOf(array, from, size);
+        array = array.subarray(from, from + size);
         if (operand.whole) copy += from * 4;
       } else if (mode === READ ? start > 0 : start + count < this.rows) continue;
       const view = this.runtime.view(copy, size);
-      if (mode === READ) view.set(array as Float32Array);
-      else set.call(array, view);
+      if (mode === READ) view.set(array);
+      else array.set(view);
     }
   }
 
@@ -371,7 +365,7 @@ export class Call implements KernelCall {
   }
 
   /** What the caller gets: y or dx. An array may be another view of the memory, where that has grown. */
-  get answer(): Operand {
+  get #answer(): Operand {
     return this.out?.array ?? (this.#result as Operand);
   }
 }

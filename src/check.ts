@@ -5,38 +5,17 @@
  * @module
  */
 
-const typedArray = Object.getPrototypeOf(Float32Array.prototype);
-/** A getter of typed arrays as a function: it tells the truth, whatever a subclass says. */
-const getterOf = (name: string | symbol) => {
-  const { get } = Object.getOwnPropertyDescriptor(typedArray, name) as { get: () => unknown };
-  return get;
-};
-const getTag = getterOf(Symbol.toStringTag);
-const getLength = getterOf("length") as () => number;
-const getOffset = getterOf("byteOffset") as () => number;
-const getBytes = getterOf("byteLength") as () => number;
-const getBuffer = getterOf("buffer") as () => ArrayBufferLike;
-
-export const lengthOf = (array: ArrayBufferView): number => getLength.call(array);
-export const offsetOf = (array: ArrayBufferView): number => getOffset.call(array);
-export const bytesOf = (array: ArrayBufferView): number => getBytes.call(array);
-export const bufferOf = (array: ArrayBufferView): ArrayBufferLike => getBuffer.call(array);
+/** A getter of typed arrays as a function: it tells the truth, whatever an array or a subclass says of itself. */
+function getterOf<T>(name: string | symbol): (value: unknown) => T {
+  const { get } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Float32Array.prototype), name) ?? {};
+  return (value) => get?.call(value);
+}
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
-export function tagOf(value: unknown): string | undefined {
-  return getTag.call(value) as string | undefined;
-}
-
-/** Whether two typed arrays have bytes of one buffer in common. */
-export function overlap(a: ArrayBufferView, b: ArrayBufferView): boolean {
-  const [start, other] = [offsetOf(a), offsetOf(b)];
-  return bufferOf(a) === bufferOf(b) && start < other + bytesOf(b) && other < start + bytesOf(a);
-}
-
-/** Whether two typed arrays that overlap have the same bytes. */
-export function sameBytes(a: ArrayBufferView, b: ArrayBufferView): boolean {
-  return offsetOf(a) === offsetOf(b) && bytesOf(a) === bytesOf(b);
-}
+export const tagOf = getterOf<string | undefined>(Symbol.toStringTag);
+export const lengthOf = getterOf<number>("length");
+export const offsetOf = getterOf<number>("byteOffset");
+export const bufferOf = getterOf<ArrayBufferLike>("buffer");
 
 /** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
 export abstract class Shown {
@@ -59,6 +38,12 @@ export function classOf(value: unknown): string {
 
 export function isShared(buffer: ArrayBufferLike): boolean {
   return classOf(buffer) === "SharedArrayBuffer";
+}
+
+/** The bytes of a typed array or a buffer, where they are. */
+export function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
+  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
 }
 
 /** What came, in the words of an error. */
@@ -95,7 +80,8 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 
 /** Options must be an object with these properties of its own: a misspelled one would be ignored. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
-  if (typeof options !== "object" || options === null) wrongType(`${where}: options`, options, "an object");
+  if (typeof options !== "object" || options === null || options instanceof Shown)
+    wrongType(`${where}: options`, options, "an object");
   for (const name in options) {
     let i = 0; // a loop, because `includes` takes longer for so few names, and every call comes through here
     while (i < names.length && names[i] !== name) i++;
@@ -109,7 +95,7 @@ export function checkOptions(where: string, options: unknown, names: readonly st
 export function checkAttached(where: string, array: ArrayBufferView): void {
   if (lengthOf(array) > 0) return;
   try {
-    new Uint8Array(getBuffer.call(array));
+    new Uint8Array(bufferOf(array));
   } catch {
     throw new TypeError(`${where} is a detached view: the memory has grown since; take the tensor's data anew`);
   }
@@ -135,16 +121,12 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
 /** `value` as a list of integers, each at least `least`; a copy. */
 export function checkShape(where: string, value: unknown, least: number): readonly number[] {
   if (!Array.isArray(value)) wrongType(where, value, "a list of integers");
-  const shape: unknown[] = [...value];
-  for (const dimension of shape) {
-    if (typeof dimension !== "number") wrongType(where, shape, "a list of integers");
-    if (!Number.isInteger(dimension) || dimension < least) {
-      wrongValue(where, shape, `integers of ${least} or more`);
-    }
-  }
-  if (!Number.isSafeInteger(sizeOf(shape as number[])))
-    wrongValue(where, shape, "no more elements than can be counted");
-  return shape as number[];
+  const shape: number[] = [...value];
+  if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, "a list of integers");
+  const fits = shape.every((dimension) => Number.isInteger(dimension) && dimension >= least);
+  if (!fits) wrongValue(where, shape, `integers of ${least} or more`);
+  if (!Number.isSafeInteger(sizeOf(shape))) wrongValue(where, shape, "no more elements than can be counted");
+  return shape;
 }
 
 /** The shape that is normalized, and how many elements it has. */
@@ -196,28 +178,18 @@ export function checkNumbers(where: string, value: unknown): Float32Array {
 
 /**
  * An array of floats as it is, or a list of numbers as a new one.
- * @param tag the name of its class, if it is a typed array
  * @param written whether it is to be written to
  */
-export function checkFloats(where: string, value: unknown, tag: string | undefined, written: boolean): Float32Array {
+export function checkFloats(where: string, value: unknown, written: boolean): Float32Array {
+  const tag = tagOf(value);
   if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
   const list = written ? undefined : checkList(where, value);
   const cure = tag === "Uint16Array" ? "; new Float16Array(array.buffer) reads half floats" : "";
   return list ?? wrongType(where, value, `a Float32Array or a Tensor${cure}`);
 }
 
-/** The class of an array of floats, whatever a subclass says. */
-function classOfFloats(array: ArrayBufferView): Float32ArrayConstructor {
-  return Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor;
-}
-
-/** A new array of zeros, of the class of another. */
-export function arrayLike(array: ArrayBufferView, length: number): Float32Array {
-  return new (classOfFloats(array))(length);
-}
-
-/** Some elements of an array of floats, as a view of the same buffer. */
-export function partOf(array: ArrayBufferView, from: number, length: number): Float32Array {
-  const Floats = classOfFloats(array);
-  return new Floats(bufferOf(array), offsetOf(array) + from * Floats.BYTES_PER_ELEMENT, length);
+/** A new array of zeros, of the class of another, whatever a subclass says. */
+export function arrayLike(array: Float32Array, length: number): Float32Array {
+  const Class = Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor;
+  return new Class(length);
 }

@@ -3,14 +3,11 @@
  * @module
  */
 
-import { classOf, wrongType } from "./check.js";
+import { bytesOf, classOf, wrongType } from "./check.js";
 import type { LinearMemory } from "./memory.js";
 
 /** The part of a `Response` of `fetch` that is used here. */
 export interface ResponseLike {
-  readonly ok: boolean;
-  readonly status: number;
-  readonly url: string;
   arrayBuffer(): Promise<ArrayBuffer>;
 }
 
@@ -45,22 +42,14 @@ function isModule(source: unknown): boolean {
 
 /** Whether there is something to wait for before a module can be compiled. @internal */
 export function isLater(source: unknown): source is LaterModuleSource {
-  return typeof (source as PromiseLike<unknown> | undefined)?.then === "function" || isResponse(source);
-}
-
-function isResponse(source: unknown): source is ResponseLike {
-  return typeof (source as ResponseLike | undefined)?.arrayBuffer === "function";
+  const { then, arrayBuffer } = (source ?? {}) as Partial<PromiseLike<unknown> & ResponseLike>;
+  return typeof (then ?? arrayBuffer) === "function";
 }
 
 /** That a source is of a kind that `link` or `linkLater` takes. @internal */
 export function checkSource(where: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
   wrongType(where, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
-}
-
-function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
-  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
-  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
 }
 
 const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
@@ -82,11 +71,9 @@ export function link<T>(where: string, source: object, memory: LinearMemory): T 
 /** A module without blocking, also from what is yet to arrive. @internal */
 export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
   let arrived = await source;
-  if (isResponse(arrived)) {
-    const { ok, status, url } = arrived;
-    if (ok === false) throw new TypeError(`${where}: ${url || "the request"} was answered with ${status}`);
-    arrived = await arrived.arrayBuffer();
-  }
+  const { ok, status, url, arrayBuffer } = (arrived ?? {}) as Partial<Response>;
+  if (ok === false) throw new TypeError(`${where}: ${url || "the request"} was answered with ${status}`);
+  if (arrayBuffer) arrived = await arrayBuffer.call(arrived);
   checkSource(where, arrived);
   if (isModule(arrived)) return arrived as WebAssembly.Module;
   return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));

@@ -21,6 +21,9 @@ import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf } from "
 import { READ, runtimeOf, SHARED, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 
+type Shape = number | readonly number[];
+type Affine = Operand | null | undefined;
+
 export interface RMSNormWithStats<T extends Operand> {
   y: T;
   /** One number for each row. A Tensor of it has the leading dimensions of x. */
@@ -69,29 +72,25 @@ export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBack
  */
 export function layerNorm<T extends Operand>(
   x: T,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
+  normalizedShape: Shape,
+  weight?: Affine,
+  bias?: Affine,
   eps = 1e-5,
   options: ForwardOptions<Operand> = {},
-  ...rest: never[]
 ): ResultOf<T> {
-  const args: ForwardArguments = [x, normalizedShape, weight, bias, eps, options];
-  return forward("layerNorm", LAYER_NORM, rest, args).y as ResultOf<T>;
+  return forward("layerNorm", LAYER_NORM, false, x, normalizedShape, weight, bias, eps, options).y;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
 export function layerNormWithStats<T extends Operand>(
   x: T,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
-  bias?: Operand | null,
+  normalizedShape: Shape,
+  weight?: Affine,
+  bias?: Affine,
   eps = 1e-5,
   options: ForwardOptions<Operand> = {},
-  ...rest: never[]
 ): WithStats<ResultOf<T>> {
-  const args: ForwardArguments = [x, normalizedShape, weight, bias, eps, options];
-  return forward("layerNormWithStats", LAYER_NORM, rest, args, true) as WithStats<ResultOf<T>>;
+  return forward("layerNormWithStats", LAYER_NORM, true, x, normalizedShape, weight, bias, eps, options);
 }
 
 /**
@@ -106,27 +105,23 @@ export function layerNormWithStats<T extends Operand>(
  */
 export function rmsNorm<T extends Operand>(
   x: T,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
+  normalizedShape: Shape,
+  weight?: Affine,
   eps = RMS_EPS,
   options: ForwardOptions<Operand> = {},
-  ...rest: never[]
 ): ResultOf<T> {
-  const args: ForwardArguments = [x, normalizedShape, weight, null, eps, options];
-  return forward("rmsNorm", RMS_NORM, rest, args).y as ResultOf<T>;
+  return forward("rmsNorm", RMS_NORM, false, x, normalizedShape, weight, null, eps, options).y;
 }
 
 /** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
 export function rmsNormWithStats<T extends Operand>(
   x: T,
-  normalizedShape: number | readonly number[],
-  weight?: Operand | null,
+  normalizedShape: Shape,
+  weight?: Affine,
   eps = RMS_EPS,
   options: ForwardOptions<Operand> = {},
-  ...rest: never[]
 ): RMSNormWithStats<ResultOf<T>> {
-  const args: ForwardArguments = [x, normalizedShape, weight, null, eps, options];
-  return forward("rmsNormWithStats", RMS_NORM, rest, args, true) as RMSNormWithStats<ResultOf<T>>;
+  return forward("rmsNormWithStats", RMS_NORM, true, x, normalizedShape, weight, null, eps, options);
 }
 
 /**
@@ -149,11 +144,10 @@ export function layerNormBackward<T extends Operand>(
   x: Operand,
   mean: Operand,
   rstd: Operand,
-  weight?: Operand | null,
+  weight?: Affine,
   options: LayerNormBackwardOptions<Operand> = {},
-  ...rest: never[]
 ): Gradients<ResultOf<T>> {
-  return backward("layerNormBackward", LAYER_NORM, rest, dy, x, mean, rstd, weight, options) as Gradients<ResultOf<T>>;
+  return backward("layerNormBackward", LAYER_NORM, dy, x, mean, rstd, weight, options);
 }
 
 /**
@@ -173,34 +167,23 @@ export function rmsNormBackward<T extends Operand>(
   dy: T,
   x: Operand,
   rstd: Operand,
-  weight?: Operand | null,
+  weight?: Affine,
   options: RMSNormBackwardOptions<Operand> = {},
-  ...rest: never[]
 ): RMSNormGradients<ResultOf<T>> {
-  return backward("rmsNormBackward", RMS_NORM, rest, dy, x, null, rstd, weight, options) as RMSNormGradients<
-    ResultOf<T>
-  >;
+  return backward("rmsNormBackward", RMS_NORM, dy, x, null, rstd, weight, options);
 }
 
-/** No further arguments than the options, which RMSNorm has one place earlier. */
-function checkRest(where: string, family: Family, rest: readonly unknown[]): void {
-  const most = family === LAYER_NORM ? 6 : 5;
-  if (rest.length > 0) check.wrongType(`${where}: argument ${most + 1}`, rest[0], `no more than ${most} arguments`);
-}
-
-type Shape = number | readonly number[];
-type Affine = Operand | null | undefined;
-type ForwardArguments = [Operand, Shape, Affine, Affine, number, ForwardOptions<Operand>];
-type Results<Names extends string> = Record<Names, Operand>;
-
-function forward(
+function forward<T extends Operand>(
   where: string,
   family: Family,
-  rest: readonly unknown[],
-  [x, normalizedShape, weight, bias, eps, options]: ForwardArguments,
-  stats = false,
-): Results<"y"> & Partial<Results<"mean" | "rstd">> {
-  checkRest(where, family, rest);
+  stats: boolean,
+  x: T,
+  normalizedShape: Shape,
+  weight: Affine,
+  bias: Affine,
+  eps: number,
+  options: ForwardOptions<Operand>,
+): WithStats<ResultOf<T>> {
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const runtime = runtimeOf(x, weight, bias);
@@ -211,7 +194,7 @@ function forward(
   call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
   call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
   call.takeForward(x, residual, sum, out);
-  const results: Partial<Results<"mean" | "rstd">> = {};
+  const results = {} as Record<"mean" | "rstd", Operand>;
   if (stats) {
     const leading = call.source?.shape?.slice(0, -normalized.shape.length) ?? [call.rows];
     for (const name of family === LAYER_NORM ? (["mean", "rstd"] as const) : (["rstd"] as const)) {
@@ -219,21 +202,19 @@ function forward(
       call.take(name, kernel[name], results[name], WRITTEN);
     }
   }
-  return { y: call.place().run(), ...results };
+  return { y: call.place().run(), ...results } as WithStats<ResultOf<T>>;
 }
 
-function backward(
+function backward<T extends Operand>(
   where: string,
   family: Family,
-  rest: readonly unknown[],
-  dy: Operand,
+  dy: T,
   x: Operand,
   mean: Operand | null,
   rstd: Operand,
-  weight: Operand | null | undefined,
+  weight: Affine,
   options: LayerNormBackwardOptions<Operand>,
-): { dx: Operand; dweight: Operand; dbias?: Operand } {
-  checkRest(where, family, rest);
+): Gradients<ResultOf<T>> {
   const names = family === LAYER_NORM ? (["dweight", "dbias"] as const) : (["dweight"] as const);
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
@@ -281,9 +262,9 @@ function backward(
     if (place.array === null) place.data.fill(0);
     call[name] = place;
   }
-  const results = { dx: call.place().run() } as ReturnType<typeof backward>;
-  for (const name of names) results[name] = call[name]?.array ?? (sums[name] as Operand);
-  return results;
+  const results = { dx: call.place().run(), ...sums };
+  for (const name of names) results[name] = call[name]?.array ?? sums[name];
+  return results as Gradients<ResultOf<T>>;
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. */

@@ -4,20 +4,7 @@
  */
 
 export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
-export {
-  type Gradients,
-  type LayerNormBackwardOptions,
-  layerNorm,
-  layerNormBackward,
-  layerNormWithStats,
-  type RMSNormBackwardOptions,
-  type RMSNormGradients,
-  type RMSNormWithStats,
-  rmsNorm,
-  rmsNormBackward,
-  rmsNormWithStats,
-  type WithStats,
-} from "./functional.js";
+export * from "./functional.js";
 export type { Kernels } from "./kernels.js";
 export { type BiasOf, LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";

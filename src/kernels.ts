@@ -79,17 +79,9 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
-const MOVES: Partial<Record<Argument, number>> = {
-  y: 2,
-  sum: 2,
-  x: 2,
-  residual: 2,
-  dx: 2,
-  dy: 2,
-  add: 2,
-  mean: 1,
-  rstd: 1,
-};
+/** What has one number, or `cols` of them, for each row. */
+const ONE = ["mean", "rstd"];
+const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
 const names = Object.keys(ARGUMENTS) as KernelName[];
 const listOf = (name: KernelName) => ARGUMENTS[name].split(" ") as Argument[];
 const all = new Set(names.flatMap(listOf));
@@ -98,7 +90,7 @@ const all = new Set(names.flatMap(listOf));
 export const KERNELS: readonly Kernel[] = names.map((name, index) => {
   const list = listOf(name);
   const places = Object.fromEntries([...all].map((argument) => [argument, list.indexOf(argument)]));
-  const moves = list.map((argument) => MOVES[argument] ?? 0);
+  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument))));
   return { name, index, moves, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace`, ...places } as unknown as Kernel;
 });
 
@@ -125,11 +117,6 @@ export function call(kernels: Kernels, { kernel, args }: KernelCall): void {
 }
 
 const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
-
-/** Whether a call sums over its rows in a workspace. */
-export function sumsRows(kernelCall: KernelCall): boolean {
-  return sumsAnything(kernelCall) && at(kernelCall.args, kernelCall.kernel.workspace) !== 0;
-}
 
 /** Whether a call sums over its rows. */
 export function sumsAnything({ kernel, args }: KernelCall): boolean {

@@ -49,25 +49,15 @@ export function checkMemory(
   } else if (classOf(memory) !== "WebAssembly.Memory") {
     wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
   } else if (isShared(memory.buffer) !== shared) {
-    throw new TypeError(
-      shared
-        ? `${where}: memory is not shared, expected a shared WebAssembly.Memory; Runtime.create takes an unshared one`
-        : `${where}: memory is shared, expected an unshared WebAssembly.Memory; createThreadedRuntime takes a shared one`,
-    );
+    const [is, expected, taker] = shared
+      ? ["not shared", "a shared", "Runtime.create takes an unshared"]
+      : ["shared", "an unshared", "createThreadedRuntime takes a shared"];
+    throw new TypeError(`${where}: memory is ${is}, expected ${expected} WebAssembly.Memory; ${taker} one`);
   } else if (!allocate) {
     if (owned(memory)) throw new TypeError(`${where}: memory is managed by another Runtime`);
     if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
-      throw new TypeError(
-        `${where}: memory is in use (not all zeros); give the allocate and free of the module it belongs to`,
-      );
+      const cure = "give the allocate and free of the module it belongs to";
+      throw new TypeError(`${where}: memory is in use (not all zeros); ${cure}`);
     }
   }
-}
-
-/** The allocator of the options, whose functions may be methods of them. */
-export function allocatorOf(options: object, allocate: Allocator["allocate"], free: Allocator["free"]): Allocator {
-  return {
-    allocate: (bytes) => Reflect.apply(allocate, options, [bytes]),
-    free: (pointer) => Reflect.apply(free, options, [pointer]),
-  };
 }

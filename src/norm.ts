@@ -12,16 +12,8 @@ import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf, Target 
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import {
-  dispose,
-  gradientOf,
-  Parameter,
-  parameterOver,
-  release,
-  type Storage,
-  storageOf,
-  type Tensor,
-} from "./tensor.js";
+import type { Storage, Tensor } from "./tensor.js";
+import { dispose, gradientOf, Parameter, parameterOver, release, storageOf } from "./tensor.js";
 
 export interface NormOptions {
   /** Added inside the root. */
@@ -39,20 +31,21 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-type Method = "forward" | "forwardAsync" | "backward" | "backwardAsync";
+const METHODS = ["forward", "forwardAsync", "backward", "backwardAsync"] as const;
+type Method = (typeof METHODS)[number];
 
 /** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
-export interface Family {
-  readonly name: string;
-  readonly forward: Kernel;
-  readonly backward: Kernel;
-  readonly methods: Readonly<Record<Method, string>>;
-}
+export type Family = ReturnType<typeof familyOf>;
 
-export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
+export function familyOf(name: string, forward: KernelName, backward: KernelName) {
   const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
-  const methods = ["forward", "forwardAsync", "backward", "backwardAsync"].map((key) => [key, `${name}.${key}`]);
-  return { name, forward: kernel(forward), backward: kernel(backward), methods: Object.fromEntries(methods) };
+  const methods = METHODS.map((key) => [key, `${name}.${key}`]);
+  return {
+    name,
+    forward: kernel(forward),
+    backward: kernel(backward),
+    methods: Object.fromEntries(methods) as Record<Method, string>,
+  };
 }
 
 /** What the last forward pass in training mode left for backward. */
@@ -242,14 +235,9 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
     call.place(own ? pointer : 0);
     if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
-    // The same object for the same block: to make another takes as long as a few of the checks.
-    const next = again ? last : ({ block } as Saved);
-    next.rows = rows;
-    next.size = source.size;
-    next.x = own ? null : (given as Tensor);
-    next.version = own ? 0 : storageOf(given as Tensor).version;
-    next.weightVersion = this.#weightPlace?.version;
-    this.#save(next);
+    const x = own ? null : (given as Tensor);
+    const version = x === null ? 0 : storageOf(x).version;
+    this.#save({ rows, size: source.size, x, version, weightVersion: this.#weightPlace?.version, block });
     return call;
   }
 

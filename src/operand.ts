@@ -3,7 +3,7 @@
  * @module
  */
 
-import { bufferOf, isShared, lengthOf, overlap, sameBytes } from "./check.js";
+import { isShared, lengthOf } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { type Storage, storageOf, type Tensor } from "./tensor.js";
 
@@ -72,7 +72,7 @@ export class ArrayOperand {
    * @param pointer where it lies in the memory of the runtime; 0 for one that lies elsewhere, and is copied
    */
   constructor(
-    public array: Floats & ArrayBufferView,
+    public array: Float32Array,
     readonly mode: number,
     readonly index: number,
     readonly pointer: number,
@@ -101,13 +101,18 @@ export function overlaps(a: Place, b: Place): boolean {
   return a.array !== null && b.array !== null && overlap(a.array, b.array);
 }
 
+function overlap(a: Float32Array, b: Float32Array): boolean {
+  const before = (a: Float32Array, b: Float32Array) => a.byteOffset < b.byteOffset + b.byteLength;
+  return a.buffer === b.buffer && before(a, b) && before(b, a);
+}
+
 /** Whether writing some rows of one of these arrays may change what is read with later rows. */
 export function entangled(first: ArrayOperand | null): boolean {
   for (let a = first; a !== null; a = a.next) {
-    if (isShared(bufferOf(a.array))) return true; // two buffers may be one memory
+    if (isShared(a.array.buffer)) return true; // two buffers may be one memory
     for (let b = a.next; b !== null; b = b.next) {
-      const same = !((a.mode | b.mode) & SHARED) && sameBytes(a.array, b.array);
-      if (overlap(a.array, b.array) && !same) return true;
+      const same = a.array.byteOffset === b.array.byteOffset && a.size === b.size && !((a.mode | b.mode) & SHARED);
+      if (!same && overlap(a.array, b.array)) return true;
     }
   }
   return false;

@@ -4,34 +4,13 @@
  */
 
 import * as binaries from "./binaries.js";
-import {
-  bufferOf,
-  checkBoolean,
-  checkOptions,
-  describe,
-  isShared,
-  offsetOf,
-  Shown,
-  tagOf,
-  wrongType,
-  wrongValue,
-} from "./check.js";
-import {
-  checkSource,
-  inlined,
-  isLater,
-  type LaterModuleSource,
-  link,
-  linkLater,
-  type ModuleSource,
-  supported,
-} from "./compile.js";
+import * as check from "./check.js";
+import type { LaterModuleSource, ModuleSource } from "./compile.js";
+import * as compile from "./compile.js";
 import { call, type KernelCall, type Kernels } from "./kernels.js";
-import { type Allocator, allocatorOf, checkMemory, type LinearMemory } from "./memory.js";
+import { type Allocator, checkMemory, type LinearMemory, type MemoryOptions } from "./memory.js";
 
-export interface RuntimeOptions<Async extends boolean = false> {
-  allocate?: Allocator["allocate"] | undefined;
-  free?: Allocator["free"] | undefined;
+export interface RuntimeOptions<Async extends boolean = false> extends MemoryOptions {
   /**
    * The memory to compute in; by default a new one. Without `allocate` and `free` it must be unused (all zeros), and
    * the runtime manages the whole of it. For the memory of another module, give that module's `allocate` and `free`.
@@ -60,10 +39,10 @@ const PAGES_MAX = 65536;
 /** The runtimes by their memories. */
 const owners = new WeakMap<LinearMemory, Runtime>();
 
+const ELSEWHERE =
+  "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed";
 function elsewhere(): never {
-  throw new TypeError(
-    "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed",
-  );
+  throw new TypeError(ELSEWHERE);
 }
 
 /** The largest block of scratch memory that is kept between calls. */
@@ -82,7 +61,7 @@ const KEPT = 1 << 20;
  * console.log(ln.weight.data.buffer === memory.buffer); // true
  * ```
  */
-export class Runtime extends Shown {
+export class Runtime extends check.Shown {
   static #default: Runtime | undefined;
 
   readonly #memory: LinearMemory;
@@ -94,20 +73,16 @@ export class Runtime extends Shown {
   /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   #viewed = 0;
-  /** The buffer of the memory when it was last asked for: that takes longer than to compute a short row. */
-  #buffer: ArrayBufferLike;
-  readonly #shared: boolean;
-  /** All of them, if they are shared. */
+  /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
   readonly #buffers = new WeakSet<ArrayBufferLike>();
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
     super();
     this.#memory = memory;
-    this.#shared = isShared(memory.buffer);
-    this.#buffer = this.buffer;
     this.#kernels = kernels;
     this.#allocator = allocator;
+    this.#buffers.add(memory.buffer);
     owners.set(memory, this);
   }
 
@@ -156,7 +131,7 @@ export class Runtime extends Shown {
 
   /** As in "Runtime(65536 bytes)". */
   override toString(): string {
-    return `Runtime(${this.#memory.buffer.byteLength} bytes)`;
+    return `Runtime(${this.buffer.byteLength} bytes)`;
   }
 
   /** Whether there is a runtime of a memory. Another heap would hand out the same bytes. @internal */
@@ -197,28 +172,29 @@ export class Runtime extends Shown {
   static create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime>;
   static create(options: RuntimeOptions<boolean> = {}): Runtime | Promise<Runtime> {
     const { module, heap, memory, allocate, free, async = false } = options ?? {};
-    const later = async || isLater(module) || isLater(heap);
+    const later = async || compile.isLater(module) || compile.isLater(heap);
     // What is wrong with the options is said first. A promise among them that fails later is then nobody's.
     if (later) Promise.all([module, heap]).catch(() => {});
     let own: LinearMemory;
     try {
-      checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
-      checkBoolean(`${WHERE}: async`, async);
-      if (module !== undefined) checkSource(MODULE, module);
-      if (heap !== undefined) checkSource(HEAP, heap);
+      check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
+      check.checkBoolean(`${WHERE}: async`, async);
+      if (module !== undefined) compile.checkSource(MODULE, module);
+      if (heap !== undefined) compile.checkSource(HEAP, heap);
       checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
-      own = memory ?? new (supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
+      own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
     } catch (error) {
       if (async) return Promise.reject(error);
       throw error;
     }
-    const given = allocate && free && allocatorOf(options, allocate, free);
-    const kernels = module ?? inlined(binaries.kernels);
-    const manager = heap ?? inlined(binaries.heap);
-    if (!later) return Runtime.#over(own, link(MODULE, kernels, own), given ?? link(HEAP, manager, own));
+    const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
+    const kernels = module ?? compile.inlined(binaries.kernels);
+    const manager = heap ?? compile.inlined(binaries.heap);
+    if (!later)
+      return Runtime.#over(own, compile.link(MODULE, kernels, own), given ?? compile.link(HEAP, manager, own));
     return Promise.all([
-      linkLater<Kernels>(MODULE, kernels, own),
-      given ?? linkLater<Allocator>(HEAP, manager, own),
+      compile.linkLater<Kernels>(MODULE, kernels, own),
+      given ?? compile.linkLater<Allocator>(HEAP, manager, own),
     ]).then(([kernels, allocator]) => {
       checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
       return Runtime.#over(own, kernels, allocator);
@@ -238,28 +214,26 @@ export class Runtime extends Shown {
    * changed then. TypeError when the allocator given to `create` returns what is no address.
    */
   allocate(bytes: number): number {
-    if (!Number.isInteger(bytes) || bytes < 0) wrongValue("Runtime.allocate: bytes", bytes, "an integer of 0 or more");
+    if (!Number.isInteger(bytes) || bytes < 0)
+      check.wrongValue("Runtime.allocate: bytes", bytes, "an integer of 0 or more");
     // At least a word: an allocator may have no block of 0 bytes.
     const size = Math.max(bytes, 4);
-    let pointer = 0;
-    if (bytes < PAGES_MAX * PAGE) {
+    let pointer = this.#tryAllocate(size);
+    if (pointer === 0 && this.#kept !== 0) {
+      this.flush();
       pointer = this.#tryAllocate(size);
-      if (pointer === 0 && this.#kept !== 0) {
-        this.flush();
-        pointer = this.#tryAllocate(size);
-      }
     }
     if (pointer === 0) {
-      throw new RangeError(
-        `Runtime.allocate: out of memory, no room for ${bytes} bytes; ${bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB"}`,
-      );
+      const cure = bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB";
+      throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes; ${cure}`);
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
     const address = typeof pointer === "number" ? pointer >>> 0 : NaN;
     const integer = address === pointer || (address | 0) === pointer;
-    if (!integer || address % 4 !== 0 || address + bytes > this.#memory.buffer.byteLength) {
+    if (!integer || address % 4 !== 0 || address + bytes > this.buffer.byteLength) {
+      const expected = `a multiple of 4 with room for them in a memory of ${this.buffer.byteLength} bytes`;
       throw new TypeError(
-        `Runtime.allocate: allocate(${size}) returned ${describe(pointer)}, expected a multiple of 4 with room for them in a memory of ${this.#memory.buffer.byteLength} bytes`,
+        `Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, expected ${expected}`,
       );
     }
     return address;
@@ -267,6 +241,7 @@ export class Runtime extends Shown {
 
   /** A block, or 0 where there is no room: the heap then traps, before it changes anything. */
   #tryAllocate(size: number): number {
+    if (size >= PAGES_MAX * PAGE) return 0;
     try {
       return this.#allocator.allocate(size);
     } catch (error) {
@@ -287,11 +262,9 @@ export class Runtime extends Shown {
   borrow(bytes: number, own = false): number {
     if (own || bytes > KEPT) return this.allocate(bytes);
     if (this.#keptBytes < bytes) {
-      const [pointer, last] = [this.allocate(bytes), this.#kept];
-      this.#kept = pointer;
+      this.flush();
+      this.#kept = this.allocate(bytes);
       this.#keptBytes = bytes;
-      // An allocator may make calls of its own, and leave a larger block.
-      if (last !== 0) this.free(last);
     }
     return this.#kept;
   }
@@ -310,20 +283,18 @@ export class Runtime extends Shown {
   }
 
   /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */
-  addressOf(array: ArrayBufferView): number {
-    const offset = offsetOf(array);
-    if (offset === 0 || tagOf(array) !== "Float32Array") return 0;
-    const buffer = bufferOf(array);
-    // Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory.
-    if (this.#shared) return this.#buffers.has(buffer) || buffer === this.buffer ? offset : 0;
-    return buffer === (this.#buffer.byteLength > 0 ? this.#buffer : this.buffer) ? offset : 0;
+  addressOf(array: Float32Array): number {
+    // What most arrays are comes first: to ask the memory for its buffer takes longer than to compute a short row.
+    if (array.byteOffset === 0 || check.tagOf(array) !== "Float32Array") return 0;
+    const buffer = check.bufferOf(array);
+    return buffer === this.buffer || this.#buffers.has(buffer) ? check.offsetOf(array) : 0;
   }
 
   /** The buffer of the memory as it is now. @internal */
   get buffer(): ArrayBufferLike {
-    this.#buffer = this.#memory.buffer;
-    if (this.#shared) this.#buffers.add(this.#buffer);
-    return this.#buffer;
+    const { buffer } = this.#memory;
+    this.#buffers.add(buffer);
+    return buffer;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */
@@ -340,5 +311,5 @@ export class Runtime extends Shown {
 /** That a runtime is one, if it is given. */
 export function checkRuntime<R extends Runtime | undefined>(where: string, runtime: R): R {
   if (runtime === undefined || (runtime as unknown) instanceof Runtime) return runtime;
-  wrongType(where, runtime, "a Runtime");
+  check.wrongType(where, runtime, "a Runtime");
 }

@@ -43,6 +43,8 @@ const ALIASES = {
   weight: ["weight", "gamma", "gamma:0", "scale", "g", "a_2"],
   bias: ["bias", "beta", "beta:0", "offset", "b", "b_2"],
 } as const;
+const CURE =
+  'the bits of 16-bit floats are passed as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)';
 /** How many names a message lists at most. */
 const LISTED = 10;
 
@@ -61,11 +63,9 @@ export function loadParameters(
     const cure = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
     check.wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
   }
-  const entries = new Map<string, unknown>();
-  for (const key of Object.keys(dict)) {
-    const value = key.startsWith(prefix) ? dict[key] : undefined;
-    if (value !== undefined) entries.set(key, value);
-  }
+  const keys = Object.keys(dict).filter((key) => key.startsWith(prefix));
+  const entries = new Map<string, unknown>(keys.map((key) => [key, dict[key]]));
+  for (const [key, value] of entries) if (value === undefined) entries.delete(key);
   const missingKeys: string[] = [];
   const problems: string[] = [];
   const loads: [Storage, Float32Array][] = [];
@@ -105,22 +105,15 @@ function floatsOf(where: string, value: unknown): Float32Array {
   const tag = check.tagOf(value);
   if (tag) check.checkAttached(where, value as Float32Array);
   if (tag?.startsWith("Float")) return new Float32Array(value as Float32Array);
-  if (tag) {
-    check.wrongType(
-      where,
-      value,
-      'floats; the bits of 16-bit floats are passed as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)',
-    );
-  }
+  if (tag) check.wrongType(where, value, `floats; ${CURE}`);
   const list = check.checkList(where, value);
   if (list) return list;
   if (typeof value === "object" && value !== null) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
     if ("0" in value) {
-      throw new TypeError(
-        `${where} is ${check.describe(value)} with numbered properties, which JSON makes of a typed array; save Array.from(array) instead`,
-      );
+      const cure = "with numbered properties, which JSON makes of a typed array; save Array.from(array) instead";
+      throw new TypeError(`${where} is ${check.describe(value)} ${cure}`);
     }
   }
   check.wrongType(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
@@ -131,7 +124,9 @@ function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Ar
   const name = typeof dtype === "string" ? dtype.toLowerCase() : "";
   const type = name === "half" ? "f16" : name.replace("float", "f");
   if (!["bf16", "f16", "f32"].includes(type)) check.wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
-  const bytes = bytesOf(`${where}: data`, data);
+  const held = ArrayBuffer.isView(data) || /^(Shared)?ArrayBuffer$/.test(check.classOf(data));
+  if (!held) check.wrongType(`${where}: data`, data, "a typed array or an ArrayBuffer");
+  const bytes = check.bytesOf(data).slice();
   const width = type === "f32" ? 4 : 2;
   if (bytes.length % width !== 0) {
     throw new RangeError(`${where}: data has ${bytes.length} bytes, expected a multiple of ${width} for "${type}"`);
@@ -140,13 +135,6 @@ function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Ar
   const halves = new Uint16Array(bytes.buffer);
   if (type === "bf16") return new Float32Array(Uint32Array.from(halves, (bits) => bits << 16).buffer);
   return Float32Array.from(halves, numberOfF16);
-}
-
-/** A copy of the bytes of a typed array or a buffer. */
-function bytesOf(where: string, data: unknown): Uint8Array<ArrayBuffer> {
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
-  if (/^(Shared)?ArrayBuffer$/.test(check.classOf(data))) return new Uint8Array(data as ArrayBuffer).slice();
-  check.wrongType(where, data, "a typed array or an ArrayBuffer");
 }
 
 /** The number that the bits of a float16 stand for (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */

@@ -30,6 +30,8 @@ export interface TensorHandle {
 export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
 const NONE = new Float32Array(0);
+const UNSHARED = "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is";
+const DISPOSED = "Tensor: used after it was disposed";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
@@ -61,12 +63,8 @@ export class Storage {
   get data(): Float32Array {
     // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far
     // longer.
-    const view = this.#view;
-    return view.length > 0 ? view : this.#newView();
-  }
-
-  #newView(): Float32Array {
-    if (this.pointer === 0) throw new TypeError("Tensor: used after it was disposed");
+    if (this.#view.length > 0) return this.#view;
+    if (this.pointer === 0) throw new TypeError(DISPOSED);
     this.#view = new Float32Array(this.runtime.buffer, this.pointer, this.size);
     return this.#view;
   }
@@ -165,13 +163,8 @@ export class Tensor extends check.Shown {
     const inside = source && check.bufferOf(source) === runtime.memory.buffer;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
-    try {
-      if (numbers) this.#storage.data.set(numbers);
-      else if (pointer === undefined) this.#storage.data.fill(0);
-    } catch (error) {
-      this.#storage.free();
-      throw error;
-    }
+    if (numbers) this.#storage.data.set(numbers);
+    else if (pointer === undefined) this.#storage.data.fill(0);
     if (this.#storage.owned) dropped?.register(this, this.#storage, this.#storage);
   }
 
@@ -205,9 +198,7 @@ export class Tensor extends check.Shown {
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
     if (!check.isShared(memory.buffer)) {
-      throw new TypeError(
-        "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
-      );
+      throw new TypeError(UNSHARED);
     }
     return { memory, pointer: this.pointer, shape: this.shape };
   }
@@ -215,7 +206,7 @@ export class Tensor extends check.Shown {
   /** The address of the first element. */
   get pointer(): number {
     const { pointer } = this.#storage;
-    if (pointer === 0) throw new TypeError("Tensor: used after it was disposed");
+    if (pointer === 0) throw new TypeError(DISPOSED);
     return pointer;
   }
 
@@ -338,11 +329,8 @@ function checkPointer(pointer: unknown, size: number, runtime: Runtime): number 
   if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
   if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
-    check.wrongValue(
-      "Tensor: pointer",
-      pointer,
-      `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`,
-    );
+    const expected = `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`;
+    check.wrongValue("Tensor: pointer", pointer, expected);
   }
   return pointer;
 }

@@ -189,10 +189,7 @@ describe("the functions", () => {
     );
   });
 
-  test("refuse further arguments and unknown options", () => {
-    expect(() => rmsNorm(x, cols, weight, eps, {}, 1 as never)).toThrow(
-      new TypeError("rmsNorm: argument 6 is 1, expected no more than 5 arguments"),
-    );
+  test("refuse unknown options", () => {
     expect(() => rmsNormBackward(dy, x, new Float32Array(rows), weight, { dbias: weight } as never)).toThrow(
       /"dbias" is not an option/,
     );

@@ -10,7 +10,7 @@ import { checkOptions, classOf, wrongType } from "../check.js";
 import { compileLater, inlined, linkLater, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
 import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
-import { allocatorOf, checkMemory } from "../memory.js";
+import { checkMemory } from "../memory.js";
 import { Control, type Job } from "./job.js";
 import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, hasWorkers, type WorkerSource } from "./spawn.js";
@@ -223,7 +223,7 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
     const kernels = await linkLater<Kernels>(`${WHERE}: module`, module, own);
     const allocator =
       allocate && free
-        ? allocatorOf(options, allocate, free)
+        ? { allocate: allocate.bind(options), free: free.bind(options) }
         : await linkLater<Allocator>(`${WHERE}: heap`, inlined(binaries.heap), own);
     // Again: meanwhile it may have been taken.
     if (memory) checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
