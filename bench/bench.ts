@@ -119,7 +119,7 @@ for (const [i, shape] of shapes.entries()) {
 }
 for (const [name, version] of Object.entries(versions)) print(`${name}: ${version}`);
 for (const [name, reason] of missing) print(`without ${name}: ${reason}`);
-const met = options.shape || wanted ? [] : goals(results);
+const met = wanted ? [] : goals(results);
 if (met.length > 0) {
   print(`\nGoals, as ratios of times in this run\n`);
   for (const goal of met) {

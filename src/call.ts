@@ -6,7 +6,7 @@
  * scratch memory and back: all at once, or by blocking calls in blocks of rows that stay in the second-level cache.
  * A call has three steps, and only the last one writes to operands:
  *
- * 1. take the operands, each of which is checked, against those that it may not overlap, too;
+ * 1. take the operands, and check each of them;
  * 2. place: make the results that are not given, find memory for copies and sums;
  * 3. run, or start without blocking.
  * @module
@@ -181,6 +181,13 @@ export class Call implements KernelCall {
     this.checkGradient("out", this.out);
     this.#checkApartOrSame("out", this.out, "dy", this.source);
     this.#checkApartOrSame("out", this.out, "add", this.addend);
+  }
+
+  /** Checks that a sum over the rows lies apart from what they are computed from, which is read after the sum. */
+  checkSum(name: string, place: Place): void {
+    this.checkApart(name, place, "x", this.x);
+    this.checkApart(name, place, "dy", this.source);
+    this.checkApart(name, place, "add", this.addend);
   }
 
   /** Checks that a gradient lies apart from all that is read but dy and add. */

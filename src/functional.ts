@@ -250,8 +250,7 @@ function backward<T extends Operand>(
     if (place === null) continue;
     call.checkSize(name, place, call.normalized);
     call.checkGradient(name, place);
-    call.checkApart(name, place, "dy", source);
-    call.checkApart(name, place, "add", call.addend);
+    call.checkSum(name, place);
     call.checkApart(name, place, "out", call.out);
     if (name === "dbias") call.checkApart(name, place, "dweight", call.dweight);
   }

@@ -295,6 +295,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
     }
     if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, dweight);
     if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, dbias);
+    if (call.dweight !== null) call.checkSum("weight.grad", call.dweight);
+    if (call.dbias !== null) call.checkSum("bias.grad", call.dbias);
     return call.place();
   }
 

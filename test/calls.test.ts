@@ -326,3 +326,55 @@ describe("an allocator that calls the module", () => {
     }
   });
 });
+
+const ROW = [1, 2, 3, 4, 5, 6, 7, 9];
+const DY = [2, -1, 0.5, 3, 1, -2, 4, 0];
+
+/** dx of one row, where an operand of backward lies apart from the gradients. */
+function expected(options: { add?: boolean } = {}): Float32Array {
+  const norm = new LayerNorm(8);
+  norm.forward(ROW);
+  return norm.backward(DY, options.add ? { add: DY } : {});
+}
+
+/** Either an error before anything is written, or the right gradient. */
+function refusedOr(right: Float32Array, compute: () => ArrayLike<number>): void {
+  let got: ArrayLike<number> | undefined;
+  try {
+    got = compute();
+  } catch (error) {
+    expect(error).toBeInstanceOf(RangeError);
+    return;
+  }
+  expect([...Float32Array.from(got)]).toEqual([...right]);
+}
+
+describe("backward of one row, whose operand lies in the gradient of a parameter", () => {
+  test("dy in bias.grad", () => {
+    const norm = new LayerNorm(8);
+    norm.bias.grad.set(DY);
+    norm.forward(ROW);
+    refusedOr(expected(), () => norm.backward(norm.bias.grad));
+  });
+
+  test("dy in weight.grad", () => {
+    const norm = new LayerNorm(8);
+    norm.weight.grad.set(DY);
+    norm.forward(ROW);
+    refusedOr(expected(), () => norm.backward(norm.weight.grad));
+  });
+
+  test("add in bias.grad", () => {
+    const norm = new LayerNorm(8);
+    norm.bias.grad.set(DY);
+    norm.forward(ROW);
+    refusedOr(expected({ add: true }), () => norm.backward(Float32Array.from(DY), { add: norm.bias.grad }));
+  });
+
+  test("x, a Tensor over weight.grad", () => {
+    const norm = new LayerNorm(8);
+    norm.weight.grad.set(ROW);
+    norm.forward(new Tensor([8], undefined, { pointer: norm.weight.grad.byteOffset }));
+    refusedOr(expected(), () => norm.backward(new Tensor([8], DY)).data);
+  });
+});

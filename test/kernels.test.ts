@@ -1,9 +1,11 @@
 // Every kernel of the table: it writes to its outputs and nowhere else, and rows move its arguments as the table says.
 
 import { describe, expect, test } from "vitest";
+import type { Runtime } from "../src/index.js";
 import { addSums, callRows, KERNELS, type Kernel, sumsAnything } from "../src/kernels.js";
-import { BUILDS } from "./builds.js";
+import { BUILDS, moduleOf } from "./builds.js";
 import { Arena, normal } from "./helpers.js";
+import { machineOf } from "./recipe.js";
 
 /** What the table leaves out: how many of the first arguments are outputs, which may be absent, which is residual or add. */
 const OPERANDS: Record<Kernel["name"], { outputs: number; optional: readonly number[]; addend: number }> = {
@@ -121,5 +123,29 @@ describe.each(BUILDS)("%s", (build) => {
       expect(parts.arena.strayWrite()).toBe(-1);
       expect(parts.bits()).toEqual(whole.bits());
     });
+  });
+});
+
+describe.each(BUILDS)("%s", (build) => {
+  test("the workspace of more columns is no smaller, also where its bytes can't be counted in 32 bits", () => {
+    const { kernels } = machineOf(moduleOf(build));
+    const cols = 178_956_971; // 24 bytes of each are 8 bytes more than 4 GiB
+    for (const name of ["layerNormBackwardWorkspace", "rmsNormBackwardWorkspace", "sumsWorkspace"] as const) {
+      expect(kernels[name](1, cols) >>> 0).toBeGreaterThanOrEqual(kernels[name](1, cols - 1) >>> 0);
+    }
+  });
+
+  test("addSums adds all chunks of a workspace that ends where the memory of 4 GiB does", () => {
+    const memory = new WebAssembly.Memory({ initial: 65536 });
+    const { exports } = new WebAssembly.Instance(moduleOf(build), { env: { memory } });
+    const kernels = exports as unknown as Runtime["kernels"];
+    const [rows, cols] = [200, 8];
+    const floats = (pointer: number, length: number) => new Float32Array(memory.buffer, pointer, length);
+    floats(65536, rows * cols).fill(1); // dy and x
+    floats(131072, rows).fill(1); // rstd
+    const workspace = 2 ** 32 - kernels.sumsWorkspace(rows, cols);
+    kernels.rmsNormBackwardRows(0, 1024, 65536, 65536, 131072, 0, 0, rows, cols, workspace, 0, rows);
+    kernels.addSums(1024, 0, rows, cols, workspace);
+    expect([...floats(1024, cols)]).toEqual(Array(cols).fill(rows));
   });
 });

@@ -639,6 +639,12 @@ describe("createThreadedRuntime", () => {
         "a thread did not start: no workers of mine",
       ],
       [
+        "where a function gives something else",
+        (() => ({})) as unknown as () => AnyWorker,
+        undefined,
+        "a thread did not start: the function worker gave an Object, expected a Worker",
+      ],
+      [
         "where worker.js isn't found",
         new URL("./no-such-file.js", import.meta.url),
         undefined,

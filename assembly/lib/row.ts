@@ -42,7 +42,7 @@ export function finishRow<Mean, Long>(
   if (rstd) store<f32>(rstd, r);
 }
 
-/** A row in double, rounded once at the end: right for any finite input, NaN for any other. */
+/** A row in double, rounded once at the end: right for any finite input. */
 function exactRow(
   y: usize, // [cols]
   mean: usize, // [1] or 0

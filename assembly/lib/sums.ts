@@ -35,14 +35,20 @@ function chunksOf(rows: usize): usize {
   return (rows + chunk - 1) / chunk;
 }
 
+/** The bytes of so many slots; the largest number where 32 bits don't hold them. */
+function slots(count: usize, cols: usize): usize {
+  const bytes = u64(count) * u64(cols * SLOT);
+  return cols > usize.MAX_VALUE / SLOT || bytes > u64(usize.MAX_VALUE) ? usize.MAX_VALUE : usize(bytes);
+}
+
 /** The bytes of workspace for all chunks together. */
 export function sumsWorkspace(rows: usize, cols: usize): usize {
-  return chunksOf(rows) * cols * SLOT;
+  return slots(chunksOf(rows), cols);
 }
 
 /** The bytes of workspace for one chunk after the other: the first has a slot of its own, the others share one. */
 export function workspaceOf(rows: usize, cols: usize): usize {
-  return min(chunksOf(rows), 2) * cols * SLOT;
+  return slots(min(chunksOf(rows), 2), cols);
 }
 
 /** dweight += and dbias += the sums of all chunks. */
@@ -53,11 +59,11 @@ export function addSums(
   cols: usize,
   workspace: usize, // as sumsWorkspace says
 ): void {
-  const end = workspace + sumsWorkspace(rows, cols);
+  const chunks = chunksOf(rows);
   const slot = cols * SLOT;
 
   // a chunk per step
-  for (let other = workspace + slot; other < end; other += slot) addTotals(workspace, other, cols);
+  for (let index: usize = 1; index < chunks; index++) addTotals(workspace, workspace + index * slot, cols);
   if (rows) addTo(dweight, dbias, workspace, cols);
 }
 

@@ -203,7 +203,7 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
 
   /** Takes an error for the reason of one thread, where that is wanted. */
   const reasonOf = (error: unknown): string => {
-    const { message, cause } = error as Error;
+    const { message = String(error), cause } = (error ?? {}) as Partial<Error>;
     if (fallback) return message;
     const text = `${WHERE}: ${message}; { fallback: "single" } gives a runtime of one thread here`;
     throw error instanceof RangeError ? new RangeError(text, { cause }) : new Error(text, { cause });

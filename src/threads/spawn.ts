@@ -3,6 +3,7 @@
  * @module
  */
 
+import { describe } from "../check.js";
 import type { Start } from "./job.js";
 
 /** What is used here of a worker, a page's or Node's. Declared so that the types need no library of theirs. */
@@ -60,6 +61,9 @@ export function spawn(
   failed: (reason: string) => void,
 ): Thread {
   const worker = (typeof source === "function" ? source() : construct(source)) as NodeWorker | Worker;
+  if (typeof worker?.postMessage !== "function") {
+    throw new TypeError(`the function worker gave ${describe(worker)}, expected a Worker`);
+  }
   if ("on" in worker) {
     worker.on("message", ready);
     worker.on("error", ({ message, code }) =>
