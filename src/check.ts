@@ -184,7 +184,7 @@ export function checkFloats(where: string, value: unknown, written: boolean): Fl
   const tag = tagOf(value);
   if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
   const list = written ? undefined : checkList(where, value);
-  const cure = tag === "Uint16Array" ? "; new Float16Array(array.buffer) reads half floats" : "";
+  const cure = tag === "Uint16Array" ? "; half floats are a Float16Array, where the host has it" : "";
   return list ?? wrongType(where, value, `a Float32Array or a Tensor${cure}`);
 }
 

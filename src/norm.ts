@@ -310,7 +310,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (dweight?.pointer === 0 || dbias?.pointer === 0) {
       throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
     }
-    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x of the last forward", saved.version);
+    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
     this.#weightPlace?.checkVersion(where, "weight", saved.weightVersion as number);
     return saved;
   }

@@ -76,7 +76,7 @@ describe("layerNorm", () => {
     [
       [new Uint16Array(2) as never, 2],
       TypeError,
-      "layerNorm: x is a Uint16Array, expected a Float32Array or a Tensor; new Float16Array(array.buffer) reads half floats",
+      "layerNorm: x is a Uint16Array, expected a Float32Array or a Tensor; half floats are a Float16Array, where the host has it",
     ],
     [[new Int32Array(2) as never, 2], TypeError, "layerNorm: x is an Int32Array, expected a Float32Array or a Tensor"],
     [[x, 0], RangeError, "layerNorm: normalizedShape is [0], expected integers of 1 or more"],
