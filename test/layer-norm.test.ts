@@ -466,7 +466,9 @@ describe("backward", () => {
     const t = new Tensor([6, 35], x);
     ln.forward(t);
     t.dispose();
-    expect(() => ln.backward(dy)).toThrow(new TypeError("LayerNorm.backward: the x or sum of the last forward was disposed"));
+    expect(() => ln.backward(dy)).toThrow(
+      new TypeError("LayerNorm.backward: the x or sum of the last forward was disposed"),
+    );
   });
 });
 
