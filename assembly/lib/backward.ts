@@ -56,7 +56,7 @@ export function backwardRows<Mean>(
   const stride = cols << 2;
   const inverse = 1 / f64(cols);
   const chunk = sumsChunk(total);
-  // One row is added to dweight and dbias directly. Additions to 0 are exact: but for the sign of a 0, the bits are the same.
+  // One row is added to dweight and dbias directly. Additions to 0 are exact, so only the sign of a 0 may differ.
   const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
   const direct = one && inRange(isVoid<Mean>() ? <f32>0 : load<f32>(mean), rstd);
   const sums = (dweight | dbias) !== 0 && !direct;
