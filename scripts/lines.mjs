@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const LIMITS = [
+  ["assembly", /^assembly\//, 1000],
   ["src/ without threads and tfjs", /^src\/[^/]+\.ts$/, 1733],
   ["src/call.ts", /^src\/call\.ts$/, 300],
 ];
@@ -15,8 +16,9 @@ function linesOf(path) {
   return code.split("\n").filter((line) => line.trim() !== "" && !line.trim().startsWith("//")).length;
 }
 
-const paths = readdirSync(`${root}/src`, { recursive: true })
-  .map((path) => `src/${path.replaceAll("\\", "/")}`)
+const paths = ["assembly", "src"]
+  .flatMap((folder) => readdirSync(`${root}/${folder}`, { recursive: true }).map((path) => `${folder}/${path}`))
+  .map((path) => path.replaceAll("\\", "/"))
   .filter((path) => path.endsWith(".ts") && !/binaries|\.d\.ts$/.test(path));
 if (process.argv.includes("--each")) for (const path of paths) console.log(`${linesOf(path)} ${path}`);
 for (const [name, pattern, limit] of LIMITS) {
