@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { LayerNorm, Runtime, Tensor } from "../dist/index.js";
 import { createThreadedRuntime } from "../dist/threads.js";
+import { set, until } from "./copier.mjs";
 import { earlierKernels } from "./earlier.js";
 import { compileC, Native } from "./native.js";
 import { normModel, OPERATORS, type Operator } from "./onnx-model.js";
@@ -259,16 +260,17 @@ function copyOnThreads(pass: Pass): Contender {
       const half = bytes / 2;
       const copyHalf = (start: number) => [to + start, from + start, half];
       const workerData = { module, memory, job: copyHalf(half) };
-      const worker = new Worker(new URL("copier.mjs", import.meta.url), { workerData });
+      const worker = new Worker(new URL("copier.mjs", import.meta.url), { workerData, execArgv: [] });
       await once(worker, "message");
       const { exports } = new WebAssembly.Instance(module, { env: { memory } });
       const copy = exports.copy as (...args: number[]) => void;
       const words = new Int32Array(memory.buffer, 0, 2);
+      let turn = 0;
       const call = () => {
-        Atomics.add(words, 0, 1);
-        Atomics.notify(words, 0);
+        turn = 1 - turn;
+        set(words, 0, turn);
         copy(...copyHalf(0));
-        while (Atomics.load(words, 1) !== Atomics.load(words, 0));
+        until(words, 1, turn);
       };
       return { call: repeat(call), result: () => null, end: () => worker.terminate() };
     },
