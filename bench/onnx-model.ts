@@ -1,5 +1,7 @@
 // An ONNX model of normalizations, as bytes: the few fields of onnx.proto that it takes, in protobuf's encoding.
 
+import type { Problem, Work } from "./problem.js";
+
 type Field = [number: number, value: number | string | Uint8Array | Float32];
 
 /** A number to be encoded as a float rather than as an integer. */
@@ -38,47 +40,36 @@ function value(name: string, shape: number[]): Uint8Array {
   return message([1, name], [2, message([1, message([1, FLOAT], [2, message(...dimensions)])])]);
 }
 
-/** onnxruntime's operators that do the work of our kernels. Its RMSNorm is in the default domain, the fused ones in Microsoft's. */
-export const OPERATORS = {
-  LayerNormalization: { domain: "", rms: false, residual: false },
-  SimplifiedLayerNormalization: { domain: "", rms: true, residual: false },
-  SkipLayerNormalization: { domain: "com.microsoft", rms: false, residual: true },
-  SkipSimplifiedLayerNormalization: { domain: "com.microsoft", rms: true, residual: true },
-} as const;
-
-export type Operator = keyof typeof OPERATORS;
+/** A field for each of the values. */
+const each = (number: number, values: (string | Uint8Array)[]) => values.map((value): Field => [number, value]);
 
 /**
- * Y = norm(X) or, for an operator with a residual, norm(X + Skip), over the last axis. With `nodes`, so many of them one after
- * the other, each with the sum of the one before as its residual, as in a residual stream.
+ * Y = norm(X) or, with a residual, norm(X + Skip), over the last axis. With `nodes`, so many of them one after the other, each
+ * with the sum of the one before as its residual, as in a residual stream.
+ *
+ * onnxruntime's RMSNorm, which it calls simplified, is in the default domain, and the fused residuals in Microsoft's.
  */
-export function normModel(operator: Operator, rows: number, cols: number, epsilon: number, nodes = 1): Uint8Array {
-  const { domain, rms, residual } = OPERATORS[operator];
+export function normModel({ rows, cols, eps }: Pick<Problem, "rows" | "cols" | "eps">, work: Work = {}, nodes = 1) {
+  const { rms, residual } = work;
+  const operator = `${residual ? "Skip" : ""}${rms ? "Simplified" : ""}LayerNormalization`;
   const parameters = rms ? ["Scale"] : ["Scale", "B"];
   const chain = Array.from({ length: nodes }, (_, i): Field => {
     const inputs = [i === 0 ? "X" : `Y${i}`, ...(residual ? [i === 0 ? "Skip" : `Sum${i}`] : []), ...parameters];
     // The outputs between are the mean and rstd, which nobody asks for.
     const outputs = [i === nodes - 1 ? "Y" : `Y${i + 1}`, ...(residual ? ["", "", `Sum${i + 1}`] : [])];
-    return [
-      1,
-      message(
-        ...inputs.map((name): Field => [1, name]),
-        ...outputs.map((name): Field => [2, name]),
-        [4, operator],
-        ...(residual ? [] : [[5, message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])] as Field]),
-        [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, new Float32(epsilon)])],
-        [7, domain],
-      ),
-    ];
+    const node = message(
+      ...each(1, inputs),
+      ...each(2, outputs),
+      [4, operator],
+      ...each(5, residual ? [] : [message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])]),
+      [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, new Float32(eps)])],
+      [7, residual ? "com.microsoft" : ""],
+    );
+    return [1, node];
   });
-  const graph = message(
-    ...chain,
-    [2, "norm"],
-    [11, value("X", [rows, cols])],
-    ...(residual ? [[11, value("Skip", [rows, cols])] as Field] : []),
-    ...parameters.map((name): Field => [11, value(name, [cols])]),
-    [12, value("Y", [rows, cols])],
-  );
+  const inputs = [value("X", [rows, cols]), ...(residual ? [value("Skip", [rows, cols])] : [])];
+  const weights = parameters.map((name) => value(name, [cols]));
+  const graph = message(...chain, [2, "norm"], ...each(11, [...inputs, ...weights]), [12, value("Y", [rows, cols])]);
   const opset = (domain: string, version: number): Field => [8, message([1, domain], [2, version])];
   return message([1, 8], opset("", 17), opset("com.microsoft", 1), [7, graph]);
 }

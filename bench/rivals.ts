@@ -1,97 +1,247 @@
-// The libraries that we measure against: their names, and how each is loaded, with the types of what is used of them.
-// Those of npm live in bench/package.json, those of Python in bench/requirements.txt. They are found by the python3 that is
-// first in the PATH:
+// How other libraries are measured, each called as its users would, on one thread. Those of npm live in bench/package.json, those
+// of Python in bench/requirements.txt. They are found by the python3 that is first in the PATH:
 //
 //   npm ci --prefix bench --ignore-scripts
 //   python3 -m venv build/venv && . build/venv/bin/activate && pip install -r bench/requirements.txt
 
-import { spawnSync } from "node:child_process";
-import { dirname } from "node:path";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { normModel } from "./onnx-model.js";
+import type { Pass, Prepare, Problem } from "./problem.js";
+import { repeatAsync } from "./race.js";
 
-/** Who is shown beside our module, in this order, by the name that the results have. */
-export interface Shown {
-  name: string;
-  /** In the README's picture, where the version is added. */
-  label: string;
-  /** In the README's table, if it is called otherwise there. */
-  code?: string;
-  /** A library, whose results `npm run accuracy` compares as well. */
-  library?: true;
-  /** Why it has no time backward. */
-  missing?: string;
+const pathOf = (file: string) => fileURLToPath(new URL(file, import.meta.url));
+
+/** A library, with the types of what is used of it: its own are there only where it is installed. */
+async function load<T>(name: string): Promise<T> {
+  const module = await import(name);
+  return module.default ?? module;
 }
 
-export const OURS = "module, Tensor with out";
-export const ON_ARRAYS = "module, Float32Array with out";
+interface Session {
+  run(feeds: Record<string, object>): Promise<Record<"Y", { data: Float32Array }>>;
+  release(): Promise<void>;
+}
 
-export const SHOWN: Shown[] = [
-  { name: OURS, label: "layernorm-wasm", code: "**`LayerNorm` on a `Tensor` with `out`**" },
-  { name: ON_ARRAYS, label: "the same, on arrays", code: "`LayerNorm` on arrays with `out`" },
-  { name: "plain JavaScript", label: "plain JavaScript" },
-  { name: "onnxruntime-web", label: "onnxruntime-web", library: true, missing: "no backward" },
-  {
-    name: "tfjs, wasm",
-    label: "TensorFlow.js, wasm",
-    code: "`tf.layers.layerNormalization`, wasm backend",
-    library: true,
-  },
-  { name: "onnxruntime-node", label: "onnxruntime-node, native", library: true, missing: "no backward" },
-  { name: "PyTorch CPU", label: "PyTorch, native", library: true },
-  { name: "Flax CPU", label: "Flax with jit, native", library: true },
-  { name: "Keras CPU", label: "Keras, native", library: true },
-];
-
-// Their own types are there only where they are installed.
-export interface Ort {
+interface Ort {
   Tensor: new (type: "float32", data: Float32Array, shape: number[]) => object;
-  InferenceSession: {
-    create(
-      model: Uint8Array,
-      options: object,
-    ): Promise<{
-      run(feeds: Record<string, object>): Promise<Record<"Y", { data: Float32Array }>>;
-      release(): Promise<void>;
-    }>;
-  };
+  InferenceSession: { create(model: Uint8Array, options: object): Promise<Session> };
   env: { wasm: { numThreads: number }; versions: { common: string } };
 }
 
-export interface Tf {
-  setBackend(name: string): Promise<boolean>;
-  ready(): Promise<void>;
-  tensor1d(data: Float32Array): object;
-  tensor2d(data: Float32Array, shape: [number, number]): { dispose(): void };
-  layers: {
-    layerNormalization(options: object): {
-      apply(x: object): { data(): Promise<Float32Array>; dispose(): void };
-      setWeights(weights: object[]): void;
-    };
-  };
-  version_core: string;
-}
-
-export const load = async <T>(name: string): Promise<T> => {
-  const module = await import(name);
-  return module.default ?? module;
+const NODES = 11;
+const ONE_THREAD = {
+  "onnxruntime-web": { executionProviders: ["wasm"] },
+  "onnxruntime-node": { intraOpNumThreads: 1, interOpNumThreads: 1 },
 };
 
-/** TensorFlow.js with one of its backends. */
-export async function loadTf(backend: "wasm" | "cpu"): Promise<Tf> {
-  const tf = await load<Tf>("@tensorflow/tfjs");
-  if (backend === "wasm") {
-    const wasm = await load<{ setWasmPaths(folder: string): void }>("@tensorflow/tfjs-backend-wasm");
-    wasm.setWasmPaths(`${dirname(fileURLToPath(import.meta.resolve("@tensorflow/tfjs-backend-wasm")))}/`);
-  }
+/** onnxruntime: a whole call, or its kernel alone, from a chain of eleven nodes and one of one. */
+export const onnxruntime =
+  (from: keyof typeof ONE_THREAD, alone = false): Prepare =>
+  async (problem, _, work) => {
+    const { rows, cols, x, dy, weight, bias } = problem;
+    const ort = await load<Ort>(from);
+    if (from === "onnxruntime-web") ort.env.wasm.numThreads = 1;
+    const session = (nodes: number) => ort.InferenceSession.create(normModel(problem, work, nodes), ONE_THREAD[from]);
+    const [one, many] = [await session(1), alone ? await session(NODES) : null];
+    const tensor = (data: Float32Array, ...shape: number[]) => new ort.Tensor("float32", data, shape);
+    const feeds = {
+      X: tensor(x, rows, cols),
+      ...(work.residual && { Skip: tensor(dy, rows, cols) }),
+      Scale: tensor(weight, cols),
+      ...(!work.rms && { B: tensor(bias, cols) }),
+    };
+    const singles: number[] = [];
+    const chains: number[] = [];
+    const timed = async (session: Session, calls: number, times: number[]) => {
+      const start = performance.now();
+      for (let i = 0; i < calls; i++) await session.run(feeds);
+      times.push((performance.now() - start) / calls);
+    };
+    // The fastest chain less the fastest single call, and so on up to the median: a difference within a round is mostly noise.
+    const differences = () => {
+      for (const times of [singles, chains]) times.sort((a, b) => a - b);
+      const fast = chains.slice(0, Math.ceil(chains.length / 2));
+      return fast.map((time, i) => (time - singles[i]!) / (NODES - 1)).sort((a, b) => a - b);
+    };
+    return {
+      async call(calls) {
+        await timed(one, calls, singles);
+        if (many) await timed(many, calls, chains);
+        return undefined;
+      },
+      ...(many ? { times: differences } : { version: ort.env.versions.common }),
+      result: async () => (await one.run(feeds)).Y.data,
+      end: () => Promise.all([one.release(), many?.release()]),
+    };
+  };
+
+/** TensorFlow.js, of the repository's own packages, with one of its backends. */
+export async function loadTf(backend: "wasm" | "cpu") {
+  const { tf, tfl } = await import("../examples/transformer.js");
+  if (backend === "cpu") await import("@tensorflow/tfjs-backend-cpu");
   await tf.setBackend(backend);
-  await tf.ready();
-  return tf;
+  return { tf, tfl };
 }
 
-/** The command of scripts/rivals.py for a library, and its version. Throws where python3 doesn't have it. */
-export function pythonRival(library: string): { command: [python: string, ...args: string[]]; version: string } {
-  const script = fileURLToPath(new URL("../scripts/rivals.py", import.meta.url));
-  const { status, stdout, stderr, error } = spawnSync("python3", [script, library, "version"], { encoding: "utf8" });
-  if (status !== 0) throw error ?? new Error(`python3: ${stderr.trim().split("\n").pop()}`);
-  return { command: ["python3", script, library, "serve"], version: stdout.trim() };
+interface Result {
+  data(): Promise<unknown>;
+  dispose(): void;
 }
+
+/** The data of a result, which is then freed. */
+export async function read(result: Result): Promise<Float32Array> {
+  const data = await result.data();
+  result.dispose();
+  return data as Float32Array;
+}
+
+export const tfjs =
+  (backend: "wasm" | "cpu"): Prepare =>
+  async ({ rows, cols, x, weight, bias, eps }) => {
+    const { tf, tfl } = await loadTf(backend);
+    const layer = tfl.layers.layerNormalization({ axis: -1, epsilon: eps });
+    layer.build([rows, cols]);
+    layer.setWeights([tf.tensor1d(weight), tf.tensor1d(bias)]);
+    const input = tf.tensor2d(x, [rows, cols]);
+    const result = () => read(layer.apply(input) as Result);
+    const prepare = () => tf.setBackend(backend);
+    return { prepare, call: repeatAsync(result), result, version: tf.version_core, end: () => input.dispose() };
+  };
+
+interface JaxArray extends Result {
+  ref: JaxArray;
+  mul(other: JaxArray): JaxArray;
+  add(other: JaxArray): JaxArray;
+  blockUntilReady(): Promise<JaxArray>;
+}
+
+interface Jax {
+  init(device: string): Promise<string[]>;
+  defaultDevice(device: string): string;
+  jit<F>(f: F): F;
+  nn: { standardize(x: JaxArray, axis: number, options: { epsilon: number }): JaxArray };
+  numpy: { array(data: Float32Array, options: { shape: number[] }): JaxArray };
+}
+
+export const jax: Prepare = async ({ rows, cols, x, weight, bias, eps }) => {
+  const { init, defaultDevice, jit, nn, numpy } = await load<Jax>("@jax-js/jax");
+  await init("wasm");
+  defaultDevice("wasm");
+  const norm = jit((x: JaxArray, weight: JaxArray, bias: JaxArray) =>
+    nn.standardize(x, -1, { epsilon: eps }).mul(weight).add(bias),
+  );
+  const array = (data: Float32Array, ...shape: number[]) => numpy.array(data, { shape });
+  const inputs = [array(x, rows, cols), array(weight, cols), array(bias, cols)] as const;
+  const [a, b, c] = inputs;
+  return {
+    call: repeatAsync(async () => (await norm(a.ref, b.ref, c.ref).blockUntilReady()).dispose()),
+    result: () => read(norm(a.ref, b.ref, c.ref)),
+    end() {
+      for (const input of inputs) input.dispose();
+    },
+  };
+};
+
+/**
+ * Memory that a process frees stays with it, as it would in a program that has run for a while. By default glibc may give
+ * a result's memory back after each call, and a call of 0.2 ms then takes 0.7.
+ */
+const MALLOC = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: String(2 ** 40) };
+
+/** A process that answers each line with a line, and times itself: bench/native.c and scripts/rivals.py. */
+class Native {
+  readonly #child;
+  readonly #answers: AsyncIterator<string>;
+  #last = "";
+  readonly #file = join(mkdtempSync(join(tmpdir(), "layernorm-bench-")), "data");
+
+  constructor(command: string, args: string[]) {
+    this.#child = spawn(command, args, { stdio: "pipe", env: { ...process.env, ...MALLOC } });
+    // TensorFlow logs there what it is built for. Only an error is of interest, which comes last.
+    this.#child.stderr.on("data", (text) => {
+      this.#last = String(text).trim();
+    });
+    this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
+    process.once("exit", () => rmSync(dirname(this.#file), { recursive: true, force: true }));
+  }
+
+  async #ask(line: string): Promise<string> {
+    this.#child.stdin.write(`${line}\n`);
+    const { value, done } = await this.#answers.next();
+    if (done) throw new Error(`no answer to ${line}: ${this.#last.split("\n").pop()}`);
+    return value;
+  }
+
+  async load({ x, dy, weight, bias, rows, cols }: Problem): Promise<void> {
+    writeFileSync(this.#file, Buffer.concat([x, dy, weight, bias].map((part) => new Uint8Array(part.buffer))));
+    await this.#ask(`load ${this.#file} ${rows} ${cols}`);
+  }
+
+  /** Milliseconds of one call, over so many. */
+  async time(pass: Pass, calls: number): Promise<number> {
+    return Number(await this.#ask(`${pass} ${calls}`));
+  }
+
+  /** What forward and backward give. */
+  async results({ rows, cols }: Problem): Promise<Record<"y" | "dx" | "dweight" | "dbias", Float32Array>> {
+    await this.#ask(`save ${this.#file}`);
+    const { buffer } = new Uint8Array(readFileSync(this.#file));
+    rmSync(this.#file);
+    const size = rows * cols;
+    const part = (start: number, length: number) => new Float32Array(buffer, start * 4, length);
+    const [dweight, dbias] = [part(2 * size, cols), part(2 * size + cols, cols)];
+    return { y: part(0, size), dx: part(size, size), dweight, dbias };
+  }
+}
+
+/** A process for both passes and all shapes, made at its first use. */
+function native(commandOf: () => [command: string, ...args: string[]], versionOf?: () => string): Prepare {
+  let server: Native | undefined;
+  let version: string | undefined;
+  let loaded: Problem | undefined;
+  return async (problem, pass) => {
+    version ??= versionOf?.();
+    if (!server) {
+      const [command, ...args] = commandOf();
+      server = new Native(command, args);
+    }
+    const own = server;
+    if (loaded !== problem) await own.load(problem);
+    loaded = problem;
+    await own.time("forward", 1); // for the statistics that backward reads
+    return {
+      call: (calls) => own.time(pass, calls),
+      async result() {
+        await own.time(pass, 1);
+        return (await own.results(problem))[pass === "forward" ? "y" : "dx"];
+      },
+      gradients: () => own.results(problem),
+      ...(version && { version }),
+    };
+  };
+}
+
+/** A library of Python. */
+export function python(library: "pytorch" | "flax" | "keras"): Prepare {
+  const script = pathOf("../scripts/rivals.py");
+  const versionOf = () => {
+    const { status, stdout, stderr, error } = spawnSync("python3", [script, library, "version"], { encoding: "utf8" });
+    if (status !== 0) throw error ?? new Error(`python3: ${stderr.trim().split("\n").pop()}`);
+    return stdout.trim();
+  };
+  return native(() => ["python3", script, library, "serve"], versionOf);
+}
+
+/** bench/native.c compiled with these flags. */
+export const c = (name: string, ...flags: string[]): Prepare =>
+  native(() => {
+    const binary = join(pathOf("../build/bench"), name);
+    mkdirSync(dirname(binary), { recursive: true });
+    execFileSync("cc", ["-O3", ...flags, "-o", binary, pathOf("native.c"), "-lm"]);
+    return [binary];
+  });

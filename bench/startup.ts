@@ -15,7 +15,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = join(root, "build/bench");
 mkdirSync(folder, { recursive: true });
 const model = join(folder, "startup.onnx");
-writeFileSync(model, normModel("LayerNormalization", 1, COLS, 1e-5));
+writeFileSync(model, normModel({ rows: 1, cols: COLS, eps: 1e-5 }));
 
 const scripts = {
   "layernorm-wasm": `const { LayerNorm } = await import("layernorm-wasm");
