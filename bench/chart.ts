@@ -165,9 +165,7 @@ function aligned([head = [], ...lines]: string[][]): string {
 const significant = (value: number) => (value < 9.95 ? value.toPrecision(2) : value.toFixed(0));
 
 /** Milliseconds, in words. */
-function duration(ms: number): string {
-  return ms < 0.0995 ? `${significant(1000 * ms)} µs` : `${significant(ms)} ms`;
-}
+const duration = (ms: number) => (ms < 0.0995 ? `${significant(1000 * ms)} µs` : `${significant(ms)} ms`);
 
 /** What a color stands for: up to so many GB/s. */
 const STEPS = [1, 2, 4, 8, 16, 32, 64, Infinity];
@@ -184,7 +182,6 @@ function table({ results, node, cpu, date }: Report): string {
   const parts: string[] = [];
   let y = 10;
   for (const pass of PASSES) {
-    const own = results.filter((result) => result.pass === pass);
     parts.push(text(10, y + 20, `${pass}, GB/s`, 'class="bold" font-size="15"'));
     parts.push(text(left - 8, y + 38, "rows", 'class="end faint" font-size="11"'));
     parts.push(text(left - 8, y + 52, "columns", 'class="end faint" font-size="11"'));
@@ -194,11 +191,11 @@ function table({ results, node, cpu, date }: Report): string {
       parts.push(text(x, y + 52, `${cols}`, 'class="middle" font-size="11"'));
     }
     y += head;
-    for (const name of new Set(own.map(({ name }) => name))) {
+    for (const name of new Set(results.flatMap((result) => (result.pass === pass ? [result.name] : [])))) {
       const style = name === "kernel" ? "bold" : "";
       parts.push(text(left - 8, y + 13, name, `class="end ${style}" font-size="11.5"`));
       for (const [i, { rows, cols }] of columns.entries()) {
-        const result = own.find((r) => r.name === name && r.rows === rows && r.cols === cols);
+        const result = finder(results, [rows, cols])(name, pass);
         // The kernel of a rival is a difference of two times, which on small shapes may be negative.
         if (!result || result.best <= 0) continue;
         const step = STEPS.findIndex((most) => result.gigabytes < most);

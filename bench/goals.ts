@@ -48,44 +48,43 @@ interface Line {
 
 const atLeast = (forward: number | null, backward?: number): Limits => ["at least", forward, backward];
 const atMost = (forward: number, backward: number): Limits => ["at most", forward, backward];
+const ofCall = ({ best }: Result) => best;
+const ofElement = ({ best, rows, cols }: Result) => best / rows / cols;
+const ofByte = ({ gigabytes }: Result) => 1 / gigabytes;
 
 /** One takes so many × as long as another, at the worst of the shapes. */
-const takes = (name: Name, limits: Limits, other: Name, ...shapes: string[]): Line => ({
-  goal: `${name}, beside ${other}`,
-  limits,
-  shapes,
-  pairs: (find) => shapes.map((shape) => [find(shape, name), find(shape, other)]),
-  time: ({ best }) => best,
-});
+function takes(name: Name, limits: Limits, other: Name, ...shapes: string[]): Line {
+  const pairs = (find: Find): Pairs => shapes.map((shape) => [find(shape, name), find(shape, other)]);
+  return { goal: `${name}, beside ${other}`, limits, shapes, pairs, time: ofCall };
+}
 
 const earlier = (limits: Limits, shape: string) => takes("kernel of 2026-11-21", limits, "kernel", shape);
 
-const byteOfCopy = (limits: Limits, shape: string): Line => ({
-  ...takes("copy", limits, "kernel", shape),
-  goal: "a byte of copy, beside kernel",
-  time: ({ gigabytes }) => 1 / gigabytes,
-});
+function byteOfCopy(limits: Limits, shape: string): Line {
+  return { ...takes("copy", limits, "kernel", shape), goal: "a byte of copy, beside kernel", time: ofByte };
+}
 
-const ofElement = ({ best, rows, cols }: Result) => best / rows / cols;
+function elementsAlike(limits: Limits, one: string, other: string): Line {
+  const pairs = (find: Find): Pairs => {
+    const [a, b] = [find(one), find(other)];
+    return [
+      [a, b],
+      [b, a],
+    ];
+  };
+  return {
+    goal: "an element at one of two shapes, beside the other",
+    limits,
+    shapes: [one, other],
+    pairs,
+    time: ofElement,
+  };
+}
 
-const elementsAlike = (limits: Limits, one: string, other: string): Line => ({
-  goal: "an element at one of two shapes, beside the other",
-  limits,
-  shapes: [one, other],
-  pairs: (find) => [
-    [find(one), find(other)],
-    [find(other), find(one)],
-  ],
-  time: ofElement,
-});
-
-const elementBeside = (usual: string, limits: Limits, ...shapes: string[]): Line => ({
-  goal: `an element, beside one at ${usual}`,
-  limits,
-  shapes,
-  pairs: (find) => shapes.map((shape) => [find(shape), find(usual)]),
-  time: ofElement,
-});
+function elementBeside(usual: string, limits: Limits, ...shapes: string[]): Line {
+  const pairs = (find: Find): Pairs => shapes.map((shape) => [find(shape), find(usual)]);
+  return { goal: `an element, beside one at ${usual}`, limits, shapes, pairs, time: ofElement };
+}
 
 const WIDE = ["1024x768", "8192x768", "1024x1024", "1024x2048", "1024x4096", "4096x4096"];
 

@@ -86,7 +86,7 @@ export const copyOnThreads: Prepare = async ({ x }) => {
   const workerData = { module: moduleOf("sharedLimits"), memory, job: [to + half, from + half, half] };
   const worker = new Worker(new URL("copier.mjs", import.meta.url), { workerData, execArgv: [] });
   await once(worker, "message");
-  const { copy } = limits(memory, true);
+  const { copy } = limits(memory, "sharedLimits");
   const words = new Int32Array(memory.buffer, 0, 2);
   let turn = 0;
   const call = () => {
@@ -104,15 +104,21 @@ function moduleFor({ cols, weight, bias, eps }: Problem, pass: Pass, runtime: Ru
   return pass === "forward" ? ln.eval() : ln;
 }
 
+/** The calls of the module on Tensors, with `out`. Forward goes first. */
+export function moduleCalls(problem: Problem, pass: Pass, runtime = Runtime.create()) {
+  const placed = place(problem, runtime);
+  const { x, dy, y, dx } = placed.tensors;
+  const ln = moduleFor(problem, pass, runtime);
+  ln.forward(x, { out: y });
+  return { placed, forward: () => ln.forward(x, { out: y }), backward: () => ln.backward(dy, { out: dx }) };
+}
+
 /** @param threads 0: an ordinary runtime */
 export const onTensors =
   (threads = 0): Prepare =>
   async (problem, pass) => {
     const threaded = threads > 0 ? await createThreadedRuntime({ threads }) : undefined;
-    const placed = place(problem, threaded);
-    const { x, dy, y, dx } = placed.tensors;
-    const ln = moduleFor(problem, pass, placed.runtime);
-    const [forward, backward] = [() => ln.forward(x, { out: y }), () => ln.backward(dy, { out: dx })];
+    const { placed, forward, backward } = moduleCalls(problem, pass, threaded);
     return { ...entryOf(pass, placed, forward, backward), end: () => threaded?.close() };
   };
 

@@ -35,20 +35,18 @@ export function moduleOf(name: keyof typeof BUILDS): WebAssembly.Module {
 }
 
 type Call = (...args: number[]) => void;
+type Limits = Record<"copy" | "read" | "add" | "straight", Call>;
+type EarlierKernels = Record<"layerNormForward" | "layerNormBackward", Call> & {
+  layerNormBackwardWorkspace(rows: number, cols: number): number;
+};
 
-function exportsOf<T>(name: keyof typeof BUILDS, memory: object): T {
-  const { exports } = new WebAssembly.Instance(moduleOf(name), { env: { memory: memory as WebAssembly.Memory } });
-  return exports as T;
+function exportsOf(name: keyof typeof BUILDS, memory: object): unknown {
+  return new WebAssembly.Instance(moduleOf(name), { env: { memory: memory as WebAssembly.Memory } }).exports;
 }
 
 /** The functions of bench/limits over a memory. */
-export const limits = (memory: object, shared = false) =>
-  exportsOf<Record<"copy" | "read" | "add" | "straight", Call>>(shared ? "sharedLimits" : "limits", memory);
+export const limits = (memory: object, build: "limits" | "sharedLimits" = "limits") =>
+  exportsOf(build, memory) as Limits;
 
 /** The earlier kernels over a memory: y, mean, rstd, x, weight, bias, rows, cols, eps; dx, dweight, dbias, dy, x, … */
-export const earlierKernels = (memory: object) =>
-  exportsOf<{
-    layerNormForward: Call;
-    layerNormBackward: Call;
-    layerNormBackwardWorkspace(rows: number, cols: number): number;
-  }>("earlier", memory);
+export const earlierKernels = (memory: object) => exportsOf("earlier", memory) as EarlierKernels;
