@@ -78,8 +78,9 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
   const entries: { contender: Contender; entry: Entry }[] = [];
   const references: Record<string, Float64Array> = {};
   for (const contender of CONTENDERS) {
-    const { name, only = pass, most = Infinity, work = {} } = contender;
-    if (only !== pass || x.length > most || !(wanted?.some((part) => name.includes(part)) ?? true)) continue;
+    const { name, only = pass, least = 0, most = Infinity, work = {} } = contender;
+    if (only !== pass || x.length < least || x.length > most || !(wanted?.some((part) => name.includes(part)) ?? true))
+      continue;
     note(name);
     try {
       const entry = await contender.prepare(problem, pass, work);

@@ -9,7 +9,9 @@ export interface Runner {
 }
 
 const MOST_CALLS = 32_768;
-const SLOW_MS = 100; // a call from which a contender takes three rounds
+/** Who has taken so long takes no more than three rounds: slow ones, and threads whose core other work has taken. */
+const BUDGET_MS = 2500;
+const LEAST_ROUNDS = 3;
 
 /** So many calls of a function. */
 export function repeat(call: () => unknown): Runner["call"] {
@@ -27,31 +29,37 @@ export function repeatAsync(call: () => unknown): Runner["call"] {
   };
 }
 
+/** A turn: the milliseconds that it lasts, and those of each call. The clock of a contender may leave out most of a call. */
+async function turn(runner: Runner, calls: number) {
+  await runner.prepare?.();
+  const start = performance.now();
+  const own = await runner.call(calls);
+  const wall = performance.now() - start;
+  return { wall, each: own ?? wall / calls };
+}
+
 /** Milliseconds of a call of each contender in each round, sorted. A round lasts at least `roundMs`. */
 export async function race(
   runners: Runner[],
   { rounds = 25, roundMs = 8, note }: { rounds?: number; roundMs?: number; note?: (progress: string) => void } = {},
 ): Promise<number[][]> {
-  const entries: { runner: Runner; calls: number; rounds: number; times: number[] }[] = [];
+  const entries: { runner: Runner; calls: number; spent: number; times: number[] }[] = [];
   for (const runner of runners) {
+    let calls = 1;
     // Twice as many calls each time, until they last a round: a first call is not compiled yet, and takes far longer.
-    for (let calls = 1; ; calls *= 2) {
-      await runner.prepare?.();
-      const start = performance.now(); // of the wall: a contender's own clock may leave out most of a call
-      await runner.call(calls);
-      const time = performance.now() - start;
-      if (time < roundMs && calls < MOST_CALLS) continue;
-      entries.push({ runner, calls, rounds: time > SLOW_MS * calls ? 3 : rounds, times: [] });
-      break;
+    // They are to last it twice, as other work may have come between.
+    for (; calls < MOST_CALLS; calls *= 2) {
+      if ((await turn(runner, calls)).wall >= roundMs && (await turn(runner, calls)).wall >= roundMs) break;
     }
+    entries.push({ runner, calls, spent: 0, times: [] });
   }
   for (let round = 0; round < rounds; round++) {
     note?.(`round ${round + 1} of ${rounds}`);
-    for (const { runner, calls, rounds: own, times } of entries) {
-      if (round >= own) continue;
-      await runner.prepare?.();
-      const start = performance.now();
-      times.push((await runner.call(calls)) ?? (performance.now() - start) / calls);
+    for (const entry of entries) {
+      if (entry.spent > BUDGET_MS && round >= LEAST_ROUNDS) continue;
+      const { wall, each } = await turn(entry.runner, entry.calls);
+      entry.spent += wall;
+      entry.times.push(each);
     }
   }
   return entries.map(({ times }) => times.sort((a, b) => a - b));
