@@ -5,9 +5,8 @@
 //   python3 -m venv build/venv && . build/venv/bin/activate && pip install -r bench/requirements.txt
 
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { normModel } from "./onnx-model.js";
@@ -15,6 +14,9 @@ import type { Pass, Prepare, Problem } from "./problem.js";
 import { repeatAsync } from "./race.js";
 
 const pathOf = (file: string) => fileURLToPath(new URL(file, import.meta.url));
+const BUILD = pathOf("../build/bench");
+/** Where numbers pass to a process and back. */
+const DATA = join(BUILD, "data");
 
 /** A library, with the types of what is used of it: its own are there only where it is installed. */
 async function load<T>(name: string): Promise<T> {
@@ -147,80 +149,63 @@ export const jax: Prepare = async ({ rows, cols, x, weight, bias, eps }) => {
   };
 };
 
+type Command = [command: string, ...args: string[]];
+
 /**
  * Memory that a process frees stays with it, as it would in a program that has run for a while. By default glibc may give
  * a result's memory back after each call, and a call of 0.2 ms then takes 0.7.
  */
 const MALLOC = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: String(2 ** 40) };
 
-/** A process that answers each line with a line, and times itself: bench/native.c and scripts/rivals.py. */
-class Native {
-  readonly #child;
-  readonly #answers: AsyncIterator<string>;
-  #last = "";
-  readonly #file = join(mkdtempSync(join(tmpdir(), "layernorm-bench-")), "data");
-
-  constructor(command: string, args: string[]) {
-    this.#child = spawn(command, args, { stdio: "pipe", env: { ...process.env, ...MALLOC } });
-    // TensorFlow logs there what it is built for. Only an error is of interest, which comes last.
-    this.#child.stderr.on("data", (text) => {
-      this.#last = String(text).trim();
-    });
-    this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
-    process.once("exit", () => rmSync(dirname(this.#file), { recursive: true, force: true }));
-  }
-
-  async #ask(line: string): Promise<string> {
-    this.#child.stdin.write(`${line}\n`);
-    const { value, done } = await this.#answers.next();
-    if (done) throw new Error(`no answer to ${line}: ${this.#last.split("\n").pop()}`);
+/** A process that answers each line with a line. */
+function start([command, ...args]: Command): (line: string) => Promise<string> {
+  const child = spawn(command, args, { stdio: "pipe", env: { ...process.env, ...MALLOC } });
+  let last = "";
+  // TensorFlow logs there what it is built for. Only an error is of interest, which comes last.
+  child.stderr.on("data", (text) => {
+    last = String(text).trim();
+  });
+  const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return async (line) => {
+    child.stdin.write(`${line}\n`);
+    const { value, done } = await answers.next();
+    if (done) throw new Error(`no answer to ${line}: ${last.split("\n").pop()}`);
     return value;
-  }
-
-  async load({ x, dy, weight, bias, rows, cols }: Problem): Promise<void> {
-    writeFileSync(this.#file, Buffer.concat([x, dy, weight, bias].map((part) => new Uint8Array(part.buffer))));
-    await this.#ask(`load ${this.#file} ${rows} ${cols}`);
-  }
-
-  /** Milliseconds of one call, over so many. */
-  async time(pass: Pass, calls: number): Promise<number> {
-    return Number(await this.#ask(`${pass} ${calls}`));
-  }
-
-  /** What forward and backward give. */
-  async results({ rows, cols }: Problem): Promise<Record<"y" | "dx" | "dweight" | "dbias", Float32Array>> {
-    await this.#ask(`save ${this.#file}`);
-    const { buffer } = new Uint8Array(readFileSync(this.#file));
-    rmSync(this.#file);
-    const size = rows * cols;
-    const part = (start: number, length: number) => new Float32Array(buffer, start * 4, length);
-    const [dweight, dbias] = [part(2 * size, cols), part(2 * size + cols, cols)];
-    return { y: part(0, size), dx: part(size, size), dweight, dbias };
-  }
+  };
 }
 
-/** A process for both passes and all shapes, made at its first use. */
-function native(commandOf: () => [command: string, ...args: string[]], versionOf?: () => string): Prepare {
-  let server: Native | undefined;
+/** A process for both passes and all shapes, made at its first use. It times itself: bench/native.c, scripts/rivals.py. */
+function native(commandOf: () => Command, versionOf?: () => string): Prepare {
+  let ask: ReturnType<typeof start> | undefined;
   let version: string | undefined;
   let loaded: Problem | undefined;
   return async (problem, pass) => {
+    const { x, dy, weight, bias, rows, cols } = problem;
     version ??= versionOf?.();
-    if (!server) {
-      const [command, ...args] = commandOf();
-      server = new Native(command, args);
+    mkdirSync(BUILD, { recursive: true });
+    ask ??= start(commandOf());
+    const tell = ask;
+    if (loaded !== problem) {
+      writeFileSync(DATA, Buffer.concat([x, dy, weight, bias].map((part) => new Uint8Array(part.buffer))));
+      await tell(`load ${DATA} ${rows} ${cols}`);
+      loaded = problem;
     }
-    const own = server;
-    if (loaded !== problem) await own.load(problem);
-    loaded = problem;
-    await own.time("forward", 1); // for the statistics that backward reads
+    const time = async (pass: Pass, calls: number) => Number(await tell(`${pass} ${calls}`));
+    const results = async () => {
+      await tell(`save ${DATA}`);
+      const { buffer } = new Uint8Array(readFileSync(DATA));
+      const part = (start: number, length: number) => new Float32Array(buffer, start * 4, length);
+      const [size, dweight] = [rows * cols, part(2 * rows * cols, cols)];
+      return { y: part(0, size), dx: part(size, size), dweight, dbias: part(2 * size + cols, cols) };
+    };
+    await time("forward", 1); // for the statistics that backward reads
     return {
-      call: (calls) => own.time(pass, calls),
+      call: (calls) => time(pass, calls),
       async result() {
-        await own.time(pass, 1);
-        return (await own.results(problem))[pass === "forward" ? "y" : "dx"];
+        await time(pass, 1);
+        return (await results())[pass === "forward" ? "y" : "dx"];
       },
-      gradients: () => own.results(problem),
+      gradients: results,
       ...(version && { version }),
     };
   };
@@ -240,8 +225,7 @@ export function python(library: "pytorch" | "flax" | "keras"): Prepare {
 /** bench/native.c compiled with these flags. */
 export const c = (name: string, ...flags: string[]): Prepare =>
   native(() => {
-    const binary = join(pathOf("../build/bench"), name);
-    mkdirSync(dirname(binary), { recursive: true });
+    const binary = join(BUILD, name);
     execFileSync("cc", ["-O3", ...flags, "-o", binary, pathOf("native.c"), "-lm"]);
     return [binary];
   });
