@@ -9,6 +9,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { Tensor } from "@tensorflow/tfjs-core";
 import { normModel } from "./onnx-model.js";
 import type { Pass, Prepare, Problem } from "./problem.js";
 import { repeatAsync } from "./race.js";
@@ -90,13 +91,8 @@ export async function loadTf(backend: "wasm" | "cpu") {
   return { tf, tfl };
 }
 
-interface Result {
-  data(): Promise<unknown>;
-  dispose(): void;
-}
-
 /** The data of a result, which is then freed. */
-export async function read(result: Result): Promise<Float32Array> {
+export async function read(result: Tensor): Promise<Float32Array> {
   const data = await result.data();
   result.dispose();
   return data as Float32Array;
@@ -110,12 +106,14 @@ export const tfjs =
     layer.build([rows, cols]);
     layer.setWeights([tf.tensor1d(weight), tf.tensor1d(bias)]);
     const input = tf.tensor2d(x, [rows, cols]);
-    const result = () => read(layer.apply(input) as Result);
+    const result = () => read(layer.apply(input) as Tensor);
     const prepare = () => tf.setBackend(backend);
     return { prepare, call: repeatAsync(result), result, version: tf.version_core, end: () => input.dispose() };
   };
 
-interface JaxArray extends Result {
+interface JaxArray {
+  data(): Promise<Float32Array>;
+  dispose(): void;
   ref: JaxArray;
   mul(other: JaxArray): JaxArray;
   add(other: JaxArray): JaxArray;
@@ -131,6 +129,7 @@ interface Jax {
 }
 
 export const jax: Prepare = async ({ rows, cols, x, weight, bias, eps }) => {
+  Reflect.deleteProperty(globalThis, "Worker"); // Node's, from onnxruntime-web: jax-js takes it for a page's, and fails
   const { init, defaultDevice, jit, nn, numpy } = await load<Jax>("@jax-js/jax");
   await init("wasm");
   defaultDevice("wasm");
@@ -142,7 +141,7 @@ export const jax: Prepare = async ({ rows, cols, x, weight, bias, eps }) => {
   const [a, b, c] = inputs;
   return {
     call: repeatAsync(async () => (await norm(a.ref, b.ref, c.ref).blockUntilReady()).dispose()),
-    result: () => read(norm(a.ref, b.ref, c.ref)),
+    result: () => norm(a.ref, b.ref, c.ref).data(),
     end() {
       for (const input of inputs) input.dispose();
     },
