@@ -96,7 +96,7 @@ function bars({ results, versions, node, cpu, date }: Report): string {
       parts.push(text(x, start + 38, pass, 'class="bold" font-size="14"'));
       const fastest = Math.min(...SHOWN.map(({ name }) => find(name, pass)?.best ?? Infinity));
       const ours = find(OURS, pass)?.best;
-      for (const [k, { name, label, missing = "not measured" }] of SHOWN.entries()) {
+      for (const [k, { name, label = name, missing = "not measured" }] of SHOWN.entries()) {
         const y = start + head + k * line;
         const style = name === OURS ? "bold" : "";
         const named = withVersion(label, versions[name]);
@@ -136,7 +136,7 @@ function withVersion(label: string, version = ""): string {
 export function tables(name = README_RUN): { calls: string; goals: string } {
   const { results, versions } = read(name);
   const find = finder(results, README_SHAPES[0]);
-  const calls = SHOWN.map(({ name, label, code = label }) => {
+  const calls = SHOWN.map(({ name, label = name, code = label }) => {
     const cells = PASSES.flatMap((pass) => {
       const [time, ours] = [find(name, pass)?.best, find(OURS, pass)?.best];
       return time && ours ? [duration(time), significant(time / ours)] : ["", ""];

@@ -91,9 +91,7 @@ export type Name = (typeof LINES)[number]["name"];
 export const CONTENDERS: (Contender & { name: Name })[] = [...LINES];
 
 /** Who is beside our module in the README, in this order. */
-export const SHOWN = CONTENDERS.flatMap((contender) =>
-  contender.label ? [{ ...contender, label: contender.label }] : [],
-);
+export const SHOWN = CONTENDERS.filter(({ label }) => label);
 
 /** The name of our kernel that does the same work. */
 export const kernelFor = ({ rms, residual }: Work = {}) =>

@@ -30,61 +30,48 @@ export interface Goal {
 
 export const reached = ({ bound, limit, got }: Goal) => (bound === "at least" ? got >= limit : got <= limit);
 
-/** The result of a contender, or of the kernel, on a shape. */
-type Find = (shape: string, name?: Name) => Result | undefined;
-type Pairs = (readonly [Result | undefined, Result | undefined])[];
-
 /** A bound, and the limits forward and backward. */
 type Limits = [Goal["bound"], number | null, number?];
-
-interface Line {
-  goal: string;
-  limits: Limits;
-  shapes: string[];
-  pairs(find: Find): Pairs;
-  /** What is compared: the time of a call, or of an element or a byte. */
-  time(result: Result): number;
-}
+/** A contender on a shape, beside another. */
+type Pair = [name: Name, shape: string, other: Name, otherShape: string];
+/** What is compared: the time of a call, or of an element or a byte. */
+type Time = (result: Result) => number;
 
 const atLeast = (forward: number | null, backward?: number): Limits => ["at least", forward, backward];
 const atMost = (forward: number, backward: number): Limits => ["at most", forward, backward];
-const ofCall = ({ best }: Result) => best;
-const ofElement = ({ best, rows, cols }: Result) => best / rows / cols;
-const ofByte = ({ gigabytes }: Result) => 1 / gigabytes;
+const ofCall: Time = ({ best }) => best;
+const ofElement: Time = ({ best, rows, cols }) => best / rows / cols;
+const ofByte: Time = ({ gigabytes }) => 1 / gigabytes;
 
-/** One takes so many × as long as another, at the worst of the shapes. */
-function takes(name: Name, limits: Limits, other: Name, ...shapes: string[]): Line {
-  const pairs = (find: Find): Pairs => shapes.map((shape) => [find(shape, name), find(shape, other)]);
-  return { goal: `${name}, beside ${other}`, limits, shapes, pairs, time: ofCall };
-}
+/** That the ratio of a pair is within the limits at the worst of the shapes. */
+const line = (
+  goal: string,
+  limits: Limits,
+  time: Time,
+  shapes: string[],
+  pair: (shape: string, i: number) => Pair,
+) => ({
+  goal: `${goal}, ${shapes.join(", ")}`,
+  limits,
+  time,
+  shapes,
+  pairs: shapes.map(pair),
+});
+
+const takes = (name: Name, limits: Limits, other: Name, ...shapes: string[]) =>
+  line(`${name}, beside ${other}`, limits, ofCall, shapes, (shape) => [name, shape, other, shape]);
 
 const earlier = (limits: Limits, shape: string) => takes("kernel of 2026-11-21", limits, "kernel", shape);
 
-function byteOfCopy(limits: Limits, shape: string): Line {
-  return { ...takes("copy", limits, "kernel", shape), goal: "a byte of copy, beside kernel", time: ofByte };
-}
+const byteOfCopy = (limits: Limits, shape: string) =>
+  line("a byte of copy, beside kernel", limits, ofByte, [shape], () => ["copy", shape, "kernel", shape]);
 
-function elementsAlike(limits: Limits, one: string, other: string): Line {
-  const pairs = (find: Find): Pairs => {
-    const [a, b] = [find(one), find(other)];
-    return [
-      [a, b],
-      [b, a],
-    ];
-  };
-  return {
-    goal: "an element at one of two shapes, beside the other",
-    limits,
-    shapes: [one, other],
-    pairs,
-    time: ofElement,
-  };
-}
+const ALIKE = "an element at one of two shapes, beside the other";
+const elementsAlike = (limits: Limits, ...shapes: [string, string]) =>
+  line(ALIKE, limits, ofElement, shapes, (shape, i) => ["kernel", shape, "kernel", shapes[1 - i]!]);
 
-function elementBeside(usual: string, limits: Limits, ...shapes: string[]): Line {
-  const pairs = (find: Find): Pairs => shapes.map((shape) => [find(shape), find(usual)]);
-  return { goal: `an element, beside one at ${usual}`, limits, shapes, pairs, time: ofElement };
-}
+const elementBeside = (usual: string, limits: Limits, ...shapes: string[]) =>
+  line(`an element, beside one at ${usual}`, limits, ofElement, shapes, (shape) => ["kernel", shape, "kernel", usual]);
 
 const WIDE = ["1024x768", "8192x768", "1024x1024", "1024x2048", "1024x4096", "4096x4096"];
 
@@ -133,14 +120,16 @@ export const GOAL_SHAPES = [...new Set(LINES.flatMap(({ shapes }) => shapes))];
 
 export function goals(results: Result[]): Goal[] {
   return PASSES.flatMap((pass, i) => {
-    const find: Find = (shape, name = "kernel") =>
-      results.find((r) => `${r.rows}x${r.cols}` === shape && r.pass === pass && r.name === name);
-    return LINES.flatMap(({ goal, limits: [bound, ...limits], shapes, pairs, time }) => {
+    const own = results.filter((result) => result.pass === pass);
+    const found = new Map<string, Result>(own.map((r) => [`${r.name} ${r.rows}x${r.cols}`, r]));
+    return LINES.flatMap(({ goal, limits: [bound, ...limits], time, pairs }) => {
       const limit = limits[i];
-      const ratios = pairs(find).flatMap(([one, other]) => (one && other ? [time(one) / time(other)] : []));
+      const ratios = pairs.flatMap(([name, shape, other, otherShape]) => {
+        const [one, two] = [found.get(`${name} ${shape}`), found.get(`${other} ${otherShape}`)];
+        return one && two ? [time(one) / time(two)] : [];
+      });
       if (limit == null || ratios.length === 0) return [];
-      const got = bound === "at least" ? Math.min(...ratios) : Math.max(...ratios);
-      return [{ pass, goal: `${goal}, ${shapes.join(", ")}`, bound, limit, got }];
+      return [{ pass, goal, bound, limit, got: Math[bound === "at least" ? "min" : "max"](...ratios) }];
     });
   });
 }

@@ -13,16 +13,6 @@ export interface Work {
   residual?: boolean;
 }
 
-export interface Problem {
-  rows: number;
-  cols: number;
-  x: Float32Array<ArrayBuffer>;
-  dy: Float32Array<ArrayBuffer>;
-  weight: Float32Array<ArrayBuffer>;
-  bias: Float32Array<ArrayBuffer>;
-  eps: number;
-}
-
 /** A contender on one shape. */
 export interface Entry extends Runner {
   /** y or dx, to be verified; null for a limit, which computes nothing. */
@@ -41,8 +31,10 @@ export interface Entry extends Runner {
 /** How a contender is made on one shape. */
 export type Prepare = (problem: Problem, pass: Pass, work: Work) => Promise<Entry> | Entry;
 
-/** N(0, 1), with a weight and a bias. */
-export function problemOf(rows: number, cols: number): Problem {
+export type Problem = ReturnType<typeof problemOf>;
+
+/** One shape with its data, N(0, 1), with a weight and a bias. */
+export function problemOf(rows: number, cols: number) {
   const [x, dy] = [normal(rows * cols, 1), normal(rows * cols, 2)];
   return { rows, cols, x, dy, weight: normal(cols, 3, 1, 0.5), bias: normal(cols, 4), eps: 1e-5 };
 }

@@ -19,22 +19,13 @@ const BUILD = pathOf("../build/bench");
 /** Where numbers pass to a process and back. */
 const DATA = join(BUILD, "data");
 
-/** A library, with the types of what is used of it: its own are there only where it is installed. */
-async function load<T>(name: string): Promise<T> {
+/** A library whose own types are there only where it is installed. */
+async function load(name: string) {
   const module = await import(name);
   return module.default ?? module;
 }
 
-interface Session {
-  run(feeds: Record<string, object>): Promise<Record<"Y", { data: Float32Array }>>;
-  release(): Promise<void>;
-}
-
-interface Ort {
-  Tensor: new (type: "float32", data: Float32Array, shape: number[]) => object;
-  InferenceSession: { create(model: Uint8Array, options: object): Promise<Session> };
-  env: { wasm: { numThreads: number }; versions: { common: string } };
-}
+type Untyped = Awaited<ReturnType<typeof load>>;
 
 const NODES = 11;
 const ONE_THREAD = {
@@ -47,7 +38,7 @@ export const onnxruntime =
   (from: keyof typeof ONE_THREAD, alone = false): Prepare =>
   async (problem, _, work) => {
     const { rows, cols, x, dy, weight, bias } = problem;
-    const ort = await load<Ort>(from);
+    const ort = await load(from);
     if (from === "onnxruntime-web") ort.env.wasm.numThreads = 1;
     const session = (nodes: number) => ort.InferenceSession.create(normModel(problem, work, nodes), ONE_THREAD[from]);
     const [one, many] = [await session(1), alone ? await session(NODES) : null];
@@ -60,7 +51,7 @@ export const onnxruntime =
     };
     const singles: number[] = [];
     const chains: number[] = [];
-    const timed = async (session: Session, calls: number, times: number[]) => {
+    const timed = async (session: Untyped, calls: number, times: number[]) => {
       const start = performance.now();
       for (let i = 0; i < calls; i++) await session.run(feeds);
       times.push((performance.now() - start) / calls);
@@ -111,29 +102,12 @@ export const tfjs =
     return { prepare, call: repeatAsync(result), result, version: tf.version_core, end: () => input.dispose() };
   };
 
-interface JaxArray {
-  data(): Promise<Float32Array>;
-  dispose(): void;
-  ref: JaxArray;
-  mul(other: JaxArray): JaxArray;
-  add(other: JaxArray): JaxArray;
-  blockUntilReady(): Promise<JaxArray>;
-}
-
-interface Jax {
-  init(device: string): Promise<string[]>;
-  defaultDevice(device: string): string;
-  jit<F>(f: F): F;
-  nn: { standardize(x: JaxArray, axis: number, options: { epsilon: number }): JaxArray };
-  numpy: { array(data: Float32Array, options: { shape: number[] }): JaxArray };
-}
-
 export const jax: Prepare = async ({ rows, cols, x, weight, bias, eps }) => {
   Reflect.deleteProperty(globalThis, "Worker"); // Node's, from onnxruntime-web: jax-js takes it for a page's, and fails
-  const { init, defaultDevice, jit, nn, numpy } = await load<Jax>("@jax-js/jax");
+  const { init, defaultDevice, jit, nn, numpy } = await load("@jax-js/jax");
   await init("wasm");
   defaultDevice("wasm");
-  const norm = jit((x: JaxArray, weight: JaxArray, bias: JaxArray) =>
+  const norm = jit((x: Untyped, weight: Untyped, bias: Untyped) =>
     nn.standardize(x, -1, { epsilon: eps }).mul(weight).add(bias),
   );
   const array = (data: Float32Array, ...shape: number[]) => numpy.array(data, { shape });

@@ -17,20 +17,11 @@ const TOLERANCE = 1e-4;
 
 const { tf } = await loadTf("wasm");
 
-interface Product {
-  inputs: number;
-  outputs: number;
-  a: Float32Array;
-  b: Float32Array;
-}
-
 /** A product of a block: a [rows, inputs] times b [inputs, outputs]. */
-const productOf = ([inputs, outputs]: readonly [number, number]): Product => ({
-  inputs,
-  outputs,
-  a: normal(ROWS * inputs, 1),
-  b: normal(inputs * outputs, 2),
-});
+function productOf([inputs, outputs]: readonly [number, number]) {
+  return { inputs, outputs, a: normal(ROWS * inputs, 1), b: normal(inputs * outputs, 2) };
+}
+type Product = ReturnType<typeof productOf>;
 
 /** Products in TensorFlow.js, results read back. */
 function inTf(products: Product[]): () => Promise<Float32Array[]> {
