@@ -74,11 +74,11 @@ export const onnxruntime =
     };
   };
 
-/** TensorFlow.js, of the repository's own packages, with one of its backends. */
+/** TensorFlow.js with one of its backends, from the repository's own packages. */
 export async function loadTf(backend: "wasm" | "cpu") {
-  const { tf, tfl } = await import("../examples/transformer.js");
-  if (backend === "cpu") await import("@tensorflow/tfjs-backend-cpu");
-  await tf.setBackend(backend);
+  const [tf, tfl] = await Promise.all([import("@tensorflow/tfjs-core"), import("@tensorflow/tfjs-layers")]);
+  await (backend === "wasm" ? import("@tensorflow/tfjs-backend-wasm") : import("@tensorflow/tfjs-backend-cpu"));
+  if (!(await tf.setBackend(backend))) throw new Error(`it has no backend ${backend}`);
   return { tf, tfl };
 }
 
