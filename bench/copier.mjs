@@ -3,7 +3,7 @@
 // Each of two words has one writer: the caller the first, this thread the second. A thread that waits looks for a moment and
 // then sleeps. Two threads that only looked could be put on one core, and stand in each other's way for milliseconds a call.
 
-import { isMainThread, parentPort, workerData } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 
 const LOOKS = 2000; // some 10 microseconds
 
@@ -18,7 +18,7 @@ export function set(words, index, turn) {
   Atomics.notify(words, index);
 }
 
-if (!isMainThread) {
+if (workerData?.job) {
   const { module, memory, job } = workerData;
   const { copy } = new WebAssembly.Instance(module, { env: { memory } }).exports;
   const words = new Int32Array(memory.buffer, 0, 2);
