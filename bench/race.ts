@@ -9,7 +9,7 @@ export interface Runner {
 }
 
 const MOST_CALLS = 32_768;
-/** Who has taken so long takes no more than three rounds: slow ones, and threads whose core other work has taken. */
+/** Who has taken so long stops after three rounds: slow contenders, and threads whose core other work has taken. */
 const BUDGET_MS = 2500;
 const LEAST_ROUNDS = 3;
 

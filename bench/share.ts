@@ -18,7 +18,7 @@ const TOLERANCE = 1e-4;
 const { tf } = await loadTf("wasm");
 
 /** A product of a block: a [rows, inputs] times b [inputs, outputs]. */
-function productOf([inputs, outputs]: readonly [number, number]) {
+function productOf(inputs: number, outputs: number) {
   return { inputs, outputs, a: normal(ROWS * inputs, 1), b: normal(inputs * outputs, 2) };
 }
 type Product = ReturnType<typeof productOf>;
@@ -60,7 +60,7 @@ console.log(
   `Node ${process.version}, one block, ${ROWS} rows: milliseconds, and the share of the norms in the block\n`,
 );
 for (const d of WIDTHS) {
-  const products = ([[d, 3 * d], [d, d], [d, 4 * d], [4 * d, d]] as const).map(productOf); // biome-ignore format: one line
+  const products = [productOf(d, 3 * d), productOf(d, d), productOf(d, 4 * d), productOf(4 * d, d)];
   const [tfjs, loops] = [inTf(products), inLoops(products)];
   for (const [i, result] of (await tfjs()).entries()) verify("a product", result, loops()[i]!, TOLERANCE);
   const runners: Record<string, Runner> = {
