@@ -1,6 +1,7 @@
 // Layer normalization, backward, from the statistics of the forward pass.
 //
 //   xhat = (x - mean) * rstd     g = dy * weight
+//
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //

@@ -1,6 +1,7 @@
 // The rows of backward, for both norms: `Mean` is Absent for RMSNorm, whose loops are compiled without one.
 //
 //   xhat = (x - mean) * rstd     g = dy * weight
+//
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
