@@ -11,6 +11,7 @@ import { documentsOf, snippetsOf, sourcesOf } from "./snippets.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+  name: string;
   version: string;
   homepage: string;
   repository: { url: string };
@@ -78,11 +79,12 @@ describe("README.md", () => {
     expect(text.trimEnd().split("\n").length).toBeLessThanOrEqual(150);
   });
 
-  test("links only to pages of the addresses that package.json has", () => {
-    const { homepage, repository } = manifest;
+  test("links only to addresses that package.json has, its page on npm, and badges of the package", () => {
+    const { homepage, name, repository } = manifest;
     const pages = [...text.matchAll(/\]\((https:\/\/[^)]*)\)/g)].map((match) => match[1] as string);
-    const source = repository.url.replace(/^git\+(.*)\.git$/, "$1/");
-    expect(pages.filter((page) => !page.startsWith(homepage) && !page.startsWith(source))).toEqual([]);
+    const own = [homepage, repository.url.replace(/^git\+(.*)\.git$/, "$1/"), `https://www.npmjs.com/package/${name}`];
+    const isBadge = (page: string) => page.startsWith("https://img.shields.io/") && page.endsWith(`/${name}`);
+    expect(pages.filter((page) => !isBadge(page) && !own.some((address) => page.startsWith(address)))).toEqual([]);
     expect(pages).toContain(`${homepage}playground/`);
   });
 
