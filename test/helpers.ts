@@ -11,6 +11,12 @@ export const ROWS = [0, 1, 2, 3, 5];
 /** What `using` calls: where an engine has no `Symbol.dispose` yet, what compilers put in its place. */
 export const DISPOSE: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
+/** The index of the first float whose bits differ, or -1; `toEqual` takes seconds for as many as some tests have. */
+export function difference(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Math.min(a.length, b.length);
+  return a.findIndex((value, i) => !Object.is(value, b[i]));
+}
+
 export type Resizable = ArrayBuffer & { resize(bytes: number): void };
 
 /** A buffer that can be made smaller. */
