@@ -80,6 +80,7 @@ describe.each(FAMILIES)("$norm", (family) => {
 
   test.each(["arrays", "Tensors"])("gives the gradients, on %s, with and without a weight", (kind) => {
     for (const w of [weight, null]) {
+      for (const used of [of(kind, bias), of(kind, bias)]) if (kind === "Tensors") used.dispose();
       const { mean, rstd } = withStats(of(kind, x), [5, 7], null, null, eps);
       const result = backward(of(kind, dy), of(kind, x), mean ? { mean, rstd } : { rstd }, w && of(kind, w));
       const floats = Object.entries(result).map(([key, value]) => [key, floatsOf(value)]);
