@@ -2,10 +2,11 @@
 // makes it so. What `npm run search` finds and no case here has is added.
 
 import { describe, expect, test } from "vitest";
+import { LayerNorm, Runtime, Tensor } from "../src/index.js";
 import { BUILDS, moduleOf } from "./builds.js";
 import { uniform } from "./helpers.js";
 import { inputOf, machineOf, type Pattern, type Recipe, resultsOf } from "./recipe.js";
-import { beyond, referenceBackward } from "./reference.js";
+import { beyond, LIMITS, referenceBackward, UNIT } from "./reference.js";
 
 type Given = Partial<Omit<Recipe, "norm">>;
 type More = Omit<Pattern, "kind" | "values" | "lengths">;
@@ -366,4 +367,51 @@ describe.each(BUILDS)("on rows made to be hard, %s build,", (build) => {
       expect([...Array.from(results.dweight!)]).toEqual(new Array(cols).fill(0));
     }
   });
+});
+
+test("LayerNorm over [256, 256, 144], as in a test of PyTorch, is within a third of its limits", () => {
+  const shape = [256, 256, 144];
+  const cols = 256 * 256 * 144;
+  // A runtime of its own, since a memory doesn't shrink; and the reference in loops, without arrays of this size.
+  const runtime = Runtime.create();
+  const next = uniform(1);
+  const fill = (data: Float32Array, least: number, most: number) => {
+    for (let i = 0; i < cols; i++) data[i] = least + (most - least) * next();
+    return data;
+  };
+  using input = new Tensor([1, ...shape], undefined, { runtime });
+  using gradient = new Tensor([1, ...shape], undefined, { runtime });
+  using ln = new LayerNorm(shape, { runtime });
+  fill(input.data, 0, 10);
+  fill(gradient.data, -1, 1);
+  for (const { data } of ln.parameters()) fill(data, 0.5, 1.5);
+  using output = ln.forward(input);
+  using result = ln.backward(gradient);
+
+  const [x, dy, y, dx] = [input.data, gradient.data, output.data, result.data];
+  const [weight, bias] = [ln.weight.data, ln.bias.data];
+  const [dweight, dbias] = [ln.weight.grad, ln.bias.grad];
+  const meanOf = (f: (i: number) => number) => {
+    let sum = 0;
+    for (let i = 0; i < cols; i++) sum += f(i);
+    return sum / cols;
+  };
+  const mean = meanOf((i) => x[i]!);
+  const rstd = 1 / Math.sqrt(meanOf((i) => (x[i]! - mean) ** 2) + 1e-5);
+  const xhat = (i: number) => (x[i]! - mean) * rstd;
+  const g = (i: number) => dy[i]! * weight[i]!;
+  const [a, c, rms] = [meanOf(g), meanOf((i) => g(i) * xhat(i)), Math.sqrt(meanOf((i) => g(i) ** 2))];
+  // The largest errors, in the units of errorsOf.
+  const off = { y: 0, dx: 0, dweight: 0, dbias: 0 };
+  for (let i = 0; i < cols; i++) {
+    const size = 1 + Math.abs(xhat(i));
+    const terms = { y: weight[i]! * size + bias[i]!, dx: rstd * (Math.abs(g(i)) + size * rms) };
+    off.y = Math.max(off.y, Math.abs(y[i]! - (xhat(i) * weight[i]! + bias[i]!)) / (UNIT * terms.y));
+    off.dx = Math.max(off.dx, Math.abs(dx[i]! - rstd * (g(i) - a - xhat(i) * c)) / (UNIT * terms.dx));
+    off.dweight = Math.max(off.dweight, Math.abs(dweight[i]! - dy[i]! * xhat(i)) / (UNIT * Math.abs(dy[i]!) * size));
+    off.dbias = Math.max(off.dbias, Math.abs(dbias[i]! - dy[i]!));
+  }
+  for (const name of ["y", "dx", "dweight"] as const) expect(off[name]).toBeLessThanOrEqual(LIMITS.layerNorm[name] / 3);
+  // One row: nothing is rounded.
+  expect(off.dbias).toBe(0);
 });

@@ -3,8 +3,9 @@
 // reference.ts but its units and limits.
 
 import { describe, expect, test } from "vitest";
-import { layerNormWithStats, rmsNormWithStats, Tensor } from "../src/index.js";
+import { Tensor } from "../src/index.js";
 import { normal } from "./helpers.js";
+import { FAMILIES, type Family } from "./norms.js";
 import { LIMITS, unitsOff } from "./reference.js";
 
 interface NdArray {
@@ -51,81 +52,62 @@ function reduceMean(a: NdArray, axes: readonly number[]): NdArray {
 
 const scalar = (value: number): NdArray => ({ shape: [], data: [value] });
 
-/** Both definitions, operator by operator. */
-function define(x: NdArray, axes: readonly number[], epsilon: number, scale: NdArray, bias: NdArray) {
-  const mean = reduceMean(x, axes);
-  const d = elementwise((a, b) => a - b, x, mean);
-  const variance = reduceMean(
-    elementwise((a, b) => a * b, d, d),
-    axes,
-  );
-  const invStdDev = elementwise((a, b) => 1 / Math.sqrt(a + b), variance, scalar(epsilon));
-  const normalized = elementwise((a, b) => a * b, d, invStdDev);
-  const scaled = elementwise((a, b) => a * b, normalized, scale);
-  const y = elementwise((a, b) => a + b, scaled, bias);
-  const sizes = elementwise((a, b) => (1 + Math.abs(a)) * Math.abs(b), normalized, scale);
-  const terms = elementwise((a, b) => a + Math.abs(b), sizes, bias);
-  return { y, mean, invStdDev, terms };
-}
-
 interface Case {
   shape: readonly number[];
   /** Those normalized over: the trailing ones. */
   axes: readonly number[];
-  /** Absent: the default, which must be ours. */
+  /** Absent: the default of LayerNorm, which must be ours. */
   epsilon?: number | undefined;
   scale?: boolean;
   bias?: boolean;
 }
 
-/** Expects our y, mean and rstd to be what `define` gives, in shape and within the limits. */
-function expectConformance({ shape, axes, epsilon, scale = true, bias = true }: Case): void {
+const plus = (a: NdArray, b: NdArray) => elementwise((p, q) => p + q, a, b);
+const times = (a: NdArray, b: NdArray) => elementwise((p, q) => p * q, a, b);
+const absolute = (a: NdArray): NdArray => ({ ...a, data: Float64Array.from(a.data, Math.abs) });
+
+/** Expects our y and statistics to be what the definition gives, operator by operator, in shape and within the limits. */
+function expectConformance(
+  { norm, withStats }: Family,
+  { shape, axes, epsilon, scale = true, bias = true }: Case,
+): void {
+  const centered = norm === "layerNorm";
   const normalizedShape = axes.map((axis) => shape[axis]!);
   const leading = shape.slice(0, shape.length - axes.length);
   const cols = count(normalizedShape);
   const x = { shape, data: normal(count(shape), 1, 0.5, 2) };
   const weights = { shape: normalizedShape, data: normal(cols, 2) };
   const biases = { shape: normalizedShape, data: normal(cols, 3) };
-  const expected = define(x, axes, epsilon ?? 1e-5, scale ? weights : scalar(1), bias ? biases : scalar(0));
-  expect(expected.mean.shape).toEqual([...leading, ...axes.map(() => 1)]);
+  const [s, b] = [scale ? weights : scalar(1), bias && centered ? biases : scalar(0)];
+  const mean = centered ? reduceMean(x, axes) : scalar(0);
+  const d = elementwise((p, q) => p - q, x, mean);
+  const variance = reduceMean(times(d, d), axes);
+  const inverse = elementwise((p, q) => 1 / Math.sqrt(p + q), variance, scalar(epsilon ?? 1e-5));
+  expect(inverse.shape).toEqual([...leading, ...axes.map(() => 1)]);
+  const normalized = times(d, inverse);
+  const y = plus(times(normalized, s), b);
+  const terms = times(centered ? plus(absolute(normalized), scalar(1)) : absolute(normalized), absolute(s));
 
   using input = new Tensor(shape, x.data);
   using weight = new Tensor(normalizedShape, weights.data);
   using shift = new Tensor(normalizedShape, biases.data);
-  const results = layerNormWithStats(input, normalizedShape, scale ? weight : null, bias ? shift : null, epsilon);
-  using y = results.y;
-  using mean = results.mean;
-  using rstd = results.rstd;
-  expect(y.shape).toEqual(shape);
-  expect([mean.shape, rstd.shape]).toEqual([leading, leading]);
-
-  const invStdDev = Array.from(expected.invStdDev.data);
-  const sizes = invStdDev.map((r, row) => Math.abs(expected.mean.data[row]!) + 1 / r);
-  const limits = LIMITS.layerNorm;
-  expect(unitsOff(y.data, expected.y.data, expected.terms.data)).toBeLessThanOrEqual(limits.y / 2);
-  expect(unitsOff(mean.data, expected.mean.data, sizes)).toBeLessThanOrEqual(limits.mean / 2);
-  expect(unitsOff(rstd.data, invStdDev, invStdDev)).toBeLessThanOrEqual(limits.rstd / 2);
-}
-
-/** The same for RMSNormalization, whose scale is always there. */
-function expectRmsConformance({ shape, axes, epsilon = 1e-5 }: Case): void {
-  const normalizedShape = axes.map((axis) => shape[axis]!);
-  const leading = shape.slice(0, shape.length - axes.length);
-  const cols = count(normalizedShape);
-  const x = { shape, data: normal(count(shape), 1, 0.5, 2) };
-  const weights = { shape: normalizedShape, data: normal(cols, 2) };
-  const multiply = (a: NdArray, b: NdArray) => elementwise((p, q) => p * q, a, b);
-  const inverse = elementwise((a, b) => 1 / Math.sqrt(a + b), reduceMean(multiply(x, x), axes), scalar(epsilon));
-  const expected = Array.from(multiply(multiply(x, inverse), weights).data);
-
-  using input = new Tensor(shape, x.data);
-  using weight = new Tensor(normalizedShape, weights.data);
-  const results = rmsNormWithStats(input, normalizedShape, weight, epsilon);
-  using y = results.y;
-  using rstd = results.rstd;
-  expect([y.shape, rstd.shape]).toEqual([shape, leading]);
-  expect(unitsOff(y.data, expected, expected.map(Math.abs))).toBeLessThanOrEqual(LIMITS.rmsNorm.y);
-  expect(unitsOff(rstd.data, inverse.data, inverse.data)).toBeLessThanOrEqual(LIMITS.rmsNorm.rstd);
+  const eps = centered ? epsilon : (epsilon ?? 1e-5);
+  const results = withStats(input, normalizedShape, scale ? weight : null, bias ? shift : null, eps);
+  expect(results.y.shape).toEqual(shape);
+  const sizes = Array.from(inverse.data, (r, row) => Math.abs(mean.data[row]!) + 1 / r);
+  const expected = {
+    y: [y.data, plus(terms, absolute(b)).data],
+    ...(centered && { mean: [mean.data, sizes] }),
+    rstd: [inverse.data, inverse.data],
+  };
+  for (const name of ["y", "mean", "rstd"] as const) {
+    using result = results[name as "y"];
+    const [truth, scales] = expected[name] ?? [];
+    expect(result === undefined).toBe(truth === undefined);
+    if (!truth || !scales) continue;
+    if (name !== "y") expect(result.shape).toEqual(leading);
+    expect(unitsOff(result.data, truth, scales)).toBeLessThanOrEqual(LIMITS[norm][name] / (centered ? 2 : 1));
+  }
 }
 
 /** ONNX's axis is the first of those normalized over, counted from the end where negative. */
@@ -149,21 +131,16 @@ const ONNX_CASES: { name: string; shape: number[]; axis: number; epsilon?: numbe
   { name: "default_axis", shape: [2, 3, 4, 5], axis: -1 },
 ];
 
-describe("ONNX LayerNormalization-17 gives Y, Mean and InvStdDev", () => {
-  test("in 19 cases", () => expect(new Set(ONNX_CASES.map(({ name }) => name)).size).toBe(19));
+test("ONNX has 19 cases of each", () => expect(new Set(ONNX_CASES.map(({ name }) => name)).size).toBe(19));
 
-  test.each(ONNX_CASES)("layer_normalization_$name", ({ shape, axis, epsilon }) =>
-    expectConformance({ shape, axes: axesFrom(axis, shape.length), epsilon }),
-  );
-});
-
-describe("ONNX RMSNormalization-23, which has the same 19 cases, gives Y", () => {
-  test.each(ONNX_CASES)("rms_normalization_$name", ({ shape, axis, epsilon }) =>
-    expectRmsConformance({ shape, axes: axesFrom(axis, shape.length), epsilon }),
+describe.each(FAMILIES)("ONNX's results of $norm", (family) => {
+  test.each(ONNX_CASES)("$name", ({ shape, axis, epsilon }) =>
+    expectConformance(family, { shape, axes: axesFrom(axis, shape.length), epsilon }),
   );
 });
 
 describe("WebNN layerNormalization of 24 elements over trailing axes", () => {
+  const [layerNorm] = FAMILIES as [Family];
   // Without axes, all but the first.
   const shapes = [
     [4, 6],
@@ -173,7 +150,7 @@ describe("WebNN layerNormalization of 24 elements over trailing axes", () => {
   ];
   test.each(shapes.map((shape) => ({ shape, axes: axesFrom(1, shape.length) })))(
     "$shape without options normalizes over $axes",
-    ({ shape, axes }) => expectConformance({ shape, axes, scale: false, bias: false }),
+    ({ shape, axes }) => expectConformance(layerNorm, { shape, axes, scale: false, bias: false }),
   );
 
   test.each([
@@ -186,5 +163,5 @@ describe("WebNN layerNormalization of 24 elements over trailing axes", () => {
     { name: "axes [2, 3]", shape: [2, 1, 4, 3], axes: [2, 3], scale: false, bias: false },
     { name: "axes [0, 1, 2], all of them", shape: [2, 3, 4], axes: [0, 1, 2], scale: false, bias: false },
     { name: "axes [3, 4], scale, bias and epsilon", shape: [2, 1, 4, 1, 3], axes: [3, 4], epsilon: 1e-4 },
-  ])("$shape with $name", ({ name: _, ...options }) => expectConformance(options));
+  ])("$shape with $name", ({ name: _, ...options }) => expectConformance(layerNorm, options));
 });

@@ -4,10 +4,10 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../examples/safetensors.js";
-import { LayerNorm, Runtime, Tensor } from "../src/index.js";
+import { LayerNorm, Tensor } from "../src/index.js";
 import { normal, uniform } from "./helpers.js";
 import { FAMILIES, type Family, gradientsOf } from "./norms.js";
-import { LIMITS, referenceBackward, referenceForward, UNIT, unitsOff } from "./reference.js";
+import { referenceBackward, referenceForward, unitsOff } from "./reference.js";
 import { expectWithin } from "./within.js";
 
 const count = (shape: readonly number[]) => shape.reduce((product, dimension) => product * dimension, 1);
@@ -184,63 +184,13 @@ describe.each(FAMILIES)("PyTorch's $name", (family) => {
   });
 });
 
-describe("PyTorch's LayerNorm", () => {
-  test("of one column is exactly the bias, without a gradient of x and weight, at 1e6", () => {
-    const ln = new LayerNorm(1);
-    ln.loadStateDict({ weight: [3], bias: [0.7] });
-    const x = Float32Array.of(1e6, -1e6, 1e6 + 0.0625, 999_999.9);
-    expect([...ln.forward(x)]).toEqual(Array(4).fill(Math.fround(0.7)));
-    // Adding zero turns -0 into 0.
-    expect(Array.from(ln.backward(Float32Array.of(1, 2, 4, 8)), (value) => value + 0)).toEqual([0, 0, 0, 0]);
-    expect(ln.weight.grad[0]! + 0).toBe(0);
-    expect(ln.bias.grad[0]).toBe(15);
-  });
-
-  test("normalizes over [256, 256, 144], forward and backward", () => {
-    const shape = [256, 256, 144];
-    const cols = count(shape);
-    // A runtime of its own, since a memory doesn't shrink; and the reference in loops, without arrays of this size.
-    const runtime = Runtime.create();
-    const next = uniform(1);
-    const fill = (data: Float32Array, least: number, most: number) => {
-      for (let i = 0; i < cols; i++) data[i] = least + (most - least) * next();
-      return data;
-    };
-    using input = new Tensor([1, ...shape], undefined, { runtime });
-    using gradient = new Tensor([1, ...shape], undefined, { runtime });
-    using ln = new LayerNorm(shape, { runtime });
-    fill(input.data, 0, 10);
-    fill(gradient.data, -1, 1);
-    for (const { data } of ln.parameters()) fill(data, 0.5, 1.5);
-    using output = ln.forward(input);
-    using result = ln.backward(gradient);
-
-    const [x, dy, y, dx] = [input.data, gradient.data, output.data, result.data];
-    const [weight, bias] = [ln.weight.data, ln.bias.data];
-    const [dweight, dbias] = [ln.weight.grad, ln.bias.grad];
-    const meanOf = (f: (i: number) => number) => {
-      let sum = 0;
-      for (let i = 0; i < cols; i++) sum += f(i);
-      return sum / cols;
-    };
-    const mean = meanOf((i) => x[i]!);
-    const rstd = 1 / Math.sqrt(meanOf((i) => (x[i]! - mean) ** 2) + 1e-5);
-    const xhat = (i: number) => (x[i]! - mean) * rstd;
-    const g = (i: number) => dy[i]! * weight[i]!;
-    const [a, c, rms] = [meanOf(g), meanOf((i) => g(i) * xhat(i)), Math.sqrt(meanOf((i) => g(i) ** 2))];
-    // The largest errors, in the units of errorsOf.
-    const off = { y: 0, dx: 0, dweight: 0, dbias: 0 };
-    for (let i = 0; i < cols; i++) {
-      const size = 1 + Math.abs(xhat(i));
-      const terms = { y: weight[i]! * size + bias[i]!, dx: rstd * (Math.abs(g(i)) + size * rms) };
-      off.y = Math.max(off.y, Math.abs(y[i]! - (xhat(i) * weight[i]! + bias[i]!)) / (UNIT * terms.y));
-      off.dx = Math.max(off.dx, Math.abs(dx[i]! - rstd * (g(i) - a - xhat(i) * c)) / (UNIT * terms.dx));
-      off.dweight = Math.max(off.dweight, Math.abs(dweight[i]! - dy[i]! * xhat(i)) / (UNIT * Math.abs(dy[i]!) * size));
-      off.dbias = Math.max(off.dbias, Math.abs(dbias[i]! - dy[i]!));
-    }
-    for (const name of ["y", "dx", "dweight"] as const)
-      expect(off[name]).toBeLessThanOrEqual(LIMITS.layerNorm[name] / 3);
-    // One row: nothing is rounded.
-    expect(off.dbias).toBe(0);
-  });
+test("a LayerNorm of one column is exactly the bias, without a gradient of x and weight, at 1e6", () => {
+  const ln = new LayerNorm(1);
+  ln.loadStateDict({ weight: [3], bias: [0.7] });
+  const x = Float32Array.of(1e6, -1e6, 1e6 + 0.0625, 999_999.9);
+  expect([...ln.forward(x)]).toEqual(Array(4).fill(Math.fround(0.7)));
+  // Adding zero turns -0 into 0.
+  expect(Array.from(ln.backward(Float32Array.of(1, 2, 4, 8)), (value) => value + 0)).toEqual([0, 0, 0, 0]);
+  expect(ln.weight.grad[0]! + 0).toBe(0);
+  expect(ln.bias.grad[0]).toBe(15);
 });

@@ -1,4 +1,4 @@
-// An input of the kernels in few numbers, and how far they are off on it: what worst.test.ts names and scripts/search.ts finds.
+// An input of the kernels in few numbers, and how far they are off on it: what accuracy.test.ts names and scripts/search.ts finds.
 
 import type { Kernels } from "../src/index.js";
 import { bell, uniform } from "./helpers.js";
