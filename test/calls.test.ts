@@ -14,7 +14,6 @@ import {
 } from "../src/index.js";
 import { normal } from "./helpers.js";
 import { FAMILIES, type Family, floatsOf } from "./norms.js";
-import { Watched } from "./watched.js";
 
 const rows = 3;
 const cols = 35;
@@ -217,61 +216,5 @@ describe("a Tensor that backward needs", () => {
     module.forward(x);
     x.dispose();
     expect(() => module.backward(tensor(2))).toThrow(/backward: the x or sum of the last forward was disposed/);
-  });
-});
-
-describe.each(FAMILIES)("an allocator that calls $name", ({ make }) => {
-  /** A module in a runtime whose allocator does something else first, once, and dx at an x. */
-  function calledBack() {
-    const watched = new Watched();
-    const { runtime } = watched;
-    const norm = make(cols, { runtime });
-    const tensor = (seed: number) => new Tensor([rows, cols], normal(size, seed), { runtime });
-    const dy = tensor(3);
-    const expectOf = (x: Tensor) => {
-      const [apart, again] = [make(cols), norm.backward(dy).data];
-      apart.forward(x.data.slice());
-      expect(again).toEqual(apart.backward(dy.data.slice()));
-    };
-    return { watched, norm, x1: tensor(1), x2: tensor(2), dy, y: tensor(4), expectOf };
-  }
-
-  test("during backward, with another x: the next backward is of that", () => {
-    const { watched, norm, x1, x2, dy, y, expectOf } = calledBack();
-    norm.forward(x1, { out: y });
-    watched.onAllocate = () => norm.forward(x2, { out: y });
-    norm.backward(dy, { out: dy });
-    expect(watched.onAllocate).toBeUndefined();
-    expectOf(x2);
-    expect(watched.strayWrite()).toBe(-1);
-  });
-
-  test.each(["forward", "eval"])("during forward, to %s: the next forward is kept for backward", (what) => {
-    const { watched, norm, x1, x2, y, expectOf } = calledBack();
-    norm.forward(x2.data.slice());
-    watched.onFree = () => (what === "eval" ? norm.eval().train() : norm.forward(x2, { out: y }));
-    norm.forward(x1, { out: y });
-    expect(watched.onFree).toBeUndefined();
-    for (let i = 0; i < 2; i++) {
-      norm.forward(x1, { out: y });
-      expectOf(x1);
-    }
-  });
-
-  test.each([1, 2])("while the memory for calls is given back, for %i times that: it is freed once", (factor) => {
-    const { watched, norm, x1 } = calledBack();
-    const x = x1.data.slice();
-    norm.eval().forward(x);
-    const more = normal(size * factor, 6);
-    let y: Float32Array | undefined;
-    watched.onAllocate = () => "full";
-    watched.onFree = () => {
-      y = norm.forward(more);
-    };
-    new Tensor([1000], undefined, { runtime: watched.runtime });
-    expect(y).toEqual(make(cols).forward(more));
-    expect(norm.forward(x)).toEqual(make(cols).forward(x));
-    watched.flush();
-    expect(watched.strayWrite()).toBe(-1);
   });
 });

@@ -1,4 +1,4 @@
-// Situations, sizes and published values of other libraries' own tests of both norms, against our reference in float64. PyTorch is
+// Cases and published values of other libraries' own tests of both norms, against our reference in float64. PyTorch is
 // in pytorch.test.ts, ONNX and WebNN in axes.test.ts, Keras' layers in keras.test.ts.
 //
 //   published                                 cases   run here, all of which pass
@@ -12,7 +12,6 @@
 import { describe, expect, test } from "vitest";
 import { LayerNorm, layerNorm, RMSNorm, rmsNorm, rmsNormBackward, rmsNormWithStats, Tensor } from "../src/index.js";
 import { difference, normal, uniform } from "./helpers.js";
-import { FAMILIES, floatsOf, gradientsOf } from "./norms.js";
 import { type Case, referenceForward, UNIT } from "./reference.js";
 import { expectWithin } from "./within.js";
 
@@ -27,62 +26,6 @@ function numbers(size: number, seed: number, least: number, most: number): Float
 
 /** A sum of float32, as an operator of its own gives it. */
 const add = (a: Float32Array, b: Float32Array) => a.map((value, i) => value + b[i]!);
-
-describe.each(FAMILIES)("$norm", ({ norm, make, withStats, backward }) => {
-  /** Expects the functions to match the reference within the limits. */
-  function expectMatch(input: Omit<Case, "norm"> & { dy: Float32Array; x: Float32Array }): void {
-    const { x, dy, rows, cols, eps } = input;
-    const [weight, bias] = [input.weight, norm === "layerNorm" ? input.bias : null] as Float32Array[];
-    const stats = withStats(x, cols, weight, bias, eps);
-    expect([stats.y.length, stats.rstd.length]).toEqual([rows * cols, rows]);
-    expectWithin({ ...stats, ...backward(dy, x, stats, weight) }, { ...input, bias, norm });
-  }
-
-  test("normalizes x + 1e6 as it does x, as Flax", () => {
-    const [rows, cols] = [6, 37];
-    // Sixteenths: a float32 near 1e6 holds them exactly, so that the shift loses nothing.
-    const near = normal(rows * cols, 1).map((value) => Math.round(value * 16) / 16);
-    const far = near.map((value) => value + 1e6);
-    const parameters = { weight: normal(cols, 3), bias: normal(cols, 4), rows, cols, eps: 1e-6 };
-    expectMatch({ x: far, dy: normal(rows * cols, 2), ...parameters });
-    if (norm === "rmsNorm") return;
-    expect(far.map((value) => value - 1e6)).toEqual(near);
-    const y = layerNorm(far, cols, parameters.weight, parameters.bias, 1e-6);
-    expectWithin({ y }, { ...parameters, x: near });
-  });
-
-  test("has statistics of the shape (B, T), and accumulates gradients, but assigns dx, as llm.c", () => {
-    const shape = [2, 3, 4];
-    const [rows, cols, eps] = [6, 4, 1e-5];
-    const x = normal(24, 1);
-    const module = make(cols, { eps });
-    for (const [i, { data }] of module.parameters().entries()) data.set(normal(cols, 2 + i));
-    const [weight, bias] = module.parameters().map(({ data }) => data);
-    const input = { norm, x, weight: weight!, bias: bias ?? null, rows, cols, eps };
-    const { y, ...stats } = withStats(new Tensor(shape, x), cols, weight, bias, eps);
-    const floats = Object.fromEntries(Object.entries(stats).map(([name, stat]) => [name, floatsOf(stat)]));
-    expectWithin({ y: y.data, ...floats }, input);
-    for (const stat of Object.values(stats)) expect(stat.shape).toEqual([2, 3]);
-    module.forward(new Tensor(shape, x));
-    const out = new Tensor(shape, normal(24, 6));
-    for (const dy of [normal(24, 4), normal(24, 5)]) {
-      const before = Object.fromEntries(
-        Object.entries(gradientsOf(module)).map(([name, grad]) => [name, grad.slice()]),
-      );
-      expect(module.backward(new Tensor(shape, dy), { out })).toBe(out);
-      expectWithin({ dx: out.data, ...gradientsOf(module) }, { ...input, dy }, { before });
-    }
-  });
-
-  // Around a SIMD group, and around what one of MLX's kernels takes at once.
-  test.each([31, 32, 33, 4099, 8192])("has any of weight and bias of %i columns, as MLX", (cols) => {
-    const rows = 3;
-    const [x, dy] = [normal(rows * cols, 1, 0.5), normal(rows * cols, 2)];
-    for (const weight of [normal(cols, 3), null]) {
-      for (const bias of [normal(cols, 4), null]) expectMatch({ x, dy, weight, bias, rows, cols, eps: 1e-5 });
-    }
-  });
-});
 
 describe("GGML, uniform numbers in (-10, 10)", () => {
   const shapes = [64, 1025].map((cols) => [3, 4, 5, cols]);

@@ -1,16 +1,7 @@
 // The functions of both norms. What kinds of arrays they take is in operands.test.ts.
 
-import { expectTypeOf } from "expect-type";
 import { describe, expect, test } from "vitest";
-import {
-  LayerNorm,
-  layerNorm,
-  layerNormBackward,
-  layerNormWithStats,
-  Runtime,
-  rmsNormBackward,
-  Tensor,
-} from "../src/index.js";
+import { layerNormBackward, layerNormWithStats, Runtime, rmsNormBackward, Tensor } from "../src/index.js";
 import { difference, normal } from "./helpers.js";
 import { FAMILIES, floatsOf, KINDS } from "./norms.js";
 import { expectWithin } from "./within.js";
@@ -29,7 +20,6 @@ const onePage = () => Runtime.create({ memory: new WebAssembly.Memory({ initial:
 /** The words of an error, its class, and the arguments of the call that ends in it. */
 type Refused = [message: string, Kind: ErrorConstructor, ...args: unknown[]];
 const NO_X = "expected a Float32Array or a Tensor";
-const EPS = "expected a finite number of 0 or more";
 const disposed = new Tensor([cols]);
 disposed.dispose();
 const elsewhere = new Tensor([cols], undefined, { runtime: Runtime.create() });
@@ -37,18 +27,14 @@ const elsewhere = new Tensor([cols], undefined, { runtime: Runtime.create() });
 const FORWARD: Refused[] = [
   [`x is undefined, ${NO_X}`, TypeError, undefined, 2],
   ["x was disposed", TypeError, disposed, cols],
-  ["normalizedShape is [0], expected integers of 1 or more", RangeError, x, 0],
-  ["normalizedShape is [], expected at least one dimension", RangeError, x, []],
   ['normalizedShape is "35", expected a positive integer or a list of them', TypeError, x, "35"],
   ["x has 210 elements, expected a multiple of 36", RangeError, x, 36],
-  ["x has the shape [35, 6], expected [..., 35]", RangeError, new Tensor([35, 6]), cols],
   ["x has the shape [7], expected [..., 5, 7]", RangeError, new Tensor([7]), [5, 7]],
   ["weight has 34 elements, expected 35", RangeError, x, cols, bias.slice(1)],
   ["weight has 1 elements, expected 35", RangeError, x, cols, [0]],
   ["weight has the shape [35], expected [5, 7]", RangeError, x, [5, 7], new Tensor([35])],
   ["weight belongs to another runtime", TypeError, new Tensor([cols]), cols, elsewhere],
-  [`eps is -1, ${EPS}`, RangeError, x, cols, null, null, -1],
-  [`eps is Infinity, ${EPS}`, RangeError, x, cols, null, null, Infinity],
+  ["eps is -1, expected a finite number of 0 or more", RangeError, x, cols, null, null, -1],
   ['eps is "1", expected a number', TypeError, x, cols, null, null, "1"],
   ['"dbais" is not an option, expected out, residual, sum', TypeError, x, cols, null, null, 1, { dbais: 1 }],
   ["options is a Tensor, expected an object", TypeError, x, cols, null, null, 1, new Tensor([6, 35])],
@@ -253,13 +239,4 @@ test("rmsNormBackward has no dbias", () => {
   expect(() => rmsNormBackward(dy, x, new Float32Array(rows), null, { dbias: weight } as never)).toThrow(
     new TypeError('rmsNormBackward: "dbias" is not an option, expected out, add, dweight, eps'),
   );
-});
-
-test("the types tell a Tensor from an array", () => {
-  const { mean, rstd } = layerNormWithStats(new Tensor([rows, cols], x), cols);
-  expectTypeOf(mean).toEqualTypeOf<Tensor>();
-  expectTypeOf(layerNormBackward(x, x, mean, rstd).dx).toExtend<Float32Array>();
-  expectTypeOf(layerNormBackward(new Tensor([rows, cols]), x, mean, rstd).dx).toEqualTypeOf<Tensor>();
-  expectTypeOf(layerNorm(x, cols)).toExtend<Float32Array>();
-  expect(layerNorm(x, cols)).toEqual(new LayerNorm(cols).forward(x));
 });

@@ -13,9 +13,6 @@ export class Watched {
   readonly held = new Map<number, number>();
   /** How many more there is room for. */
   room = Infinity;
-  /** What is done once, when a block is asked for, which is refused if that returns "full", or given back. */
-  onAllocate: (() => unknown) | undefined;
-  onFree: (() => unknown) | undefined;
   readonly runtime: Runtime;
   readonly #bytes: Uint8Array;
   #taken: number[] = [];
@@ -25,9 +22,7 @@ export class Watched {
     this.#bytes = new Uint8Array(memory.buffer).fill(GAP);
     let next = 64;
     const allocate = (bytes: number) => {
-      const act = this.onAllocate;
-      this.onAllocate = undefined;
-      if (act?.() === "full" || this.room-- <= 0) return 0;
+      if (this.room-- <= 0) return 0;
       const pointer = next;
       next += bytes + 64 + (-bytes & 15);
       this.#taken.push(bytes);
@@ -39,9 +34,6 @@ export class Watched {
       if (bytes === undefined) throw new Error(`${pointer} is not held`);
       this.#bytes.fill(GAP, pointer, pointer + bytes);
       this.held.delete(pointer);
-      const act = this.onFree;
-      this.onFree = undefined;
-      act?.();
     };
     this.runtime = Runtime.create({ memory, allocate, free });
   }
