@@ -8,20 +8,15 @@ import { machineOf } from "./recipe.js";
 import { type Case, type Results, referenceForward } from "./reference.js";
 import { expectWithin } from "./within.js";
 
-interface Given {
-  norm?: "layerNorm" | "rmsNorm";
+interface Given extends Omit<Partial<Case>, "rows" | "cols"> {
   rows: number;
   cols: number;
-  x?: ArrayLike<number>;
-  dy?: ArrayLike<number>;
-  weight?: ArrayLike<number> | null;
-  add?: ArrayLike<number> | null;
-  eps?: number;
+  add?: ArrayLike<number>;
   /** Those that are not wanted are false. */
-  wanted?: { dx?: boolean; dweight?: boolean; dbias?: boolean };
+  wanted?: Partial<Record<"dx" | "dweight" | "dbias", boolean>>;
   /** What dx is written over. */
   over?: "dy" | "add";
-  /** What dweight and dbias hold before: of N(0, 1), or 0. */
+  /** Whether dweight and dbias are 0 before, not of N(0, 1). */
   fresh?: boolean;
   misalignment?: number;
   workspace?: boolean;
@@ -29,14 +24,8 @@ interface Given {
   split?: readonly number[];
 }
 
-interface Run {
-  input: Case & { x: ArrayLike<number>; dy: ArrayLike<number> };
-  before: { dweight: Float32Array; dbias: Float32Array };
-  got: Partial<Record<keyof Results, Float32Array>>;
-}
-
 /** Calls the kernels in an arena, with statistics rounded from float64. */
-function run(build: string, given: Given): Run {
+function run(build: string, given: Given) {
   const { norm = "layerNorm", rows, cols, add = null, eps = 1e-5, wanted = {}, over, fresh = false, split } = given;
   const { misalignment = 0, workspace = true } = given;
   const size = rows * cols;
@@ -77,7 +66,7 @@ function run(build: string, given: Given): Run {
     kernels.addSums(dweightAt, dbiasAt, rows, cols, room);
   } else call(`${norm}Backward`, 0, rows);
   expect(arena.strayWrite()).toBe(-1);
-  const got = {
+  const got: Partial<Record<keyof Results, Float32Array>> = {
     ...(dxAt && { dx: arena.floats(dxAt, size) }),
     ...(dweightAt && { dweight: arena.floats(dweightAt, cols) }),
     ...(dbiasAt && { dbias: arena.floats(dbiasAt, cols) }),
@@ -87,7 +76,7 @@ function run(build: string, given: Given): Run {
 }
 
 /** Expects all that was wanted to be within the limits, gradients added to what was there. */
-function expectMatch({ input, before, got }: Run, share = 1): void {
+function expectMatch({ input, before, got }: ReturnType<typeof run>, share = 1): void {
   expectWithin(got, input, { before, share });
 }
 

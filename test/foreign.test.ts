@@ -9,6 +9,11 @@ import { createThreadedRuntime, type ThreadsOptions } from "layernorm-wasm/threa
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { difference, normal } from "./helpers.js";
 
+const NORMS: readonly (new (cols: number, options: { runtime: Runtime }) => LayerNorm | RMSNorm)[] = [
+  LayerNorm,
+  RMSNorm,
+];
+
 /** An allocator that knows which of its blocks are taken, and refuses to take back any other. */
 function counted(allocate: (bytes: number) => number, free: (pointer: number) => void) {
   const held = new Set<number>();
@@ -284,7 +289,7 @@ describe("C by Emscripten, with threads", () => {
     const own = Runtime.create();
     for (const many of [1, 3, 70, rows]) {
       const given = numbers.subarray(0, many * cols);
-      for (const Norm of [LayerNorm, RMSNorm]) {
+      for (const Norm of NORMS) {
         const [here, there] = [runtime, own].map((runtime) => {
           const norm = new Norm(cols, { runtime });
           const x = new Tensor([many, cols], given, { runtime });

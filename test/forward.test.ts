@@ -3,37 +3,26 @@
 import { describe, expect, test } from "vitest";
 import { BUILDS } from "./builds.js";
 import { Arena, COLS, normal, ROWS } from "./helpers.js";
+import type { Case } from "./reference.js";
 import { expectWithin } from "./within.js";
 
-type Norm = "layerNorm" | "rmsNorm";
-
-interface Given {
-  rows: number;
-  cols: number;
-  x?: ArrayLike<number>;
-  residual?: ArrayLike<number> | null;
-  weight?: ArrayLike<number> | null;
-  bias?: ArrayLike<number> | null;
-  eps?: number;
-  stats?: boolean;
-  misalignment?: number;
-  /** Where y goes. */
-  y?: "own" | "x" | "residual";
-  /** Where the sum goes; it is not wanted when absent. */
-  sum?: "own" | "x" | "residual";
-}
+type Place = "own" | "x" | "residual";
+/** A case, what is added to x, and where y and the sum go; the sum is not wanted when absent. */
+type Given = Partial<Case> &
+  Pick<Case, "rows" | "cols"> & { residual?: ArrayLike<number>; y?: Place; sum?: Place } & {
+    stats?: boolean;
+    misalignment?: number;
+  };
 
 /** Calls the kernel in an arena of its own. */
-function run(build: string, norm: Norm, given: Given) {
-  const { rows, cols, residual = null, stats = true, misalignment = 0 } = given;
+function run(build: string, norm: "layerNorm" | "rmsNorm", given: Given) {
+  const { rows, cols, residual = null, stats = true, misalignment = 0, eps = 1e-5 } = given;
   const size = rows * cols;
-  const x = given.x ?? normal(size, 1);
-  const weight = given.weight === undefined ? normal(cols, 2) : given.weight;
+  const { x = normal(size, 1), weight = normal(cols, 2) } = given;
   const bias = norm === "rmsNorm" ? null : given.bias === undefined ? normal(cols, 3) : given.bias;
-  const eps = given.eps ?? 1e-5;
   const arena = new Arena(build, 4 * size + 2 * rows + 2 * cols, misalignment);
   const inputs = { x: arena.input(x), residual: arena.input(residual) };
-  const place = (name: "own" | "x" | "residual") => {
+  const place = (name: Place) => {
     if (name === "own") return arena.output(size);
     arena.allow(inputs[name], size);
     return inputs[name];
@@ -63,7 +52,7 @@ function run(build: string, norm: Norm, given: Given) {
   return result;
 }
 
-const NORMS: Norm[] = ["layerNorm", "rmsNorm"];
+const NORMS = ["layerNorm", "rmsNorm"] as const;
 const SUITES = BUILDS.flatMap((build) => NORMS.map((norm) => [norm, build] as const));
 
 describe.each(SUITES)("forward of %s, %s build", (norm, build) => {
