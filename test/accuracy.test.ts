@@ -182,6 +182,10 @@ const BORDERS: Record<string, Given[]> = {
   "rstd of any size": [-126, -100, -60, -40, -30, -20, 20, 30, 40, 60, 64, 100, 120].flatMap((k) =>
     [-60, -20, 0, 20, 60].map((l) => ({ x: bell({ scale: 2 ** k }), dy: bell({ seed: 2, scale: 2 ** l }), eps: 0 })),
   ),
+  // With the variance that large, too, the standard deviation alone doesn't tell rstd.
+  "an eps so large that rstd is as small as that of a huge row": [1e70, 1e71, 4e71, 4e72, 1e73, 1e75].flatMap((eps) =>
+    [1, 2e36].map((scale) => given(3, 21, { x: bell({ scale }), eps })),
+  ),
   "x near 3e-39, whose rstd no float holds": [
     { x: bell({ scale: 3e-39 }), dy: bell({ seed: 2, scale: 1e-9 }), eps: 0 },
   ],

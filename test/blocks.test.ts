@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "vitest";
 import { Runtime, Tensor } from "../src/index.js";
-import { difference, normal } from "./helpers.js";
+import { difference, normal, shapesOf } from "./helpers.js";
 import { FAMILIES } from "./norms.js";
 
 const numbers = normal(3_000_000, 1);
@@ -17,7 +17,6 @@ const FORWARD =
 const BACKWARD =
   "6551x5 6552x5 6553x5 13103x5 13104x5 13105x5 13112x5 26209x5 " +
   "63x769 64x769 65x769 127x769 128x769 129x769 2049x769 65x16385 3x40001";
-const shapesOf = (list: string) => list.split(" ").map((shape) => shape.split("x").map(Number) as [number, number]);
 
 describe.each(FAMILIES)("$name", (family) => {
   /** A module of seeded parameters, in a runtime of its own. */

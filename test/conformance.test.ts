@@ -187,6 +187,7 @@ describe("onnxruntime, an addition before a norm of four columns, eps 1e-12", ()
     [0.554704309, -0.150801018, -2.32298255, 3.255286694, 0.156314805, 0.21066919, 4.943261147, -1.795796514],
   ] as const;
   const skip2 = [...skip, 1.8, -0.3, 0, 1, -0.5, 0.4, 0.8, -0.6];
+  const unbiased = first.map((value, i) => value - [0.2, 0.1, 0.4, 1.6][i % cols]!);
   const batch1 = { shape: [1, 2, 4], input, skip, output: first };
   const batch2 = { shape: [2, 2, 4], input: [...input, ...input], skip: skip2, output: [...first, ...second] };
   // Their third operand, a bias, is added to the input before: what is then normalized is that of Batch2.
@@ -210,10 +211,7 @@ describe("onnxruntime, an addition before a norm of four columns, eps 1e-12", ()
     ["NullInput", { shape: [1, 0, 4], input: [], skip: [], output: [] }],
     ["Batch1", batch1],
     ["Batch1_Float16, in float32", { ...batch1, tolerance: 0.01 }],
-    [
-      "Batch1_NoBeta",
-      { ...batch1, output: first.map((value, i) => value - [0.2, 0.1, 0.4, 1.6][i % cols]!), beta: false },
-    ],
+    ["Batch1_NoBeta", { ...batch1, output: unbiased, beta: false }],
     ["Batch2", batch2],
     ["Batch2_Bias", { ...batch2, input: projected }],
     ["Batch2_Bias_ProducingOptionalOutput", { ...batch2, input: projected }],

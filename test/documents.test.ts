@@ -114,18 +114,20 @@ test.each(excerpts)("is in $mark: $title", ({ mark, code }) => {
 
 /** In the package, so that its name leads to what was built. */
 const folder = join(root, "build/documents");
-const snippets = [...DOCUMENTS, ...sourcesOf(root)].flatMap((name) =>
-  snippetsOf(root, name)
-    .filter(({ language, mark }) => /^[jt]s$/.test(language as string) && !mark.includes("/"))
-    .map((snippet, i) => ({
-      ...snippet,
-      file: `${name
-        .replaceAll("/", "-")
-        .replace(/\.\w+$/, "")
-        .toLowerCase()}-${i + 1}`,
-      title: `${name}, ${i + 1}: ${snippet.title}`,
-    })),
-);
+const snippets = [...DOCUMENTS, ...sourcesOf(root)].flatMap((name) => {
+  const programs = snippetsOf(root, name).filter(
+    ({ language, mark }) => /^[jt]s$/.test(language!) && !mark.includes("/"),
+  );
+  const file = name
+    .replace(/\.\w+$/, "")
+    .replaceAll("/", "-")
+    .toLowerCase();
+  return programs.map((snippet, i) => ({
+    ...snippet,
+    file: `${file}-${i + 1}`,
+    title: `${name}, ${i + 1}: ${snippet.title}`,
+  }));
+});
 
 describe("code in the documents", () => {
   beforeAll(() => {

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "vitest";
 import { BUILDS } from "./builds.js";
-import { Arena, COLS, normal, ROWS } from "./helpers.js";
+import { Arena, COLS, normal, ROWS, shapesOf } from "./helpers.js";
 import type { Case } from "./reference.js";
 import { expectWithin } from "./within.js";
 
@@ -150,28 +150,24 @@ describe.each(SUITES)("forward of %s, %s build", (norm, build) => {
   });
 
   // Short rows, by fours and one by one, and longer ones; the second row takes a shift, the third is beyond float32 when squared.
-  test.each([
-    [9, 3],
-    [9, 64],
-    [6, 127],
-    [7, 256],
-    [3, 257],
-    [4, 770],
-  ])("gives x + residual the bits of an addition followed by the norm, rows=%i cols=%i", (rows, cols) => {
-    const size = rows * cols;
-    const at = (i: number) => Math.floor(i / cols);
-    const x = normal(size, 9).map((value, i) => (at(i) % 4 === 1 ? value + 50 : at(i) === 2 ? value * 1e22 : value));
-    const residual = normal(size, 10);
-    const added = x.map((value, i) => value + residual[i]!);
-    const apart = run(build, norm, { rows, cols, x: added });
-    for (const sum of [undefined, "own", "x", "residual"] as const) {
-      for (const y of ["own", "x", "residual"] as const) {
-        if (sum === y && sum !== "own") continue;
-        const fused = run(build, norm, { rows, cols, x, residual, y, ...(sum && { sum }), misalignment: 4 });
-        expect(fused).toEqual({ ...apart, input: fused.input, sum: sum ? added : null });
+  test.each(shapesOf("9x3 9x64 6x127 7x256 3x257 4x770"))(
+    "gives x + residual the bits of an addition followed by the norm, rows=%i cols=%i",
+    (rows, cols) => {
+      const size = rows * cols;
+      const at = (i: number) => Math.floor(i / cols);
+      const x = normal(size, 9).map((value, i) => (at(i) % 4 === 1 ? value + 50 : at(i) === 2 ? value * 1e22 : value));
+      const residual = normal(size, 10);
+      const added = x.map((value, i) => value + residual[i]!);
+      const apart = run(build, norm, { rows, cols, x: added });
+      for (const sum of [undefined, "own", "x", "residual"] as const) {
+        for (const y of ["own", "x", "residual"] as const) {
+          if (sum === y && sum !== "own") continue;
+          const fused = run(build, norm, { rows, cols, x, residual, y, ...(sum && { sum }), misalignment: 4 });
+          expect(fused).toEqual({ ...apart, input: fused.input, sum: sum ? added : null });
+        }
       }
-    }
-  });
+    },
+  );
 });
 
 describe.each(BUILDS)("forward of layerNorm, %s build", (build) => {

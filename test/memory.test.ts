@@ -234,27 +234,23 @@ describe.each(FAMILIES)("$name writes nothing outside of its outputs, whatever i
     },
   });
 
+  const shrinking = (): Given => {
+    const buffer = resizable(x.byteLength);
+    return [new Float32Array(buffer), changing([x.slice()], () => buffer.resize(cols * 4))];
+  };
+
   type Given = [operand: unknown, options?: object];
   test.each<[string, (runtime: Runtime, norm: Norm) => Given]>([
     ["another out at the second reading", (runtime) => [x, changing([outOf(shape, runtime), outOf([1], runtime)])]],
     ["an x with another pointer, size and shape", (runtime) => [new Lying(shape, x, { runtime })]],
-    [
-      "an out with another pointer, size and shape",
-      (runtime) => [outOf(shape, runtime), { out: new Lying(shape, x, { runtime }) }],
-    ],
+    ["an out like that", (runtime) => [outOf(shape, runtime), { out: new Lying(shape, x, { runtime }) }]],
     ["an array with another length", () => [x, { out: lying("length", 64 * cols) }]],
     ["an array with another byteOffset", () => [lying("byteOffset", 64 * cols)]],
     ["an array with another byteLength", () => [lying("byteLength", 256 * cols)]],
     ["an array that says it is in the memory", ({ memory }) => [lying("buffer", memory.buffer)]],
     ["an out that disposes of the module", (_, norm) => [x, changing([undefined], () => norm.dispose())]],
     ["an out that disposes of the weight", (_, norm) => [x, changing([undefined], () => norm.weight.dispose())]],
-    [
-      "an out that shrinks the buffer of x while it is read",
-      () => {
-        const buffer = resizable(x.byteLength);
-        return [new Float32Array(buffer), changing([x.slice()], () => buffer.resize(cols * 4))];
-      },
-    ],
+    ["an out that shrinks the buffer of x while it is read", shrinking],
   ])("%s", (_, given) => {
     const watched = new Watched();
     const { runtime } = watched;

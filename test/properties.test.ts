@@ -59,12 +59,6 @@ function backward({ x, dy, cols, weight }: Batch, eps = 1e-5) {
   return layerNormBackward(dy, x, mean, rstd, weight);
 }
 
-const withoutAffine = (batch: Batch): Batch => ({
-  ...batch,
-  weight: batch.weight.map(() => 1),
-  bias: batch.bias.map(() => 0),
-});
-
 const row = (array: ArrayLike<number>, r: number, cols: number): number[] =>
   Array.from(array).slice(r * cols, (r + 1) * cols);
 const largest = (values: ArrayLike<number>): number =>
@@ -154,33 +148,6 @@ describe("forward", () => {
       expectWithin(batch, after, forward(batch, 0).y, (r) => 2 * forwardBound(batch, r, 0));
     });
   });
-
-  test("permuting the columns, of weight and bias too, permutes y", () => {
-    forAll(withOrderOf("cols"), ([batch, order]) => {
-      const { cols } = batch;
-      const permute = (array: Float32Array) => array.map((_, i) => array[i - (i % cols) + order[i % cols]!]!);
-      const permuted = { ...batch, x: permute(batch.x), weight: permute(batch.weight), bias: permute(batch.bias) };
-      expectWithin(batch, forward(permuted).y, permute(forward(batch).y), (r) => 2 * forwardBound(batch, r));
-    });
-  });
-
-  test("the mean of y is 0 and its standard deviation that of x times rstd, without weight and bias", () => {
-    forAll(fc.tuple(batchOf(anyFloat), fc.constantFrom(0, 1e-5, 1)), ([given, eps]) => {
-      const batch = withoutAffine(given);
-      fc.pre(eps > 0 || varies(batch, 2 ** -100));
-      const { y } = forward(batch, eps);
-      const { rstd } = referenceForward({ ...batch, eps });
-      const { rstd: withoutEps } = referenceForward({ ...batch, eps: 0 });
-      for (let r = 0; r < batch.rows; r++) {
-        const got = row(y, r, batch.cols);
-        const bound = forwardBound(batch, r, eps);
-        expect(Math.abs(mean(got))).toBeLessThanOrEqual(bound);
-        // Roots of mean squares are norms: that of y and that of xhat differ by no more than y and xhat do.
-        const deviation = Math.sqrt(mean(got.map((value) => value ** 2)));
-        expect(Math.abs(deviation - rstd[r]! / withoutEps[r]!)).toBeLessThanOrEqual(bound);
-      }
-    });
-  });
 });
 
 test("permuting the rows permutes y and dx to the bit", () => {
@@ -219,34 +186,6 @@ describe("backward", () => {
       const expected = rounding.map((value, i) => value + a[i]! + b[i]!);
       const bound = (r: number) => backwardBound(batch, r) + backwardBound(second, r) + backwardBound(both, r);
       expectWithin(batch, backward(both).dx, expected, bound);
-    });
-  });
-
-  test("dx of a row sums to 0", () => {
-    forAll(fc.tuple(batchOf(anyFloat), fc.boolean()), ([given, affine]) => {
-      const batch = affine ? given : withoutAffine(given);
-      const { dx } = backward(batch);
-      // Each of the cols summands may be off by the bound.
-      for (let r = 0; r < batch.rows; r++) {
-        expect(Math.abs(mean(row(dx, r, batch.cols)))).toBeLessThanOrEqual(backwardBound(batch, r));
-      }
-    });
-  });
-
-  test("dx is orthogonal to xhat, but for eps", () => {
-    forAll(fc.tuple(batchOf(anyFloat), fc.constantFrom(0, 1e-5, 1)), ([batch, eps]) => {
-      fc.pre(eps > 0 || varies(batch, 2 ** -100));
-      const { dx } = backward(batch, eps);
-      const { xhat, rstd } = referenceForward({ ...batch, eps });
-      for (let r = 0; r < batch.rows; r++) {
-        const hats = row(xhat, r, batch.cols);
-        const projection = mean(row(dx, r, batch.cols).map((value, i) => value * hats[i]!));
-        // From the formula, as mean(xhat) = 0: rstd * mean(g * xhat) * (1 - mean(xhat^2)), where the last is eps * rstd^2.
-        const c = mean(hats.map((value, i) => value * batch.dy[r * batch.cols + i]! * batch.weight[i]!));
-        const expected = rstd[r]! * c * eps * rstd[r]! ** 2;
-        const bound = backwardBound(batch, r, eps) * mean(hats.map(Math.abs));
-        expect(Math.abs(projection - expected)).toBeLessThanOrEqual(bound);
-      }
     });
   });
 });

@@ -85,6 +85,8 @@ describe("Runtime", () => {
   });
 
   const [allocate, free] = [() => 16, () => {}];
+  const shared = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
+  const TAKER = "createThreadedRuntime takes a shared one";
   const OPTIONS = "memory, allocate, free, module, heap, async";
   test.each<[message: string, options: unknown]>([
     ["memory is 1, expected a WebAssembly.Memory", { memory: 1 }],
@@ -92,10 +94,7 @@ describe("Runtime", () => {
     ["allocate and free need the memory they manage", { allocate, free }],
     ["allocate is 5, expected a function", { memory: memoryOf(1), allocate: 5, free }],
     ['free is "free", expected a function', { memory: memoryOf(1), allocate, free: "free" }],
-    [
-      "memory is shared, expected an unshared WebAssembly.Memory; createThreadedRuntime takes a shared one",
-      { memory: new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true }) },
-    ],
+    [`memory is shared, expected an unshared WebAssembly.Memory; ${TAKER}`, { memory: shared }],
     [`"memmory" is not an option, expected ${OPTIONS}`, { memmory: memoryOf(1) }],
     ["options is null, expected an object", null],
   ])("refuses options that don't fit: %s", (message, options) => {

@@ -92,6 +92,10 @@ test("loadStateDict, not strict, loads what fits and reports the rest", () => {
 describe("loadStateDict refuses, and changes nothing:", () => {
   const WEIGHTS = "weight or gamma or gamma:0 or scale or g or a_2 is missing";
   const BIASES = "bias or beta or beta:0 or offset or b or b_2 is missing";
+  const DETACHED = "a detached view: the memory has grown since; take the tensor's data anew";
+  const NUMBERED =
+    "an Object with numbered properties, which JSON makes of a typed array; save Array.from(array) instead";
+  const OF_MAP = "Object.fromEntries(map) makes one of a Map";
   const KINDS = "expected an array of floats, a list of numbers, a Tensor or { dtype, data }";
   const names = Array.from({ length: 3000 }, (_, i) => `layer.${i}`);
   const withUnknown = (count: number) =>
@@ -113,23 +117,11 @@ describe("loadStateDict refuses, and changes nothing:", () => {
     ["bias has 34 elements, expected 35", RangeError, { weight, bias: bias.slice(1) }],
     [`bias is "0", ${KINDS}`, TypeError, { weight, bias: "0" }],
     ["bias was disposed", TypeError, { weight, bias: disposed }],
-    [
-      "bias is a detached view: the memory has grown since; take the tensor's data anew",
-      TypeError,
-      { weight, bias: stale },
-    ],
-    [
-      "bias is an Object with numbered properties, which JSON makes of a typed array; save Array.from(array) instead",
-      TypeError,
-      JSON.parse(JSON.stringify({ weight: [...weight], bias })),
-    ],
+    [`bias is ${DETACHED}`, TypeError, { weight, bias: stale }],
+    [`bias is ${NUMBERED}`, TypeError, { weight, bias: JSON.parse(JSON.stringify(bias)) }],
     ["dict is null, expected an object of arrays", TypeError, null],
     ['dict is "weight", expected an object of arrays', TypeError, "weight"],
-    [
-      "dict is a Map, expected an object of arrays; Object.fromEntries(map) makes one of a Map",
-      TypeError,
-      new Map([["weight", weight]]),
-    ],
+    [`dict is a Map, expected an object of arrays; ${OF_MAP}`, TypeError, new Map([["weight", weight]])],
     ["strict is 1, expected true or false", TypeError, { weight, bias }, { strict: 1 }],
     ["prefix is 1, expected a string", TypeError, { weight, bias }, { prefix: 1 }],
     ['"stict" is not an option, expected strict, prefix', TypeError, { weight, bias }, { stict: false }],
