@@ -11,18 +11,13 @@
 
 import { describe, expect, test } from "vitest";
 import { LayerNorm, layerNorm, RMSNorm, rmsNorm, rmsNormBackward, rmsNormWithStats, Tensor } from "../src/index.js";
-import { difference, normal, uniform } from "./helpers.js";
+import { between, difference, normal } from "./helpers.js";
 import { type Case, referenceForward, UNIT } from "./reference.js";
 import { expectWithin } from "./within.js";
 
 const count = (shape: readonly number[]) => shape.reduce((product, dimension) => product * dimension, 1);
 const expectRms = (got: Parameters<typeof expectWithin>[0], input: Omit<Case, "norm">) =>
   expectWithin(got, { ...input, norm: "rmsNorm" });
-
-function numbers(size: number, seed: number, least: number, most: number): Float32Array<ArrayBuffer> {
-  const next = uniform(seed);
-  return Float32Array.from({ length: size }, () => least + (most - least) * next());
-}
 
 /** A sum of float32, as an operator of its own gives it. */
 const add = (a: Float32Array, b: Float32Array) => a.map((value, i) => value + b[i]!);
@@ -55,7 +50,7 @@ describe("GGML, uniform numbers in (-10, 10)", () => {
 
   describe.each(grid)("$shape, eps $eps", ({ shape, cols, eps }) => {
     const rows = 60;
-    const x = numbers(rows * cols, 1, -10, 10);
+    const x = between(-10, 10, rows * cols, 1);
 
     test("rms_norm", () => {
       const { y, rstd } = rmsNormWithStats(new Tensor(shape, x), cols, null, eps);
@@ -76,7 +71,7 @@ describe("GGML, uniform numbers in (-10, 10)", () => {
     });
 
     test("rms_norm_back", () => {
-      const dy = numbers(rows * cols, 2, -10, 10);
+      const dy = between(-10, 10, rows * cols, 2);
       const { rstd } = rmsNormWithStats(x, cols, null, eps);
       const { dx, dweight } = rmsNormBackward(dy, x, rstd, null, { eps });
       expectRms({ dx, dweight }, { x, dy, rows, cols, eps });
@@ -85,7 +80,7 @@ describe("GGML, uniform numbers in (-10, 10)", () => {
 
   test("rms_norm in place", () => {
     const [rows, cols, eps] = [60, 64, 1e-6];
-    const x = numbers(rows * cols, 1, -10, 10);
+    const x = between(-10, 10, rows * cols, 1);
     const norm = new RMSNorm(cols, { eps, elementwiseAffine: false }).eval();
     using tensor = new Tensor([3, 4, 5, cols], x);
     expect(norm.forward(tensor, { out: tensor })).toBe(tensor);
@@ -97,8 +92,8 @@ describe("GGML, uniform numbers in (-10, 10)", () => {
     const full = broadcast ? shape.map((dimension, axis) => dimension * [4, 3, 3, 2][axis]!) : shape;
     const cols = full[3]!;
     const rows = count(full) / cols;
-    const a = numbers(rows * cols, 1, -10, 10);
-    const of = (seed: number) => repeat(numbers(count(shape), seed, -10, 10), shape, full);
+    const a = between(-10, 10, rows * cols, 1);
+    const of = (seed: number) => repeat(between(-10, 10, count(shape), seed), shape, full);
     const [b, c] = [of(2), of(3)];
     const row = (data: Float32Array, i: number) => data.subarray(i * cols, (i + 1) * cols);
     // The reference takes long for 2160 rows. One in 13 has every index of each dimension, of 12, 12 and 15.
@@ -136,7 +131,7 @@ describe("candle", () => {
 
   test("rms_norm of 24 x 70 rows of 64 numbers in (0, 1)", () => {
     const [rows, cols, eps] = [24 * 70, 64, 1e-5];
-    const x = numbers(rows * cols, 1, 0, 1);
+    const x = between(0, 1, rows * cols, 1);
     expectRms({ y: rmsNorm(x, cols, new Float32Array(cols).fill(1), eps) }, { x, rows, cols, eps });
   });
 
@@ -155,7 +150,7 @@ describe("candle", () => {
 describe("Keras' RMSNormalization, eps 1e-6", () => {
   // Two of its cases differ in how they give the axis, the last one.
   test.each([
-    { shape: [4, 2], axes: [2], x: numbers(8, 1, -1, 1) },
+    { shape: [4, 2], axes: [2], x: between(-1, 1, 8, 1) },
     { shape: [1000, 2, 2, 2], axes: [2, 2], x: normal(8000, 1, 5, 10) },
     { shape: [2, 4, 8], axes: [4, 8], x: new Float32Array(64).fill(1) },
   ])("has one trainable weight, $axes on $shape", ({ shape, axes, x }) => {
@@ -197,15 +192,11 @@ describe("onnxruntime, an addition before a norm of four columns, eps 1e-12", ()
   );
   const repeated = { ...batch2, skip: [...skip, ...skip], output: [...first, ...first] };
 
-  interface SkipCase {
-    shape: number[];
-    input: readonly number[];
-    skip: readonly number[];
-    output: readonly number[];
+  type SkipCase = Record<"shape" | "input" | "skip" | "output", readonly number[]> & {
     beta?: boolean;
     /** That of onnxruntime, where it computes in 16 bits. */
     tolerance?: number;
-  }
+  };
 
   test.each<[string, SkipCase]>([
     ["NullInput", { shape: [1, 0, 4], input: [], skip: [], output: [] }],

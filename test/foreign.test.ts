@@ -33,15 +33,11 @@ function counted(allocate: (bytes: number) => number, free: (pointer: number) =>
   };
 }
 
-interface Pffft {
+/** Functions of C, which take and give numbers. */
+type C<Name extends string> = Record<`_${"malloc" | "free" | Name}`, (...args: number[]) => number>;
+type Pffft = C<`pffft_${"aligned_malloc" | "aligned_free" | "new_setup" | "transform_ordered"}`> & {
   HEAPF32: Float32Array;
-  _malloc(bytes: number): number;
-  _free(pointer: number): void;
-  _pffft_aligned_malloc(bytes: number): number;
-  _pffft_aligned_free(pointer: number): void;
-  _pffft_new_setup(size: number, kind: 0 | 1): number;
-  _pffft_transform_ordered(setup: number, from: number, to: number, work: number, backwards: 0 | 1): void;
-}
+};
 
 describe("PFFFT, C by Emscripten", async () => {
   const size = 1024;
@@ -168,16 +164,10 @@ describe("Voy, Rust by wasm-bindgen", async () => {
   });
 });
 
-interface Threads {
+type Threads = C<"affine" | `grow_${"start" | "count" | "stop"}`> & {
   wasmMemory: WebAssembly.Memory;
   PThread: { terminateAllThreads(): void };
-  _malloc(bytes: number): number;
-  _free(pointer: number): void;
-  _affine(x: number, count: number, scale: number, shift: number): void;
-  _grow_start(): void;
-  _grow_count(): number;
-  _grow_stop(): number;
-}
+};
 
 describe("C by Emscripten, with threads", () => {
   const create = createRequire(import.meta.url)("./fixtures/pthreads/pthreads.js") as () => Promise<Threads>;

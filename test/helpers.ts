@@ -3,7 +3,7 @@
 import type { Kernels } from "../src/index.js";
 import { moduleOf } from "./builds.js";
 
-export { bell, normal, uniform } from "./random.js";
+export { bell, between, normal, uniform } from "./random.js";
 
 export const COLS = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 768, 1023];
 export const ROWS = [0, 1, 2, 3, 5];

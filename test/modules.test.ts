@@ -126,13 +126,6 @@ describe("Runtime.create with a module", () => {
     await new Promise((resolve) => setTimeout(resolve, 5));
   });
 
-  test("refuses a memory that was taken while it waited", async () => {
-    const memory = new WebAssembly.Memory({ initial: 1 });
-    const waiting = Runtime.create({ memory, module: Promise.resolve(bytes) });
-    Runtime.create({ memory });
-    await expect(waiting).rejects.toThrow(new TypeError("Runtime.create: memory is managed by another Runtime"));
-  });
-
   test("a failed request, or a failed promise, is the reason", async () => {
     await expect(Runtime.create({ module: response("gone", 404) })).rejects.toThrow(
       /module: the request was answered with 404/,

@@ -38,16 +38,12 @@ function batchOf(value: fc.Arbitrary<number>): fc.Arbitrary<Batch> {
   );
 }
 
-/** A batch and an order of its rows or columns. */
-function withOrderOf(side: "rows" | "cols"): fc.Arbitrary<[Batch, number[]]> {
-  return batchOf(anyFloat).chain((batch) => {
-    const indices = Array.from({ length: batch[side] }, (_, i) => i);
-    return fc.tuple(
-      fc.constant(batch),
-      fc.shuffledSubarray(indices, { minLength: indices.length, maxLength: indices.length }),
-    );
-  });
-}
+/** A batch and an order of its rows. */
+const ordered = batchOf(anyFloat).chain((batch) => {
+  const indices = Array.from({ length: batch.rows }, (_, i) => i);
+  const all = { minLength: batch.rows, maxLength: batch.rows };
+  return fc.tuple(fc.constant(batch), fc.shuffledSubarray(indices, all));
+});
 
 function forward({ x, cols, weight, bias }: Batch, eps = 1e-5) {
   return layerNormWithStats(x, cols, weight, bias, eps);
@@ -151,7 +147,7 @@ describe("forward", () => {
 });
 
 test("permuting the rows permutes y and dx to the bit", () => {
-  forAll(withOrderOf("rows"), ([batch, order]) => {
+  forAll(ordered, ([batch, order]) => {
     const permute = (array: Float32Array) => Float32Array.from(order.flatMap((r) => row(array, r, batch.cols)));
     const permuted = { ...batch, x: permute(batch.x), dy: permute(batch.dy) };
     expect(bits(forward(permuted).y)).toEqual(bits(permute(forward(batch).y)));

@@ -5,17 +5,12 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { parseSafetensors } from "../examples/safetensors.js";
 import { Tensor } from "../src/index.js";
-import { normal, uniform } from "./helpers.js";
+import { between, normal } from "./helpers.js";
 import { FAMILIES, type Family, gradientsOf } from "./norms.js";
 import { referenceBackward, referenceForward, unitsOff } from "./reference.js";
 import { expectWithin } from "./within.js";
 
 const count = (shape: readonly number[]) => shape.reduce((product, dimension) => product * dimension, 1);
-
-function numbers(size: number, seed: number, least: number, most: number): Float32Array<ArrayBuffer> {
-  const next = uniform(seed);
-  return Float32Array.from({ length: size }, () => least + (most - least) * next());
-}
 
 function fixturesOf({ norm }: Family) {
   const file = norm === "layerNorm" ? "golden" : "golden-rms";
@@ -113,7 +108,7 @@ describe.each(FAMILIES)("PyTorch's $name", (family) => {
     const eps = 1e-3;
     const cols = count(normalizedShape);
     const rows = count(shape) / cols;
-    const [x, dy] = [numbers(rows * cols, 1, -9, 9), numbers(rows * cols, 2, -9, 9)];
+    const [x, dy] = [between(-9, 9, rows * cols, 1), between(-9, 9, rows * cols, 2)];
     const module = makeNorm(normalizedShape, { eps, elementwiseAffine: affine });
     const y = module.forward(new Tensor(shape, x));
     const dx = module.backward(new Tensor(shape, dy));
@@ -130,8 +125,8 @@ describe.each(FAMILIES)("PyTorch's $name", (family) => {
     { shape: [1, 2], normalizedShape: [2], weighted: false },
   ])("takes its operator's input $shape over $normalizedShape", ({ shape, normalizedShape, eps, weighted = true }) => {
     const cols = count(normalizedShape);
-    const x = numbers(count(shape), 1, -9, 1000);
-    const weight = weighted ? numbers(cols, 2, -9, 1000) : null;
+    const x = between(-9, 1000, count(shape), 1);
+    const weight = weighted ? between(-9, 1000, cols, 2) : null;
     const y = apply(new Tensor(shape, x), normalizedShape, weight && new Tensor(normalizedShape, weight), null, eps);
     expect(y.shape).toEqual(shape);
     const input = { norm, x, weight, rows: x.length / cols, cols, eps: eps ?? family.eps };
