@@ -3,9 +3,9 @@
 import { expect } from "vitest";
 import { Runtime, Tensor } from "../src/index.js";
 
-/** The bytes between the blocks, and in those given back, alone and as a word. */
-const GAP = 0xa5;
-const GAPS = 0xa5a5a5a5;
+/** The bytes between the blocks, and in those given back, alone and as a word: as a float, 13,323,083. */
+const GAP = 0x4b;
+const GAPS = 0x4b4b4b4b;
 
 /** Blocks lie apart, and each is given out once. */
 export class Watched {
