@@ -191,9 +191,9 @@ const webkitVersion = () =>
 
 // What the kernels compute, on many numbers: it takes most of the time. The newest engine of each compiler runs it (V8 in node26,
 // JavaScriptCore in bun, SpiderMonkey in firefox), and npm test does in Node. The digest pins the bits everywhere.
-const KERNELS = "backward conformance-pytorch conformance-rms forward properties reference worst".split(" ");
+const KERNELS = "accuracy backward conformance forward properties reference".split(" ");
 // They make runtimes, or compile, at once.
-const AT_ONCE = "functional gigabytes layer-norm memory modules rms-norm runtime tensor".split(" ");
+const AT_ONCE = "functional gigabytes memory modules norm runtime state-dict tensor".split(" ");
 
 // Those that take long come first.
 const ENGINES = {
