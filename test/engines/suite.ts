@@ -28,6 +28,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   reference: () => import("../reference.test.js"),
   tensor: () => import("../tensor.test.js"),
   threads: () => import("../threads.test.js"),
+  "threads-runtime": () => import("../threads-runtime.test.js"),
   worst: () => import("../worst.test.js"),
 };
 
