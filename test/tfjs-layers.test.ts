@@ -1,7 +1,6 @@
 // The layers of the entry layernorm-wasm/tfjs, and the patch of TensorFlow.js' own layer.
 
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import * as tf from "@tensorflow/tfjs-core";
 import * as tfl from "@tensorflow/tfjs-layers";
@@ -13,7 +12,6 @@ import {
   patchLayerNormalization,
   rmsNormalization,
 } from "../src/tfjs/index.js";
-import { UNIT, unitsOff } from "./reference.js";
 import {
   apart,
   apply,
@@ -42,7 +40,7 @@ async function underPatch<T>(use: () => T | Promise<T>, options?: FallbackOption
   }
 }
 
-/** A model whose first layer is a norm, as in the fixture of Keras. */
+/** A model whose first layer is a norm. */
 function modelOf(norm: Layer): tfl.Sequential {
   const model = tfl.sequential({ layers: [norm, tfl.layers.dense({ units: 1, kernelInitializer: "ones" })] });
   model.compile({ loss: "meanSquaredError", optimizer: tf.train.sgd(0.0625) });
@@ -142,35 +140,6 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
       const expected = [-end, 0, end, end, 0, -end, 0, end, -end, end, -end, 0];
       expect(apart(predict(model, tf.tensor2d([0, 1, 2, 3], [2, 2])), expected)).toBeLessThan(TOLERANCE);
     });
-  });
-
-  test("the layer follows the losses of Keras' five epochs, and ends with its weights", async () => {
-    const fixture = JSON.parse(readFileSync(new URL("fixtures/keras.json", import.meta.url), "utf8"));
-    const { cols, batchSize, initial, trained, epsilon, targets } = fixture;
-    const model = modelOf(layerNormalization({ inputShape: [cols], epsilon }));
-    const names = ["gamma", "beta", "kernel", "bias"];
-    model.setWeights(model.getWeights().map(({ shape }, i) => tf.tensor(initial[names[i]!], shape)));
-    const losses: number[] = [];
-    const [x, ys] = [tf.tensor2d(fixture.x, [targets.length, cols]), tf.tensor2d(targets, [targets.length, 1])];
-    const onBatchEnd = async (_: number, logs?: tf.NamedTensorMap | object) => {
-      losses.push((logs as { loss: number }).loss);
-    };
-    const epochs = fixture.losses.length;
-    await model.fit(x, ys, { batchSize, epochs, shuffle: false, verbose: 0, callbacks: { onBatchEnd } });
-    // As keras.test.ts derives it, with the largest prediction that these weights allow.
-    const reach = initial.kernel.reduce(
-      (sum: number, weight: number, i: number) =>
-        sum + Math.abs(weight) * (Math.abs(initial.gamma[i]) * Math.sqrt(cols) + Math.abs(initial.beta[i])),
-      Math.abs(initial.bias[0]) + Math.max(...targets),
-    );
-    const expected = fixture.losses.flat() as number[];
-    const scales = expected.map((loss, step) => 2 * Math.sqrt(loss) * reach * (8 + step));
-    expect(unitsOff(losses, expected, scales)).toBeLessThanOrEqual(1);
-    for (const [i, weight] of model.getWeights().map(values).entries()) {
-      const end: number[] = trained[names[i]!];
-      const scale = Math.max(...end.map(Math.abs));
-      expect(apart(weight, end), names[i]).toBeLessThanOrEqual(losses.length * UNIT * scale);
-    }
   });
 
   test.each(BOTH)("%o takes initializers, regularizers and constraints", async (create) => {
