@@ -200,7 +200,8 @@ describe.each(BACKENDS)("on the %s backend", (backend) => {
   });
 });
 
-test("numbers of names go on as in tfjs", () => {
+test("numbers of names go on as in tfjs", async () => {
+  const { layerNormalization } = await freshEntry();
   const { batchNormalization, layerNormalization: own } = tfl.layers;
   const made = [batchNormalization(), layerNormalization(), layerNormalization(), batchNormalization(), own()];
   const [b, l, l1, b1, l2] = made.map(({ name }) => Number(/\d+$/.exec(name)?.[0])) as [number, number, ...number[]];
