@@ -44,19 +44,12 @@ class Runner implements VitestRunner {
   config = {
     root: "/",
     setupFiles: [],
-    passWithNoTests: false,
-    allowOnly: false,
-    sequence: { shuffle: false, concurrent: false, seed: 0, hooks: "stack", setupFiles: "list" },
+    sequence: { hooks: "stack", setupFiles: "list" },
     maxConcurrency: 1,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     retry: 0,
-    includeTaskLocation: false,
-    diffOptions: undefined,
     tags: [],
-    tagsFilter: undefined,
-    strictTags: false,
-    chaiConfig: undefined,
   } as unknown as VitestRunnerConfig;
 
   readonly #progress: (name: string) => unknown;
