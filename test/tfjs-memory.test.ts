@@ -66,7 +66,7 @@ describe("the heap of the wasm backend", () => {
   const results = (x: tf.Tensor) => [values(layerNorm(x)), ...gradients((x) => tf.square(layerNorm(x!)), [x])];
 
   test("stays as it is", () => {
-    const [x, gamma] = [tensorOf([16, 20000], 1), tensorOf([20000], 2)];
+    const [x, gamma] = [tensorOf([4, 20000], 1), tensorOf([20000], 2)];
     const step = () => tf.tidy(() => void tf.grad((x: tf.Tensor) => tf.square(layerNorm(x, gamma)))(x));
     step();
     const before = wasm().HEAPU8.length;
