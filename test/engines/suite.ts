@@ -28,6 +28,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   "state-dict": () => import("../state-dict.test.js"),
   tensor: () => import("../tensor.test.js"),
   threads: () => import("../threads.test.js"),
+  "threads-runtime": () => import("../threads-runtime.test.js"),
 };
 
 export interface Report {
@@ -42,19 +43,12 @@ class Runner implements VitestRunner {
   config = {
     root: "/",
     setupFiles: [],
-    passWithNoTests: false,
-    allowOnly: false,
-    sequence: { shuffle: false, concurrent: false, seed: 0, hooks: "stack", setupFiles: "list" },
+    sequence: { hooks: "stack", setupFiles: "list" },
     maxConcurrency: 1,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     retry: 0,
-    includeTaskLocation: false,
-    diffOptions: undefined,
     tags: [],
-    tagsFilter: undefined,
-    strictTags: false,
-    chaiConfig: undefined,
   } as unknown as VitestRunnerConfig;
 
   readonly #progress: (name: string) => unknown;
