@@ -1,21 +1,17 @@
 /**
  * Checks of arguments, and the words in which errors describe them.
- *
- * What an argument is made of is read once and returned: a getter or a subclass may answer differently the second time.
  * @module
  */
 
-/** A getter of typed arrays as a function: it tells the truth, whatever an array or a subclass says of itself. */
-function getterOf<T>(name: string | symbol): (value: unknown) => T {
-  const { get } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Float32Array.prototype), name) ?? {};
-  return (value) => get?.call(value);
+/** A property of a typed array as it is, whatever an object or a subclass says of itself. */
+export function readTruly<T>(array: unknown, name: string | symbol): T {
+  return Reflect.get(Float32Array.prototype, name, array);
 }
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
-export const tagOf = getterOf<string | undefined>(Symbol.toStringTag);
-export const lengthOf = getterOf<number>("length");
-export const offsetOf = getterOf<number>("byteOffset");
-export const bufferOf = getterOf<ArrayBufferLike>("buffer");
+export function tagOf(value: unknown): string | undefined {
+  return readTruly(value, Symbol.toStringTag);
+}
 
 /** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
 export abstract class Shown {
@@ -93,9 +89,8 @@ export function checkOptions(where: string, options: unknown, names: readonly st
 
 /** A view of memory that has grown since is detached from it, and empty. */
 export function checkAttached(where: string, array: ArrayBufferView): void {
-  if (lengthOf(array) > 0) return;
   try {
-    new Uint8Array(bufferOf(array));
+    new Uint8Array(array.buffer);
   } catch {
     throw new TypeError(`${where} is a detached view: the memory has grown since; take the tensor's data anew`);
   }
@@ -156,9 +151,9 @@ export function checkBoolean(where: string, value: unknown): boolean {
   return value;
 }
 
-/** The floats of a list of numbers; undefined for what is no list. */
-export function checkList(where: string, value: unknown): Float32Array | undefined {
-  if (!Array.isArray(value)) return undefined;
+/** A list of numbers as a new array; anything else is not what was expected. */
+export function checkList(where: string, value: unknown, expected: string): Float32Array {
+  if (!Array.isArray(value)) wrongType(where, value, expected);
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
   if (odd < 0) return new Float32Array(numbers);
@@ -166,14 +161,13 @@ export function checkList(where: string, value: unknown): Float32Array | undefin
   throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers${cure}`);
 }
 
-/** The floats of a list of numbers, or a typed array of numbers as it is. */
+/** A typed array of numbers as it is, or a list of numbers as a new one. */
 export function checkNumbers(where: string, value: unknown): Float32Array {
-  const tag = tagOf(value);
-  if (!tag || tag.startsWith("Big")) {
-    return checkList(where, value) ?? wrongType(where, value, "a Float32Array or a list of numbers");
+  if (/^[^B]/.test(tagOf(value) ?? "")) {
+    checkAttached(where, value as Float32Array);
+    return value as Float32Array;
   }
-  checkAttached(where, value as Float32Array);
-  return value as Float32Array;
+  return checkList(where, value, "a Float32Array or a list of numbers");
 }
 
 /**
@@ -182,10 +176,11 @@ export function checkNumbers(where: string, value: unknown): Float32Array {
  */
 export function checkFloats(where: string, value: unknown, written: boolean): Float32Array {
   const tag = tagOf(value);
-  if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
-  const list = written ? undefined : checkList(where, value);
+  if (tag?.startsWith("Float")) return value as Float32Array;
   const cure = tag === "Uint16Array" ? "; half floats are a Float16Array, where the host has it" : "";
-  return list ?? wrongType(where, value, `a Float32Array or a Tensor${cure}`);
+  const expected = `a Float32Array or a Tensor${cure}`;
+  if (written) wrongType(where, value, expected);
+  return checkList(where, value, expected);
 }
 
 /** A new array of zeros, of the class of another, whatever a subclass says. */

@@ -17,9 +17,10 @@ import { Call } from "./call.js";
 import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
-import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf } from "./operand.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./operand.js";
 import { READ, runtimeOf, SHARED, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
+import { storageOf } from "./tensor.js";
 
 type Shape = number | readonly number[];
 type Affine = Operand | null | undefined;
@@ -186,24 +187,25 @@ function forward<T extends Operand>(
 ): WithStats<ResultOf<T>> {
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
-  const runtime = runtimeOf(x, weight, bias);
   const kernel = family.forward;
   const normalized = check.checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const call = new Call(where, runtime, kernel, normalized);
-  call.weight = call.takeAffine("weight", kernel.weight, weight, READ);
-  call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
+  const call = new Call(where, runtimeOf(x, weight, bias), kernel, normalized);
+  call.takeAffine(kernel.weight, weight, READ);
+  call.takeAffine(kernel.bias, bias, READ);
   call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
-  call.takeForward(x, residual, sum, out);
+  const { shape } = call.takeSource(x);
+  call.takeOptions(residual, sum, out);
   const results = {} as Record<"mean" | "rstd", Operand>;
-  if (stats) {
-    const leading = call.source?.shape?.slice(0, -normalized.shape.length) ?? [call.rows];
-    for (const name of family === LAYER_NORM ? (["mean", "rstd"] as const) : (["rstd"] as const)) {
-      results[name] = call.makeLike(leading);
-      call.take(name, kernel[name], results[name], WRITTEN);
-    }
+  for (const name of stats ? (["mean", "rstd"] as const) : []) {
+    if (kernel[name] < 0) continue;
+    results[name] = call.makeLike(shape?.slice(0, -normalized.shape.length) ?? [call.rows]);
+    call.take(kernel[name], results[name], WRITTEN);
   }
   return { y: call.place().run(), ...results } as WithStats<ResultOf<T>>;
 }
+
+const SUMS = ["dweight", "dbias"] as const;
+const SUMMED = READ | WRITTEN | SHARED;
 
 function backward<T extends Operand>(
   where: string,
@@ -215,69 +217,45 @@ function backward<T extends Operand>(
   weight: Affine,
   options: LayerNormBackwardOptions<Operand>,
 ): Gradients<ResultOf<T>> {
-  const names = family === LAYER_NORM ? (["dweight", "dbias"] as const) : (["dweight"] as const);
+  const kernel = family.backward;
+  const names = SUMS.filter((name) => kernel[name] >= 0);
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
-  const kernel = family.backward;
-  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, { shape: [], size: 0 });
-  const source = call.take("dy", kernel.dy, dy, READ);
-  call.source = source;
-  call.x = call.take("x", kernel.x, x, READ);
-  call.rstd = call.take("rstd", kernel.rstd, rstd, READ);
-  if (family === LAYER_NORM) call.mean = call.take("mean", kernel.mean, mean, READ);
-  if (weight !== null && weight !== undefined) {
-    call.weight = call.take("weight", kernel.weight, weight, READ | SHARED);
-  }
-  const sums = { dweight, dbias };
-  for (const name of names) {
-    const sum = sums[name];
-    if (sum !== undefined && sum !== null) call[name] = call.take(name, kernel[name], sum, READ | WRITTEN | SHARED);
-  }
-  call.checkSize("x", call.x, source, "dy");
-  if (call.mean) call.checkSize("rstd", call.rstd, call.mean, "mean");
-  const shape = normalizedShapeOf(call);
-  call.normalized = { shape, size: check.sizeOf(shape) };
-  if (source.shape) call.checkRows("dy", source);
-  call.rows = call.rstd.size;
-  if (source.size !== call.rows * call.normalized.size) {
-    check.wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
-  }
-  if (call.weight) call.checkSize("weight", call.weight, call.normalized);
+  const shape = normalizedShapeOf(dy, x, rstd, weight ?? dweight ?? dbias);
+  const normalized = { shape, size: check.sizeOf(shape) };
+  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, normalized);
+  const rstdPlace = call.take(kernel.rstd, rstd, READ);
+  if (kernel.mean >= 0) call.checkSize(kernel.rstd, rstdPlace, call.take(kernel.mean, mean, READ), "mean");
+  const source = call.takeSource(dy, rstdPlace.size);
+  call.checkSize(kernel.x, call.take(kernel.x, x, READ), source, "dy");
+  call.takeAffine(kernel.weight, weight, READ);
   if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
-  call.takeBackward(add, out);
-  for (const name of names) {
-    const place = call[name];
-    if (place === null) continue;
-    call.checkSize(name, place, call.normalized);
-    call.checkGradient(name, place);
-    call.checkSum(name, place);
-    call.checkApart(name, place, "out", call.out);
-    if (name === "dbias") call.checkApart(name, place, "dweight", call.dweight);
-  }
+  const sums: Record<string, Operand | null | undefined> = { dweight, dbias };
+  for (const name of names) call[name] = call.takeAffine(kernel[name], sums[name], SUMMED);
+  call.takeOptions(add, undefined, out);
   for (const name of names) {
     if (call[name] !== null) continue;
-    sums[name] = call.makeLike(shape) as typeof dweight;
-    const place = call.take(name, kernel[name], sums[name], READ | WRITTEN | SHARED);
+    sums[name] = call.makeLike(shape);
+    const place = call.take(kernel[name], sums[name], SUMMED);
     if (place.array === null) place.data.fill(0);
     call[name] = place;
   }
-  const results = { dx: call.place().run(), ...sums };
+  const results = { dx: call.place().run() } as Record<string, unknown>;
   for (const name of names) results[name] = call[name]?.array ?? sums[name];
-  return results as Gradients<ResultOf<T>>;
+  return results as unknown as Gradients<ResultOf<T>>;
 }
 
-/** The normalized shape of a backward pass, as far as the operands tell it. */
-function normalizedShapeOf(call: Call): readonly number[] {
-  const [dy, x, rstd] = [call.source, call.x, call.rstd] as Place[] as [Place, Place, Place];
-  const affine = call.weight ?? (rstd.size > 0 ? null : (call.dweight ?? call.dbias));
-  if (affine?.shape) return affine.shape;
-  if (dy.shape && rstd.shape) {
-    const leading = rstd.shape.length;
-    if (leading < dy.shape.length && check.sameShape(dy.shape.slice(0, leading), rstd.shape)) {
-      return dy.shape.slice(leading);
-    }
+/** The normalized shape of a backward pass, as far as the operands tell it. They are yet to be checked. */
+function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
+  const shapes = [dy, x, rstd, affine].map((operand) => storageOf(operand)?.shape);
+  const [ofDy, ofX, ofRstd, ofAffine] = shapes;
+  if (ofAffine) return ofAffine;
+  if (ofDy && ofRstd && ofRstd.length < ofDy.length && check.sameShape(ofDy.slice(0, ofRstd.length), ofRstd)) {
+    return ofDy.slice(ofRstd.length);
   }
-  if (affine) return [affine.size];
-  if (rstd.size > 0) return [Math.floor(dy.size / rstd.size)];
-  return (dy.shape ?? x.shape)?.slice(-1) ?? [0];
+  const sizeOf = (operand: Operand) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
+  if (affine) return [sizeOf(affine)];
+  const rows = sizeOf(rstd);
+  if (rows > 0) return [Math.floor(sizeOf(dy) / rows)];
+  return (ofDy ?? ofX)?.slice(-1) ?? [0];
 }

@@ -72,8 +72,14 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
   /** Its place in `KERNELS`. */
   readonly index: number;
+  /** What its arguments are called where it is used: the first is "out". */
+  readonly names: readonly string[];
   /** How many floats each argument moves from one row to the next: 2 stands for `cols`. */
   readonly moves: readonly number[];
+  /** The place of `x` in forward, of `dy` in backward: the first input, after the outputs. */
+  readonly source: number;
+  /** The place of `residual` or `add`. */
+  readonly addend: number;
   /** The names of what belongs to a backward kernel. */
   readonly ofRows: `${BackwardName}Rows`;
   readonly ofWorkspace: `${BackwardName}Workspace`;
@@ -82,16 +88,27 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
 /** What has one number, or `cols` of them, for each row. */
 const ONE = ["mean", "rstd"];
 const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
-const names = Object.keys(ARGUMENTS) as KernelName[];
-const listOf = (name: KernelName) => ARGUMENTS[name].split(" ") as Argument[];
-const all = new Set(names.flatMap(listOf));
+const all = [...new Set(Object.values(ARGUMENTS).join(" ").split(" "))];
 
 /** Every kernel that computes row by row. */
-export const KERNELS: readonly Kernel[] = names.map((name, index) => {
-  const list = listOf(name);
-  const places = Object.fromEntries([...all].map((argument) => [argument, list.indexOf(argument)]));
-  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument))));
-  return { name, index, moves, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace`, ...places } as unknown as Kernel;
+export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, words], index) => {
+  const list = words.split(" ");
+  const places = Object.fromEntries(all.map((argument) => [argument, list.indexOf(argument)])) as Record<
+    Argument,
+    number
+  >;
+  const { x, dy, residual, add } = places;
+  return {
+    ...places,
+    name: name as KernelName,
+    index,
+    names: ["out", ...list.slice(1)],
+    moves: list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument)))),
+    source: dy < 0 ? x : dy,
+    addend: Math.max(residual, add),
+    ofRows: `${name as BackwardName}Rows`,
+    ofWorkspace: `${name as BackwardName}Workspace`,
+  };
 });
 
 /** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */

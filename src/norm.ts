@@ -8,7 +8,7 @@
 import { Call } from "./call.js";
 import * as check from "./check.js";
 import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
-import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf, Target } from "./operand.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./operand.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
@@ -31,28 +31,31 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-const METHODS = ["forward", "forwardAsync", "backward", "backwardAsync"] as const;
-type Method = (typeof METHODS)[number];
-
 /** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
-export type Family = ReturnType<typeof familyOf>;
+export interface Family {
+  readonly name: string;
+  readonly forward: Kernel;
+  readonly backward: Kernel;
+  readonly methods: { readonly [Method in "forward" | "forwardAsync" | "backward" | "backwardAsync"]: string };
+}
 
-export function familyOf(name: string, forward: KernelName, backward: KernelName) {
+export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
   const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
-  const methods = METHODS.map((key) => [key, `${name}.${key}`]);
-  return {
-    name,
-    forward: kernel(forward),
-    backward: kernel(backward),
-    methods: Object.fromEntries(methods) as Record<Method, string>,
+  const methods = {
+    forward: `${name}.forward`,
+    forwardAsync: `${name}.forwardAsync`,
+    backward: `${name}.backward`,
+    backwardAsync: `${name}.backwardAsync`,
   };
+  return { name, forward: kernel(forward), backward: kernel(backward), methods };
 }
 
 /** What the last forward pass in training mode left for backward. */
 interface Saved {
   rows: number;
-  /** How many elements x had. */
+  /** The elements of x, and its shape if it was a Tensor. */
   size: number;
+  shape: readonly number[] | null;
   /** The caller's Tensor that was normalized, and its version; null where the block has a copy. */
   x: Tensor | null;
   version: number;
@@ -77,8 +80,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
   readonly #eps: number;
   readonly #weight: Parameter | null = null;
   readonly #bias: Parameter | null = null;
-  readonly #weightPlace: Storage | null = null;
-  readonly #biasPlace: Storage | null = null;
   /** The parameters made here, which are freed with the module. Of a given Tensor that is only the gradient. */
   readonly #owned: Storage[] = [];
   #training = true;
@@ -107,35 +108,32 @@ export abstract class Norm<O = unknown> extends check.Shown {
     this.#eps = check.checkEps(`${name}: eps`, eps);
     check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
-    const givenBias = storageOf(bias) ? (bias as Tensor) : undefined;
-    if (!givenBias) check.checkBoolean(`${name}: bias`, bias);
-    for (const [key, tensor] of Object.entries({ weight, bias: givenBias })) {
-      if (tensor === undefined) continue;
-      if (!elementwiseAffine) check.wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
-      if (!storageOf(tensor)) check.wrongType(`${name}: ${key}`, tensor, "a Tensor");
-      new Call(name, this.#runtime, family.forward, this.#normalized).takeAffine(key, 0, tensor, READ);
-    }
-    if (!elementwiseAffine) return;
+    if (!storageOf(bias)) check.checkBoolean(`${name}: bias`, bias);
     try {
-      this.#weight = this.#parameter(weight, 1);
-      this.#weightPlace = storageOf(this.#weight);
-      if (!bias) return;
-      this.#bias = this.#parameter(givenBias, 0);
-      this.#biasPlace = storageOf(this.#bias);
+      this.#weight = this.#parameter("weight", elementwiseAffine, weight, 1);
+      const given = typeof bias === "boolean" ? undefined : bias;
+      this.#bias = this.#parameter("bias", elementwiseAffine && bias !== false, given, 0);
     } catch (error) {
       this.dispose();
       throw error;
     }
   }
 
-  #parameter(given: Tensor | undefined, initial: number): Parameter {
-    if (given instanceof Parameter) return given;
-    const parameter = given
-      ? parameterOver(given)
-      : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
-    this.#owned.push(gradientOf(parameter));
-    if (given) return parameter;
-    this.#owned.push(storageOf(parameter));
+  /** A parameter that is given, or over a Tensor that is, or a new one. null where there is to be none. */
+  #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined, initial: number): Parameter | null {
+    const { name, forward } = this.#family;
+    if (given !== undefined) {
+      if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
+      if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
+      new Call(name, this.#runtime, forward, this.#normalized).takeAffine(forward[key], given, READ);
+      if (given instanceof Parameter) return given;
+      const parameter = parameterOver(given);
+      this.#owned.push(gradientOf(parameter));
+      return parameter;
+    }
+    if (!wanted) return null;
+    const parameter = new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
+    this.#owned.push(gradientOf(parameter), storageOf(parameter));
     parameter.data.fill(initial);
     return parameter;
   }
@@ -177,7 +175,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
   forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
-    return this.#forward("forward", x, options).run() as Out;
+    return this.#forward(this.#family.methods.forward, false, x, options).run() as Out;
   }
 
   /**
@@ -189,26 +187,28 @@ export abstract class Norm<O = unknown> extends check.Shown {
     x: X,
     options: ForwardOptions<X, Out> = {},
   ): Promise<Out> {
-    return (await this.#forward("forwardAsync", x, options).start()) as Out;
+    const { forwardAsync } = this.#family.methods;
+    return (await this.#forward(forwardAsync, this.#runtime.concurrent, x, options).start()) as Out;
   }
 
   /** A forward pass that is only to be run. */
-  #forward(method: Method, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
-    check.checkOptions(this.#family.methods[method], options, FORWARD_OPTIONS);
+  #forward(where: string, concurrent: boolean, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
+    check.checkOptions(where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
-    const call = this.#call(method, this.#family.forward);
-    call.bias = call.give(call.kernel.bias, this.#biasPlace);
-    call.takeForward(x, residual, sum, out);
+    const call = this.#call(where, this.#family.forward, concurrent);
+    const { kernel, args } = call;
+    call.give(kernel.bias, storageOf(this.#bias));
+    args[kernel.eps] = this.#eps;
+    call.takeSource(x);
+    call.takeOptions(residual, sum, out);
     return this.#training ? this.#keep(call, sum ?? x) : call.place();
   }
 
-  /** A call without operands. */
-  #call(method: Method, kernel: Kernel): Call {
+  /** A call with the weight. */
+  #call(where: string, kernel: Kernel, concurrent: boolean): Call {
     this.#checkUsable();
-    const concurrent = (method === "forwardAsync" || method === "backwardAsync") && this.#runtime.concurrent;
-    const call = new Call(this.#family.methods[method], this.#runtime, kernel, this.#normalized, concurrent);
-    call.weight = call.give(kernel.weight, this.#weightPlace);
-    if (kernel.eps >= 0) call.args[kernel.eps] = this.#eps;
+    const call = new Call(where, this.#runtime, kernel, this.#normalized, concurrent);
+    call.give(kernel.weight, storageOf(this.#weight));
     return call;
   }
 
@@ -217,28 +217,33 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @param given what is normalized: sum or x
    */
   #keep(call: Call, given: Operand): Call {
-    const { rows, sum, out, addend, kernel, args } = call;
-    const source = call.source as Place;
+    const { rows, source, sum, addend } = call;
     const own = source.array !== null || (addend !== null && sum === null);
-    if (!own && sum === null && out?.pointer === source.pointer) {
+    if (!own && sum === null && call.out?.pointer === source.pointer) {
       const cure = "give another out, or call eval() first";
       throw new RangeError(`${call.where}: out is x, which backward will need; ${cure}`);
     }
     const copied = own ? source.size : 0;
-    const size = copied + rows * (kernel.mean < 0 ? 1 : 2);
+    const size = copied + rows * (call.kernel.mean < 0 ? 1 : 2);
     const last = this.#saved;
     // A call under way may still read a copy.
     const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
     const block = again ? last.block : call.make([size]);
     const { pointer } = storageOf(block);
-    args[kernel.rstd] = pointer + copied * 4;
-    if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
+    this.#giveStats(call, pointer + copied * 4);
     call.place(own ? pointer : 0);
     if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
     const x = own ? null : (given as Tensor);
     const version = x === null ? 0 : storageOf(x).version;
-    this.#save({ rows, size: source.size, x, version, weightVersion: this.#weightPlace?.version, block });
+    const weightVersion = storageOf(this.#weight)?.version;
+    this.#save({ rows, size: source.size, shape: source.shape, x, version, weightVersion, block });
     return call;
+  }
+
+  /** Has rstd and mean of each row, one list after the other, as arguments of a call. */
+  #giveStats({ args, kernel, rows }: Call, pointer: number): void {
+    args[kernel.rstd] = pointer;
+    if (kernel.mean >= 0) args[kernel.mean] = pointer + rows * 4;
   }
 
   #save(next: Saved | null): void {
@@ -259,7 +264,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * RangeError for an operand that doesn't fit, or when the memory is full
    */
   backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
-    return this.#backward("backward", dy, options).run() as Out;
+    return this.#backward(this.#family.methods.backward, false, dy, options).run() as Out;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
@@ -267,36 +272,26 @@ export abstract class Norm<O = unknown> extends check.Shown {
     dy: D,
     options: BackwardOptions<D, Out> = {},
   ): Promise<Out> {
-    return (await this.#backward("backwardAsync", dy, options).start()) as Out;
+    const { backwardAsync } = this.#family.methods;
+    return (await this.#backward(backwardAsync, this.#runtime.concurrent, dy, options).start()) as Out;
   }
 
   /** A backward pass that is only to be run. */
-  #backward(method: Method, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
-    const where = this.#family.methods[method];
+  #backward(where: string, concurrent: boolean, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
     check.checkOptions(where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    const call = this.#call(method, this.#family.backward);
+    const call = this.#call(where, this.#family.backward, concurrent);
+    const { kernel } = call;
     const dweight = this.#weight && gradientOf(this.#weight);
     const dbias = this.#bias && gradientOf(this.#bias);
-    const { rows, size, x, block } = this.#checkSaved(where, dweight, dbias);
-    const { kernel, args } = call;
-    const source = call.takeSource("dy", kernel.dy, dy);
-    call.x = call.give(kernel.x, storageOf(x ?? block));
-    if (x !== null && source.array === null) call.checkSize("dy", source, call.x as Storage, "the last x");
-    else if (source.size !== size) check.wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
-    const stats = storageOf(block).pointer + (x === null ? size * 4 : 0);
-    args[kernel.rstd] = stats;
-    if (kernel.mean >= 0) args[kernel.mean] = stats + rows * 4;
-    call.takeBackward(add, out);
-    if (call.out !== null) {
-      call.checkApart("out", call.out, "bias", this.#biasPlace);
-      call.checkApart("out", call.out, "weight.grad", dweight);
-      call.checkApart("out", call.out, "bias.grad", dbias);
-    }
+    const last = this.#checkSaved(where, dweight, dbias);
+    const { x, block } = last;
+    call.checkSize(kernel.source, call.takeSource(dy), last, "the last x");
+    call.give(kernel.x, storageOf(x ?? block));
+    this.#giveStats(call, storageOf(block).pointer + (x === null ? last.size * 4 : 0));
     if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, dweight);
     if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, dbias);
-    if (call.dweight !== null) call.checkSum("weight.grad", call.dweight);
-    if (call.dbias !== null) call.checkSum("bias.grad", call.dbias);
+    call.takeOptions(add, undefined, out);
     return call.place();
   }
 
@@ -311,7 +306,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
       throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
     }
     if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
-    this.#weightPlace?.checkVersion(where, "weight", saved.weightVersion as number);
+    storageOf(this.#weight)?.checkVersion(where, "weight", saved.weightVersion as number);
     return saved;
   }
 
@@ -387,7 +382,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
 
   #checkUsable(): void {
     if (this.#disposed) throw new TypeError(`${this.#family.name}: used after it was disposed`);
-    if (this.#weightPlace?.pointer === 0 || this.#biasPlace?.pointer === 0) {
+    if (this.#weight?.disposed || this.#bias?.disposed) {
       throw new TypeError(`${this.#family.name}: used after a parameter of it was disposed`);
     }
   }

@@ -286,8 +286,9 @@ export class Runtime extends check.Shown {
   addressOf(array: Float32Array): number {
     // What most arrays are comes first: to ask the memory for its buffer takes longer than to compute a short row.
     if (array.byteOffset === 0 || check.tagOf(array) !== "Float32Array") return 0;
-    const buffer = check.bufferOf(array);
-    return buffer === this.buffer || this.#buffers.has(buffer) ? check.offsetOf(array) : 0;
+    const buffer = check.readTruly<ArrayBufferLike>(array, "buffer");
+    if (buffer !== this.buffer && !this.#buffers.has(buffer)) return 0;
+    return check.readTruly(array, "byteOffset");
   }
 
   /** The buffer of the memory as it is now. @internal */

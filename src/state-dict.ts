@@ -106,9 +106,7 @@ function floatsOf(where: string, value: unknown): Float32Array {
   if (tag) check.checkAttached(where, value as Float32Array);
   if (tag?.startsWith("Float")) return new Float32Array(value as Float32Array);
   if (tag) check.wrongType(where, value, `floats; ${CURE}`);
-  const list = check.checkList(where, value);
-  if (list) return list;
-  if (typeof value === "object" && value !== null) {
+  if (!Array.isArray(value) && typeof value === "object" && value !== null) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
     if ("0" in value) {
@@ -116,7 +114,7 @@ function floatsOf(where: string, value: unknown): Float32Array {
       throw new TypeError(`${where} is ${check.describe(value)} ${cure}`);
     }
   }
-  check.wrongType(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
+  return check.checkList(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
 }
 
 /** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */

@@ -69,9 +69,6 @@ export class Storage {
     return this.#view;
   }
 
-  /** Only an array is copied. */
-  keepAt(_kept: number): void {}
-
   /** Notes that a call writes to it, for a module that needs what was there. */
   overwrite(writer: string, written: string): void {
     this.version++;
@@ -151,8 +148,8 @@ export class Tensor extends check.Shown {
     const own = check.checkShape("Tensor: shape", shape, 0);
     const size = check.sizeOf(own);
     const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data);
-    if (source && check.lengthOf(source) !== size) {
-      check.wrongSize("Tensor: data", check.lengthOf(source), `${size} for the shape ${check.describe(own)}`);
+    if (source && source.length !== size) {
+      check.wrongSize("Tensor: data", source.length, `${size} for the shape ${check.describe(own)}`);
     }
     check.checkOptions("Tensor", options, ["runtime", "pointer"]);
     const { pointer: address } = options;
@@ -160,7 +157,7 @@ export class Tensor extends check.Shown {
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && check.bufferOf(source) === runtime.memory.buffer;
+    const inside = source && source.buffer === runtime.memory.buffer;
     const numbers = inside ? new Float32Array(source) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     if (numbers) this.#storage.data.set(numbers);

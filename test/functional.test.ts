@@ -226,8 +226,8 @@ describe("layerNormBackward", () => {
       refuses({ add, dweight: end(operand, [35]) }, `dweight overlaps ${name}`);
       refuses({ add, dbias: end(operand, [35]) }, `dbias overlaps ${name}`);
     }
-    refuses({ out, dweight: end(out, [35]) }, "dweight overlaps out");
-    refuses({ dweight, dbias: end(dweight, [35]) }, "dbias overlaps dweight");
+    refuses({ out, dweight: end(out, [35]) }, "out overlaps dweight");
+    refuses({ dweight, dbias: end(dweight, [35]) }, "dweight overlaps dbias");
     expect(block.data).toEqual(before);
   });
 

@@ -445,7 +445,7 @@ describe("backward", () => {
   });
 
   test.each([
-    [[new Float32Array(35)], RangeError, "LayerNorm.backward: dy has 35 elements, expected 210, as the last x had"],
+    [[new Float32Array(35)], RangeError, "LayerNorm.backward: dy has 35 elements, expected 210, as the last x has"],
     [
       [new Tensor([7, 35])],
       RangeError,
