@@ -6,16 +6,11 @@
 import { bytesOf, classOf, wrongType } from "./check.js";
 import type { LinearMemory } from "./memory.js";
 
-/** The part of a `Response` of `fetch` that is used here. */
-export interface ResponseLike {
-  arrayBuffer(): Promise<ArrayBuffer>;
-}
-
 /** A compiled `WebAssembly.Module`, or the bytes of one. Declared so that the types need no library of the DOM's. */
 export type ModuleSource = object;
 
-/** A module that is yet to arrive: a `Response`, or a promise of one, of bytes or of a `WebAssembly.Module`. */
-export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
+/** A module that is yet to arrive, as that of `WebAssembly.compileStreaming(fetch(url))`. */
+export type LaterModuleSource = PromiseLike<ModuleSource>;
 
 /**
  * The bytes of an inlined binary, which `text` in scripts/build.mjs has written. A module that was imported in its
@@ -42,14 +37,13 @@ function isModule(source: unknown): boolean {
 
 /** Whether there is something to wait for before a module can be compiled. @internal */
 export function isLater(source: unknown): source is LaterModuleSource {
-  const { then, arrayBuffer } = (source ?? {}) as Partial<PromiseLike<unknown> & ResponseLike>;
-  return typeof (then ?? arrayBuffer) === "function";
+  return typeof (source as Partial<LaterModuleSource> | undefined)?.then === "function";
 }
 
 /** That a source is of a kind that `link` or `linkLater` takes. @internal */
 export function checkSource(where: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
-  wrongType(where, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
+  wrongType(where, source, "a WebAssembly.Module, its bytes, or a promise of one");
 }
 
 const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
@@ -70,10 +64,7 @@ export function link<T>(where: string, source: object, memory: LinearMemory): T 
 
 /** A module without blocking, also from what is yet to arrive. @internal */
 export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
-  let arrived = await source;
-  const { ok, status, url, arrayBuffer } = (arrived ?? {}) as Partial<Response>;
-  if (ok === false) throw new TypeError(`${where}: ${url || "the request"} was answered with ${status}`);
-  if (arrayBuffer) arrived = await arrayBuffer.call(arrived);
+  const arrived = await source;
   checkSource(where, arrived);
   if (isModule(arrived)) return arrived as WebAssembly.Module;
   return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));

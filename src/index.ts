@@ -3,7 +3,7 @@
  * @module layernorm-wasm
  */
 
-export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
+export type { LaterModuleSource, ModuleSource } from "./compile.js";
 export * from "./functional.js";
 export type { Kernels } from "./kernels.js";
 export { type BiasOf, LayerNorm, type LayerNormOptions } from "./layer-norm.js";

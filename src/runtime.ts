@@ -39,10 +39,8 @@ const PAGES_MAX = 65536;
 /** The runtimes by their memories. */
 const owners = new WeakMap<LinearMemory, Runtime>();
 
-const ELSEWHERE =
-  "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed";
 function elsewhere(): never {
-  throw new TypeError(ELSEWHERE);
+  throw new TypeError("Runtime: that of another thread; here only the data of its tensors can be read and written");
 }
 
 /** The largest block of scratch memory that is kept between calls. */
@@ -171,22 +169,20 @@ export class Runtime extends check.Shown {
   static create(options?: RuntimeOptions): Runtime;
   static create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime>;
   static create(options: RuntimeOptions<boolean> = {}): Runtime | Promise<Runtime> {
+    return options?.async ? Promise.resolve().then(() => Runtime.#create(options)) : Runtime.#create(options);
+  }
+
+  static #create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime> {
     const { module, heap, memory, allocate, free, async = false } = options ?? {};
     const later = async || compile.isLater(module) || compile.isLater(heap);
     // What is wrong with the options is said first. A promise among them that fails later is then nobody's.
     if (later) Promise.all([module, heap]).catch(() => {});
-    let own: LinearMemory;
-    try {
-      check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
-      check.checkBoolean(`${WHERE}: async`, async);
-      if (module !== undefined) compile.checkSource(MODULE, module);
-      if (heap !== undefined) compile.checkSource(HEAP, heap);
-      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
-      own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
-    } catch (error) {
-      if (async) return Promise.reject(error);
-      throw error;
-    }
+    check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
+    check.checkBoolean(`${WHERE}: async`, async);
+    if (module !== undefined) compile.checkSource(MODULE, module);
+    if (heap !== undefined) compile.checkSource(HEAP, heap);
+    checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
+    const own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
     const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
     const kernels = module ?? compile.inlined(binaries.kernels);
     const manager = heap ?? compile.inlined(binaries.heap);
@@ -228,9 +224,12 @@ export class Runtime extends check.Shown {
       throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes; ${cure}`);
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
-    const address = typeof pointer === "number" ? pointer >>> 0 : NaN;
-    const integer = address === pointer || (address | 0) === pointer;
-    if (!integer || address % 4 !== 0 || address + bytes > this.buffer.byteLength) {
+    const address = Number(pointer) >>> 0;
+    if (
+      (pointer !== address && pointer !== (address | 0)) ||
+      address % 4 !== 0 ||
+      address + bytes > this.buffer.byteLength
+    ) {
       const expected = `a multiple of 4 with room for them in a memory of ${this.buffer.byteLength} bytes`;
       throw new TypeError(
         `Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, expected ${expected}`,

@@ -64,8 +64,8 @@ export function loadParameters(
     check.wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
   }
   const keys = Object.keys(dict).filter((key) => key.startsWith(prefix));
-  const entries = new Map<string, unknown>(keys.map((key) => [key, dict[key]]));
-  for (const [key, value] of entries) if (value === undefined) entries.delete(key);
+  const values = keys.map((key): [string, unknown] => [key, dict[key]]);
+  const entries = new Map(values.filter(([, value]) => value !== undefined));
   const missingKeys: string[] = [];
   const problems: string[] = [];
   const loads: [Storage, Float32Array][] = [];
@@ -78,19 +78,20 @@ export function loadParameters(
       continue;
     }
     const storage = storageOf(parameter);
-    const values = floatsOf(`${where}: ${key}`, entries.get(key));
+    const floats = floatsOf(`${where}: ${key}`, entries.get(key));
     entries.delete(key);
-    if (values.length !== storage.size) check.wrongSize(`${where}: ${key}`, values.length, `${storage.size}`);
-    loads.push([storage, values]);
+    if (floats.length !== storage.size) check.wrongSize(`${where}: ${key}`, floats.length, `${storage.size}`);
+    loads.push([storage, floats]);
   }
   const unexpectedKeys = [...entries.keys()];
   problems.push(...unexpectedKeys.slice(0, LISTED).map((key) => `${check.describe(key)} is unknown`));
   const more = unexpectedKeys.length - LISTED;
   if (strict && problems.length > 0) {
     const rest = more > 0 ? ` and ${more.toLocaleString("en")} more` : "";
-    throw new RangeError(`${where}: ${problems.join(", ")}${rest}`);
+    const cure = entries.has(`${prefix}.weight`) ? `; the prefix may be ${check.describe(`${prefix}.`)}` : "";
+    throw new RangeError(`${where}: ${problems.join(", ")}${rest}${cure}`);
   }
-  for (const [storage, values] of loads) storage.data.set(values);
+  for (const [storage, floats] of loads) storage.data.set(floats);
   return { missingKeys, unexpectedKeys };
 }
 
@@ -103,10 +104,12 @@ function floatsOf(where: string, value: unknown): Float32Array {
     return storage.data.slice();
   }
   const tag = check.tagOf(value);
-  if (tag) check.checkAttached(where, value as Float32Array);
-  if (tag?.startsWith("Float")) return new Float32Array(value as Float32Array);
-  if (tag) check.wrongType(where, value, `floats; ${CURE}`);
-  if (!Array.isArray(value) && typeof value === "object" && value !== null) {
+  if (tag) {
+    if (!tag.startsWith("Float")) check.wrongType(where, value, `floats; ${CURE}`);
+    check.checkAttached(where, value as Float32Array);
+    return new Float32Array(value as Float32Array);
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
     if ("0" in value) {
@@ -137,9 +140,8 @@ function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Ar
 
 /** The number that the bits of a float16 stand for (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */
 function numberOfF16(bits: number): number {
-  const sign = bits >> 15 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = (bits & 1023) / 1024;
+  const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
   if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-  return sign * (exponent === 0 ? fraction * 2 ** -14 : (1 + fraction) * 2 ** (exponent - 15));
+  // A subnormal has the exponent of the smallest normal number, without its leading bit.
+  return sign * 2 ** (Math.max(exponent, 1) - 25) * (exponent === 0 ? fraction : fraction + 1024);
 }
