@@ -40,8 +40,8 @@ export class Call implements KernelCall {
   dbias: Place | null = null;
   /** What the caller gets for `out`. */
   #result: Operand | undefined;
-  #first: ArrayOperand | null = null;
-  #last: ArrayOperand | null = null;
+  /** The array that was taken last, and so on. */
+  #arrays: ArrayOperand | null = null;
   #made: Tensor[] | null = null;
   /** What it has borrowed of the runtime. */
   #scratch = 0;
@@ -84,12 +84,10 @@ export class Call implements KernelCall {
   #takeArray(index: number, value: unknown, mode: number): ArrayOperand {
     const given = value instanceof Float32Array;
     const array = given ? value : check.checkFloats(this.#name(index), value, (mode & WRITTEN) !== 0);
-    const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array));
+    const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array), this.#arrays);
     if (operand.size === 0) check.checkAttached(this.#name(index), array);
     this.args[index] = operand.pointer;
-    if (this.#last === null) this.#first = operand;
-    else this.#last.next = operand;
-    this.#last = operand;
+    this.#arrays = operand;
     return operand;
   }
 
@@ -175,11 +173,12 @@ export class Call implements KernelCall {
         if (start !== other || !this.#mayBe(i, j)) this.#refuse(i, j);
       }
     }
-    for (let a = this.#first; a !== null; a = a.next) {
-      for (let b = a.next; b !== null; b = b.next) {
+    for (let b = this.#arrays; b !== null; b = b.next) {
+      for (let a = b.next; a !== null; a = a.next) {
         const [i, j] = a.index < b.index ? [a.index, b.index] : [b.index, a.index];
-        if (i >= kernel.source || (a.home === 0 && b.home === 0 && this.#mayBe(i, j))) continue;
-        if ((a.home === 0 || b.home === 0) && overlap(a.array, b.array)) this.#refuse(i, j);
+        const copies = (a.home === 0 ? 1 : 0) + (b.home === 0 ? 1 : 0);
+        if (i >= kernel.source || copies === 0 || (copies === 2 && this.#mayBe(i, j))) continue;
+        if (overlap(a.array, b.array)) this.#refuse(i, j);
       }
     }
   }
@@ -229,8 +228,8 @@ export class Call implements KernelCall {
         this.#result = this.makeLike(source.shape ?? [source.size]);
         this.out = this.take(OUT, this.#result, WRITTEN);
       }
-      share(this.out, kept === 0 ? source : addend);
-      if (kept === 0) share(sum, addend);
+      share(kept === 0 ? source : addend, this.out);
+      if (kept === 0) share(addend, sum);
       else {
         // x is copied there, and x + residual written over it.
         if (addend !== null) args[kernel.sum] = kept;
@@ -264,7 +263,7 @@ export class Call implements KernelCall {
     let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
     let bytes = 0;
     let rowBytes = 0;
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       operand.step = operand.mode & SHARED || rows === 0 ? 0 : operand.size / rows;
       if (operand.pointer !== 0 || operand.over !== null) continue;
       bytes += ALIGNMENT;
@@ -273,7 +272,7 @@ export class Call implements KernelCall {
     }
     const limit = runtime.blockBytes(sums);
     this.#blockRows = rows;
-    if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#first)) {
+    if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#arrays)) {
       const group = sums ? runtime.kernels.sumsGroup() : 1;
       this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / group)) * group);
       if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
@@ -281,12 +280,10 @@ export class Call implements KernelCall {
     bytes += workspace + this.#blockRows * rowBytes;
     if (bytes > 0) this.#scratch = runtime.borrow(bytes, this.concurrent);
     let free = this.#scratch;
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       const { over, step, size, home } = operand;
-      if (over !== null) {
-        operand.pointer = over.pointer;
-        operand.whole = over.whole;
-      } else if (operand.pointer === 0) {
+      if (over !== null) operand.pointer = over.pointer;
+      else if (operand.pointer === 0) {
         operand.pointer = free;
         free += aligned((step * this.#blockRows || size) * 4);
       }
@@ -300,7 +297,7 @@ export class Call implements KernelCall {
   run(): Operand {
     const { runtime, rows } = this;
     // A call under way may write to an array.
-    if (this.#first !== null) runtime.settle();
+    if (this.#arrays !== null) runtime.settle();
     if (this.#blockRows < rows) this.#runBlocks();
     else {
       this.#copy(READ, 0, rows);
@@ -316,7 +313,7 @@ export class Call implements KernelCall {
     const { kernels } = this.runtime;
     const sums = this.dweight !== null || this.dbias !== null;
     const strides = stridesOf(this);
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       if (operand.pointer !== operand.home && !operand.whole) strides[operand.index] = 0;
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
@@ -333,11 +330,11 @@ export class Call implements KernelCall {
     const { runtime, rows } = this;
     if (!this.concurrent) return this.run();
     try {
-      for (let operand = this.#first; operand !== null; operand = operand.next) {
+      for (let operand = this.#arrays; operand !== null; operand = operand.next) {
         if (operand.pointer !== operand.home && check.isShared(operand.array.buffer)) runtime.settle();
       }
       this.#copy(READ, 0, rows);
-      await runtime.start(this, this.#first === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
+      await runtime.start(this, this.#arrays === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
     } finally {
       this.#end();
     }
@@ -346,7 +343,7 @@ export class Call implements KernelCall {
 
   /** Copies some rows of arrays to the memory or back; what all rows share with the first of them or the last. */
   #copy(mode: number, start: number, count: number): void {
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       const { array, step, pointer } = operand;
       if (pointer === operand.home || operand.size === 0 || !(operand.mode & mode)) continue;
       if (step === 0 && (mode === READ ? start > 0 : start + count < this.rows)) continue;
@@ -361,7 +358,7 @@ export class Call implements KernelCall {
 
   /** Gives back all that was made for a call that can't be made. */
   #abandon(): void {
-    if (this.#made !== null) for (const tensor of this.#made) tensor.dispose();
+    for (const tensor of this.#made ?? []) tensor.dispose();
     this.#end();
   }
 

@@ -187,7 +187,7 @@ function forward<T extends Operand>(
 ): WithStats<ResultOf<T>> {
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
-  const kernel = family.forward;
+  const { kernel } = family.forward;
   const normalized = check.checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
   const call = new Call(where, runtimeOf(x, weight, bias), kernel, normalized);
   call.takeAffine(kernel.weight, weight, READ);
@@ -217,7 +217,7 @@ function backward<T extends Operand>(
   weight: Affine,
   options: LayerNormBackwardOptions<Operand>,
 ): Gradients<ResultOf<T>> {
-  const kernel = family.backward;
+  const { kernel } = family.backward;
   const names = SUMS.filter((name) => kernel[name] >= 0);
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;

@@ -67,6 +67,20 @@ export interface Kernels extends RowKernels {
   addSums(dweight: number, dbias: number, total: number, cols: number, workspace: number): void;
 }
 
+type Invoke = (
+  kernels: { [Name in KernelName]: (...args: (number | undefined)[]) => void },
+  a: readonly number[],
+) => void;
+
+// Each in a call of its own, which engines compile to a jump. To spread a list takes them as long as a short row.
+// biome-ignore format: one list a line
+const INVOKE: Readonly<Record<KernelName, Invoke>> = {
+  layerNormForward: (k, a) => k.layerNormForward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10]),
+  layerNormBackward: (k, a) => k.layerNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]),
+  rmsNormForward: (k, a) => k.rmsNormForward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
+  rmsNormBackward: (k, a) => k.rmsNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
+};
+
 /** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
 export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
@@ -80,6 +94,8 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly source: number;
   /** The place of `residual` or `add`. */
   readonly addend: number;
+  /** Calls it with the arguments of a list, which may be longer. */
+  readonly invoke: Invoke;
   /** The names of what belongs to a backward kernel. */
   readonly ofRows: `${BackwardName}Rows`;
   readonly ofWorkspace: `${BackwardName}Workspace`;
@@ -88,27 +104,18 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
 /** What has one number, or `cols` of them, for each row. */
 const ONE = ["mean", "rstd"];
 const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
-const all = [...new Set(Object.values(ARGUMENTS).join(" ").split(" "))];
+const all = [...new Set(Object.values(ARGUMENTS).flatMap((words) => words.split(" ")))];
 
 /** Every kernel that computes row by row. */
 export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, words], index) => {
   const list = words.split(" ");
-  const places = Object.fromEntries(all.map((argument) => [argument, list.indexOf(argument)])) as Record<
-    Argument,
-    number
-  >;
-  const { x, dy, residual, add } = places;
-  return {
-    ...places,
-    name: name as KernelName,
-    index,
-    names: ["out", ...list.slice(1)],
-    moves: list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument)))),
-    source: dy < 0 ? x : dy,
-    addend: Math.max(residual, add),
-    ofRows: `${name as BackwardName}Rows`,
-    ofWorkspace: `${name as BackwardName}Workspace`,
-  };
+  const places = Object.fromEntries(all.map((argument) => [argument, list.indexOf(argument)]));
+  const source = list.indexOf(list.includes("dy") ? "dy" : "x");
+  const addend = list.findIndex((argument) => argument === "residual" || argument === "add");
+  const names = ["out", ...list.slice(1)];
+  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument))));
+  const own = { name, index, names, moves, source, addend, invoke: INVOKE[name as KernelName] };
+  return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
 });
 
 /** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */
@@ -120,17 +127,9 @@ export interface KernelCall {
   readonly args: readonly number[];
 }
 
-type Export = (...args: readonly (number | undefined)[]) => void;
-
-/** Calls an export. It ignores what it doesn't take. To spread a list takes engines as long as a short row. */
-function invoke(kernels: Kernels, name: KernelName | Kernel["ofRows"], a: readonly number[]): void {
-  // biome-ignore format: one list
-  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13]);
-}
-
 /** Makes a call. */
 export function call(kernels: Kernels, { kernel, args }: KernelCall): void {
-  invoke(kernels, kernel.name, args);
+  kernel.invoke(kernels as Parameters<Invoke>[0], args);
 }
 
 const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
@@ -162,7 +161,7 @@ export function callRows(
   const some = args.slice(0, strides.length).map((value, i) => value + start * (strides[i] as number));
   some[kernel.rows] = count;
   if (sums) some.push(start, at(args, kernel.rows));
-  invoke(kernels, sums ? kernel.ofRows : kernel.name, some);
+  (kernels[sums ? kernel.ofRows : kernel.name] as (...args: number[]) => void)(...some);
 }
 
 /** Adds the sums of a call, once all of its rows are computed. */

@@ -31,28 +31,26 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-/** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
-export interface Family {
-  readonly name: string;
-  readonly forward: Kernel;
-  readonly backward: Kernel;
-  readonly methods: { readonly [Method in "forward" | "forwardAsync" | "backward" | "backwardAsync"]: string };
-}
+/** A norm: its methods, each with its kernel and what errors call it. To put a name together takes as long as a row. */
+export type Family = ReturnType<typeof familyOf>;
+type Pass = Family["forward"];
 
-export function familyOf(name: string, forward: KernelName, backward: KernelName): Family {
-  const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
-  const methods = {
-    forward: `${name}.forward`,
-    forwardAsync: `${name}.forwardAsync`,
-    backward: `${name}.backward`,
-    backwardAsync: `${name}.backwardAsync`,
+export function familyOf(name: string, forward: KernelName, backward: KernelName) {
+  const pass = (method: string, kernelName: KernelName, async = false) => {
+    const kernel = KERNELS.find(({ name }) => name === kernelName) as Kernel;
+    return { kernel, where: `${name}.${method}`, async };
   };
-  return { name, forward: kernel(forward), backward: kernel(backward), methods };
+  return {
+    name,
+    forward: pass("forward", forward),
+    forwardAsync: pass("forwardAsync", forward, true),
+    backward: pass("backward", backward),
+    backwardAsync: pass("backwardAsync", backward, true),
+  };
 }
 
 /** What the last forward pass in training mode left for backward. */
 interface Saved {
-  rows: number;
   /** The elements of x, and its shape if it was a Tensor. */
   size: number;
   shape: readonly number[] | null;
@@ -125,7 +123,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (given !== undefined) {
       if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
       if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
-      new Call(name, this.#runtime, forward, this.#normalized).takeAffine(forward[key], given, READ);
+      new Call(name, this.#runtime, forward.kernel, this.#normalized).takeAffine(forward.kernel[key], given, READ);
       if (given instanceof Parameter) return given;
       const parameter = parameterOver(given);
       this.#owned.push(gradientOf(parameter));
@@ -175,7 +173,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
   forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
-    return this.#forward(this.#family.methods.forward, false, x, options).run() as Out;
+    return this.#forward(this.#family.forward, x, options).run() as Out;
   }
 
   /**
@@ -187,27 +185,25 @@ export abstract class Norm<O = unknown> extends check.Shown {
     x: X,
     options: ForwardOptions<X, Out> = {},
   ): Promise<Out> {
-    const { forwardAsync } = this.#family.methods;
-    return (await this.#forward(forwardAsync, this.#runtime.concurrent, x, options).start()) as Out;
+    return (await this.#forward(this.#family.forwardAsync, x, options).start()) as Out;
   }
 
   /** A forward pass that is only to be run. */
-  #forward(where: string, concurrent: boolean, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
-    check.checkOptions(where, options, FORWARD_OPTIONS);
+  #forward(pass: Pass, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
+    check.checkOptions(pass.where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
-    const call = this.#call(where, this.#family.forward, concurrent);
-    const { kernel, args } = call;
-    call.give(kernel.bias, storageOf(this.#bias));
-    args[kernel.eps] = this.#eps;
+    const call = this.#call(pass);
+    call.give(call.kernel.bias, storageOf(this.#bias));
+    call.args[call.kernel.eps] = this.#eps;
     call.takeSource(x);
     call.takeOptions(residual, sum, out);
     return this.#training ? this.#keep(call, sum ?? x) : call.place();
   }
 
   /** A call with the weight. */
-  #call(where: string, kernel: Kernel, concurrent: boolean): Call {
+  #call({ where, kernel, async }: Pass): Call {
     this.#checkUsable();
-    const call = new Call(where, this.#runtime, kernel, this.#normalized, concurrent);
+    const call = new Call(where, this.#runtime, kernel, this.#normalized, async && this.#runtime.concurrent);
     call.give(kernel.weight, storageOf(this.#weight));
     return call;
   }
@@ -236,7 +232,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const x = own ? null : (given as Tensor);
     const version = x === null ? 0 : storageOf(x).version;
     const weightVersion = storageOf(this.#weight)?.version;
-    this.#save({ rows, size: source.size, shape: source.shape, x, version, weightVersion, block });
+    this.#save({ size: source.size, shape: source.shape, x, version, weightVersion, block });
     return call;
   }
 
@@ -264,7 +260,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * RangeError for an operand that doesn't fit, or when the memory is full
    */
   backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
-    return this.#backward(this.#family.methods.backward, false, dy, options).run() as Out;
+    return this.#backward(this.#family.backward, dy, options).run() as Out;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
@@ -272,41 +268,39 @@ export abstract class Norm<O = unknown> extends check.Shown {
     dy: D,
     options: BackwardOptions<D, Out> = {},
   ): Promise<Out> {
-    const { backwardAsync } = this.#family.methods;
-    return (await this.#backward(backwardAsync, this.#runtime.concurrent, dy, options).start()) as Out;
+    return (await this.#backward(this.#family.backwardAsync, dy, options).start()) as Out;
   }
 
   /** A backward pass that is only to be run. */
-  #backward(where: string, concurrent: boolean, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
-    check.checkOptions(where, options, BACKWARD_OPTIONS);
+  #backward(pass: Pass, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
+    check.checkOptions(pass.where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    const call = this.#call(where, this.#family.backward, concurrent);
+    const call = this.#call(pass);
     const { kernel } = call;
-    const dweight = this.#weight && gradientOf(this.#weight);
-    const dbias = this.#bias && gradientOf(this.#bias);
-    const last = this.#checkSaved(where, dweight, dbias);
-    const { x, block } = last;
-    call.checkSize(kernel.source, call.takeSource(dy), last, "the last x");
+    const saved = this.#checkSaved(pass.where);
+    const { x, block, size } = saved;
+    call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
     call.give(kernel.x, storageOf(x ?? block));
-    this.#giveStats(call, storageOf(block).pointer + (x === null ? last.size * 4 : 0));
-    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, dweight);
-    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, dbias);
+    this.#giveStats(call, storageOf(block).pointer + (x === null ? size * 4 : 0));
+    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, gradientOf(this.#weight));
+    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, gradientOf(this.#bias));
     call.takeOptions(add, undefined, out);
     return call.place();
   }
 
   /** What the last forward left, if all of it is still as it was. */
-  #checkSaved(where: string, dweight: Storage | null, dbias: Storage | null): Saved {
+  #checkSaved(where: string): Saved {
     const saved = this.#saved;
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    if (dweight?.pointer === 0 || dbias?.pointer === 0) {
-      throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
-    }
     if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
     storageOf(this.#weight)?.checkVersion(where, "weight", saved.weightVersion as number);
+    for (const parameter of [this.#weight, this.#bias]) {
+      if (parameter === null || gradientOf(parameter).pointer !== 0) continue;
+      throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
+    }
     return saved;
   }
 

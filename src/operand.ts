@@ -63,11 +63,10 @@ export class ArrayOperand {
   pointer: number;
   /** Whether the copy has room for all rows, even if they are computed in blocks. */
   whole = false;
-  /** Another copied array, whose place the copy takes. */
+  /** A copied array that was taken after it, whose place the copy takes. */
   over: ArrayOperand | null = null;
   /** How many of its numbers belong to one row; 0 where all rows have them in common. */
   step = 0;
-  next: ArrayOperand | null = null;
 
   /**
    * @param index its place among the arguments of the kernel
@@ -78,6 +77,8 @@ export class ArrayOperand {
     readonly mode: number,
     readonly index: number,
     readonly home: number,
+    /** The array that was taken before it. */
+    readonly next: ArrayOperand | null,
   ) {
     this.pointer = home;
     // Of a copy a wrong length is an error or a wrong result. The memory itself must not be read or written by it.
@@ -101,8 +102,8 @@ export function overlap(a: Float32Array, b: Float32Array): boolean {
 }
 
 /** Whether writing some rows of one of these arrays may change what is read with later rows. */
-export function entangled(first: ArrayOperand | null): boolean {
-  for (let a = first; a !== null; a = a.next) {
+export function entangled(last: ArrayOperand | null): boolean {
+  for (let a = last; a !== null; a = a.next) {
     if (isShared(a.array.buffer)) return true; // two buffers may be one memory
     for (let b = a.next; b !== null; b = b.next) {
       const same = a.array.byteOffset === b.array.byteOffset && a.size === b.size && a.step === b.step;
