@@ -25,27 +25,17 @@ import { storageOf } from "./tensor.js";
 type Shape = number | readonly number[];
 type Affine = Operand | null | undefined;
 
-export interface RMSNormWithStats<T extends Operand> {
-  y: T;
-  /** One number for each row. A Tensor of it has the leading dimensions of x. */
-  rstd: T;
-}
+/** y, and `rstd` of each row: one number for each. A Tensor of them has the leading dimensions of x. */
+export type RMSNormWithStats<T extends Operand> = { y: T; rstd: T };
 
-export interface WithStats<T extends Operand> extends RMSNormWithStats<T> {
-  /** The mean of each row, of the shape of rstd. */
-  mean: T;
-}
+/** The same with the mean of each row. */
+export type WithStats<T extends Operand> = { y: T; mean: T; rstd: T };
 
-export interface RMSNormGradients<T extends Operand> {
-  dx: T;
-  /** The gradient of the weight, the sum over the rows of dy * xhat. It is there even if no weight was given. */
-  dweight: T;
-}
+/** dx, and the gradient of the weight: the sum over the rows of dy * xhat, which is there even without a weight. */
+export type RMSNormGradients<T extends Operand> = { dx: T; dweight: T };
 
-export interface Gradients<T extends Operand> extends RMSNormGradients<T> {
-  /** The sum over the rows of dy. */
-  dbias: T;
-}
+/** The same with the gradient of the bias: the sum over the rows of dy. */
+export type Gradients<T extends Operand> = { dx: T; dweight: T; dbias: T };
 
 export interface RMSNormBackwardOptions<T extends Operand> extends BackwardOptions<T> {
   /** What to add the gradient of the weight to, and to return as `dweight`. */

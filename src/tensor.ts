@@ -35,12 +35,8 @@ const DISPOSED = "Tensor: used after it was disposed";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
-  readonly runtime: Runtime;
   /** The address of the first element; 0 once disposed. */
   pointer: number;
-  readonly size: number;
-  /** Not frozen, because engines take far longer to read a frozen list, and never given away. */
-  readonly shape: readonly number[];
   /** Whether the memory is given back when the tensor is disposed or dropped. */
   readonly owned: boolean;
   /** Not an array: see `ArrayOperand`. */
@@ -51,10 +47,13 @@ export class Storage {
   written = "";
   #view: Float32Array = NONE;
 
-  constructor(runtime: Runtime, shape: readonly number[], size: number, pointer?: number) {
-    this.runtime = runtime;
-    this.shape = shape;
-    this.size = size;
+  /** @param shape not frozen, because engines take far longer to read a frozen list, and never given away */
+  constructor(
+    readonly runtime: Runtime,
+    readonly shape: readonly number[],
+    readonly size: number,
+    pointer?: number,
+  ) {
     this.owned = pointer === undefined;
     this.pointer = pointer ?? runtime.allocate(size * 4);
   }
@@ -194,9 +193,7 @@ export class Tensor extends check.Shown {
    */
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
-    if (!check.isShared(memory.buffer)) {
-      throw new TypeError(UNSHARED);
-    }
+    if (!check.isShared(memory.buffer)) throw new TypeError(UNSHARED);
     return { memory, pointer: this.pointer, shape: this.shape };
   }
 
@@ -217,7 +214,9 @@ export class Tensor extends check.Shown {
 
   /** As in "Tensor [64, 768]". */
   override toString(): string {
-    return `Tensor ${describeShape(this.#storage)}`;
+    const { shape, pointer } = this.#storage;
+    const name = this instanceof Parameter ? "Parameter" : "Tensor";
+    return `${name} [${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
   }
 
   get disposed(): boolean {
@@ -234,17 +233,12 @@ export class Tensor extends check.Shown {
   }
 }
 
-function describeShape({ shape, pointer }: Storage): string {
-  return `[${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
-}
-
 // Not in the class: esbuild renames a class that names itself, and errors tell the name.
 function tensorOf(handle: TensorHandle): Tensor {
-  const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
-  if (!(memory instanceof WebAssembly.Memory)) {
-    check.wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
-  }
-  return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
+  const { memory, pointer, shape } = handle ?? {};
+  if (memory instanceof WebAssembly.Memory)
+    return new Tensor(shape, undefined, { runtime: Runtime.of(memory), pointer });
+  check.wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
 }
 
 /** A tensor of a storage that a call or a module has made: nothing about it is checked. */
@@ -302,10 +296,6 @@ export class Parameter extends Tensor {
     return this.#gradient.data;
   }
 
-  override toString(): string {
-    return `Parameter ${describeShape(storageOf(this))}`;
-  }
-
   override dispose(): void {
     super.dispose();
     release(this.#gradient);
@@ -325,9 +315,7 @@ export function parameterOver(tensor: Tensor): Parameter {
 function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
   if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
-  if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
-    const expected = `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`;
-    check.wrongValue("Tensor: pointer", pointer, expected);
-  }
-  return pointer;
+  if (Number.isInteger(pointer) && pointer > 0 && pointer % 4 === 0 && pointer + size * 4 <= end) return pointer;
+  const expected = `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`;
+  check.wrongValue("Tensor: pointer", pointer, expected);
 }
