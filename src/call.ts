@@ -82,13 +82,20 @@ export class Call implements KernelCall {
   }
 
   #takeArray(index: number, value: unknown, mode: number): ArrayOperand {
-    const given = value instanceof Float32Array;
-    const array = given ? value : check.checkFloats(this.#name(index), value, (mode & WRITTEN) !== 0);
+    const array = value instanceof Float32Array ? value : this.#arrayOf(index, value, mode);
     const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array), this.#arrays);
     if (operand.size === 0) check.checkAttached(this.#name(index), array);
     this.args[index] = operand.pointer;
     this.#arrays = operand;
     return operand;
+  }
+
+  /** An array of floats as it is, or a list of numbers, which can only be read, as a new one. */
+  #arrayOf(index: number, value: unknown, mode: number): Float32Array {
+    const integers = check.tagOf(value) === "Uint16Array";
+    const expected = `a Float32Array or a Tensor${integers ? "; half floats are a Float16Array, where the host has it" : ""}`;
+    if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, expected);
+    return check.checkNumbers(this.#name(index), value, check.FLOATS, expected);
   }
 
   /**
@@ -158,27 +165,25 @@ export class Call implements KernelCall {
   }
 
   /**
-   * Checks that each output lies apart from all else. Only y, sum and dx may be what is computed from element by
-   * element, and copies of these arrays are apart.
+   * Checks that each output lies apart from all else in the memory, but y and sum may be x or residual, and dx dy or add:
+   * the kernel reads an element there before it writes. Copies are apart, and need only be so where they are copied back.
    */
   #checkApart(): void {
     const { args, kernel } = this;
-    for (let i = 0; i < kernel.source; i++) {
+    const { moves, source, addend } = kernel;
+    for (let i = 0; i < source; i++) {
       const start = args[i] as number;
       if (start === 0) continue;
       const end = start + this.#bytes(i);
       for (let j = i + 1; j < kernel.rows; j++) {
         const other = args[j] as number;
-        if (other >= end || other === 0 || start >= other + this.#bytes(j)) continue;
-        if (start !== other || !this.#mayBe(i, j)) this.#refuse(i, j);
+        if (other === 0 || other >= end || start >= other + this.#bytes(j)) continue;
+        if (start !== other || moves[i] !== 2 || (j !== source && j !== addend)) this.#refuse(i, j);
       }
     }
     for (let b = this.#arrays; b !== null; b = b.next) {
       for (let a = b.next; a !== null; a = a.next) {
-        const [i, j] = a.index < b.index ? [a.index, b.index] : [b.index, a.index];
-        const copies = (a.home === 0 ? 1 : 0) + (b.home === 0 ? 1 : 0);
-        if (i >= kernel.source || copies === 0 || (copies === 2 && this.#mayBe(i, j))) continue;
-        if (overlap(a.array, b.array)) this.#refuse(i, j);
+        if (a.mode & b.mode & WRITTEN && overlap(a.array, b.array)) this.#refuse(b.index, a.index);
       }
     }
   }
@@ -186,12 +191,6 @@ export class Call implements KernelCall {
   #bytes(index: number): number {
     const move = this.kernel.moves[index];
     return 4 * (move === 1 ? this.rows : move === 2 ? this.source.size : this.normalized.size);
-  }
-
-  /** Whether an output may be an input: the kernel reads an element of it before it writes there. */
-  #mayBe(output: number, input: number): boolean {
-    const { moves, source, addend } = this.kernel;
-    return moves[output] === 2 && (input === source || input === addend);
   }
 
   #refuse(index: number, other: number): never {

@@ -4,14 +4,11 @@
  */
 
 /** A property of a typed array as it is, whatever an object or a subclass says of itself. */
-export function readTruly<T>(array: unknown, name: string | symbol): T {
-  return Reflect.get(Float32Array.prototype, name, array);
-}
+export const readTruly = <T>(array: unknown, name: string | symbol): T =>
+  Reflect.get(Float32Array.prototype, name, array);
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
-export function tagOf(value: unknown): string | undefined {
-  return readTruly(value, Symbol.toStringTag);
-}
+export const tagOf = (value: unknown) => readTruly<string | undefined>(value, Symbol.toStringTag);
 
 /** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
 export abstract class Shown {
@@ -28,13 +25,9 @@ export abstract class Shown {
 }
 
 /** The name of an object's own class, of this realm or another, as in "WebAssembly.Module". */
-export function classOf(value: unknown): string {
-  return Object.prototype.toString.call(value).slice(8, -1);
-}
+export const classOf = (value: unknown): string => Object.prototype.toString.call(value).slice(8, -1);
 
-export function isShared(buffer: ArrayBufferLike): boolean {
-  return classOf(buffer) === "SharedArrayBuffer";
-}
+export const isShared = (buffer: ArrayBufferLike) => classOf(buffer) === "SharedArrayBuffer";
 
 /** The bytes of a typed array or a buffer, where they are. */
 export function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
@@ -97,13 +90,10 @@ export function checkAttached(where: string, array: ArrayBufferView): void {
 }
 
 /** The number of elements of a shape. */
-export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((size, dimension) => size * dimension, 1);
-}
+export const sizeOf = (shape: readonly number[]) => shape.reduce((size, dimension) => size * dimension, 1);
 
-export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a === b || (a.length === b.length && endsWith(a, b));
-}
+export const sameShape = (a: readonly number[], b: readonly number[]) =>
+  a === b || (a.length === b.length && endsWith(a, b));
 
 /** Whether the last dimensions of `shape` are `trailing`. */
 export function endsWith(shape: readonly number[], trailing: readonly number[]): boolean {
@@ -151,8 +141,16 @@ export function checkBoolean(where: string, value: unknown): boolean {
   return value;
 }
 
-/** A list of numbers as a new array; anything else is not what was expected. */
-export function checkList(where: string, value: unknown, expected: string): Float32Array {
+/**
+ * A typed array as it is, or a list of numbers as a new one.
+ * @param kinds which typed arrays
+ * @param expected for an error
+ */
+export function checkNumbers(where: string, value: unknown, kinds: RegExp, expected: string): Float32Array {
+  if (kinds.test(tagOf(value) ?? "")) {
+    checkAttached(where, value as Float32Array);
+    return value as Float32Array;
+  }
   if (!Array.isArray(value)) wrongType(where, value, expected);
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
@@ -161,27 +159,8 @@ export function checkList(where: string, value: unknown, expected: string): Floa
   throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers${cure}`);
 }
 
-/** A typed array of numbers as it is, or a list of numbers as a new one. */
-export function checkNumbers(where: string, value: unknown): Float32Array {
-  if (/^[^B]/.test(tagOf(value) ?? "")) {
-    checkAttached(where, value as Float32Array);
-    return value as Float32Array;
-  }
-  return checkList(where, value, "a Float32Array or a list of numbers");
-}
-
-/**
- * An array of floats as it is, or a list of numbers as a new one.
- * @param written whether it is to be written to
- */
-export function checkFloats(where: string, value: unknown, written: boolean): Float32Array {
-  const tag = tagOf(value);
-  if (tag?.startsWith("Float")) return value as Float32Array;
-  const cure = tag === "Uint16Array" ? "; half floats are a Float16Array, where the host has it" : "";
-  const expected = `a Float32Array or a Tensor${cure}`;
-  if (written) wrongType(where, value, expected);
-  return checkList(where, value, expected);
-}
+/** Typed arrays that an operand may be. */
+export const FLOATS = /^Float/;
 
 /** A new array of zeros, of the class of another, whatever a subclass says. */
 export function arrayLike(array: Float32Array, length: number): Float32Array {

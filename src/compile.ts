@@ -43,7 +43,8 @@ export function isLater(source: unknown): source is LaterModuleSource {
 /** That a source is of a kind that `link` or `linkLater` takes. @internal */
 export function checkSource(where: string, source: unknown): void {
   if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
-  wrongType(where, source, "a WebAssembly.Module, its bytes, or a promise of one");
+  const cure = classOf(source) === "Response" ? "; WebAssembly.compileStreaming makes one of it" : "";
+  wrongType(where, source, `a WebAssembly.Module, its bytes, or a promise of one${cure}`);
 }
 
 const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });

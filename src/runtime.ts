@@ -33,7 +33,6 @@ export interface RuntimeOptions<Async extends boolean = false> extends MemoryOpt
 const WHERE = "Runtime.create";
 const MODULE = `${WHERE}: module`;
 const HEAP = `${WHERE}: heap`;
-const PAGE = 65536;
 const PAGES_MAX = 65536;
 
 /** The runtimes by their memories. */
@@ -186,21 +185,15 @@ export class Runtime extends check.Shown {
     const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
     const kernels = module ?? compile.inlined(binaries.kernels);
     const manager = heap ?? compile.inlined(binaries.heap);
-    if (!later)
-      return Runtime.#over(own, compile.link(MODULE, kernels, own), given ?? compile.link(HEAP, manager, own));
-    return Promise.all([
-      compile.linkLater<Kernels>(MODULE, kernels, own),
-      given ?? compile.linkLater<Allocator>(HEAP, manager, own),
-    ]).then(([kernels, allocator]) => {
-      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
-      return Runtime.#over(own, kernels, allocator);
-    });
-  }
-
-  static #over(memory: LinearMemory, kernels: Kernels, allocator: Allocator): Runtime {
-    if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
-    if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
-    return new Runtime(memory, kernels, allocator);
+    const over = ([kernels, allocator]: readonly [Kernels, Allocator]) => {
+      if (later) checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // it may have been taken
+      if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
+      if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
+      return new Runtime(own, kernels, allocator);
+    };
+    if (!later) return over([compile.link(MODULE, kernels, own), given ?? compile.link(HEAP, manager, own)]);
+    const linking = compile.linkLater<Kernels>(MODULE, kernels, own);
+    return Promise.all([linking, given ?? compile.linkLater<Allocator>(HEAP, manager, own)]).then(over);
   }
 
   /**
@@ -240,7 +233,7 @@ export class Runtime extends check.Shown {
 
   /** A block, or 0 where there is no room: the heap then traps, before it changes anything. */
   #tryAllocate(size: number): number {
-    if (size >= PAGES_MAX * PAGE) return 0;
+    if (size >= 2 ** 32) return 0;
     try {
       return this.#allocator.allocate(size);
     } catch (error) {

@@ -104,12 +104,8 @@ function floatsOf(where: string, value: unknown): Float32Array {
     return storage.data.slice();
   }
   const tag = check.tagOf(value);
-  if (tag) {
-    if (!tag.startsWith("Float")) check.wrongType(where, value, `floats; ${CURE}`);
-    check.checkAttached(where, value as Float32Array);
-    return new Float32Array(value as Float32Array);
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+  if (tag && !check.FLOATS.test(tag)) check.wrongType(where, value, `floats; ${CURE}`);
+  if (!tag && typeof value === "object" && value !== null && !Array.isArray(value)) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
     if ("0" in value) {
@@ -117,7 +113,8 @@ function floatsOf(where: string, value: unknown): Float32Array {
       throw new TypeError(`${where} is ${check.describe(value)} ${cure}`);
     }
   }
-  return check.checkList(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
+  const expected = "an array of floats, a list of numbers, a Tensor or { dtype, data }";
+  return new Float32Array(check.checkNumbers(where, value, check.FLOATS, expected));
 }
 
 /** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */

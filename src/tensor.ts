@@ -146,7 +146,10 @@ export class Tensor extends check.Shown {
     }
     const own = check.checkShape("Tensor: shape", shape, 0);
     const size = check.sizeOf(own);
-    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data);
+    const source =
+      data === undefined
+        ? undefined
+        : check.checkNumbers("Tensor: data", data, /^[^B]/, "a Float32Array or a list of numbers");
     if (source && source.length !== size) {
       check.wrongSize("Tensor: data", source.length, `${size} for the shape ${check.describe(own)}`);
     }
