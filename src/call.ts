@@ -15,7 +15,7 @@
 import * as check from "./check.js";
 import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf } from "./kernels.js";
 import type { Operand, Place } from "./operand.js";
-import { ArrayOperand, entangled, overlap, READ, SHARED, share, WRITTEN } from "./operand.js";
+import { ArrayOperand, entangled, overlap, READ, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 
@@ -71,29 +71,29 @@ export class Call implements KernelCall {
     if (storage === undefined) return this.#takeArray(index, value, mode);
     if (storage.pointer === 0) throw new TypeError(`${this.#name(index)} was disposed`);
     if (storage.runtime !== this.runtime) throw new TypeError(`${this.#name(index)} belongs to another runtime`);
+    return this.give(index, storage);
+  }
+
+  /** Has a Tensor as an argument, which is checked already. */
+  give(index: number, storage: Storage): Storage {
     this.args[index] = storage.pointer;
     return storage;
   }
 
-  /** Has a Tensor of a module, which was checked before, as an argument. */
-  give(index: number, storage: Storage | null | undefined): Storage | null {
-    if (storage) this.args[index] = storage.pointer;
-    return storage ?? null;
-  }
-
   #takeArray(index: number, value: unknown, mode: number): ArrayOperand {
     const array = value instanceof Float32Array ? value : this.#arrayOf(index, value, mode);
-    const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array), this.#arrays);
+    const home = this.runtime.addressOf(array);
+    const operand = new ArrayOperand(array, mode, index, this.#step(index), home, this.#arrays);
     if (operand.size === 0) check.checkAttached(this.#name(index), array);
-    this.args[index] = operand.pointer;
+    this.args[index] = home;
     this.#arrays = operand;
     return operand;
   }
 
   /** An array of floats as it is, or a list of numbers, which can only be read, as a new one. */
   #arrayOf(index: number, value: unknown, mode: number): Float32Array {
-    const integers = check.tagOf(value) === "Uint16Array";
-    const expected = `a Float32Array or a Tensor${integers ? "; half floats are a Float16Array, where the host has it" : ""}`;
+    const halves = check.tagOf(value) === "Uint16Array" && "; half floats are a Float16Array, where the host has it";
+    const expected = `a Float32Array or a Tensor${halves || ""}`;
     if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, expected);
     return check.checkNumbers(this.#name(index), value, check.FLOATS, expected);
   }
@@ -129,15 +129,14 @@ export class Call implements KernelCall {
       const kind = source.array === null ? "a Tensor" : check.describe(source.array);
       check.wrongType(this.#name(index), value, `${kind}, as ${name} is`);
     }
-    this.checkSize(index, place, source, name);
-    return place;
+    return this.checkSize(index, place, source, name);
   }
 
-  /** As many elements as another operand, or as are normalized, and where both have a shape, the same. */
-  checkSize(index: number, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): void {
+  /** Checks that it has as many elements as another operand or as are normalized, and where both have a shape, the same. */
+  checkSize(index: number, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): Place {
     const got = place.shape;
     const shapes = got !== null && shape !== null;
-    if (shapes ? check.sameShape(got, shape) : place.size === size) return;
+    if (shapes ? check.sameShape(got, shape) : place.size === size) return place;
     const expected = check.describe(shapes ? shape : size);
     const as = shapes ? `that of ${other}, ${expected}` : `${expected}, as ${other} has`;
     check.wrongSize(this.#name(index), shapes ? got : place.size, other === undefined ? expected : as);
@@ -146,9 +145,7 @@ export class Call implements KernelCall {
   /** Takes a parameter, or what is added to its gradient: of the normalized shape. null where it is absent. */
   takeAffine(index: number, value: unknown, mode: number): Place | null {
     if (value === null || value === undefined) return null;
-    const place = this.take(index, value, mode | SHARED);
-    this.checkSize(index, place, this.normalized);
-    return place;
+    return this.checkSize(index, this.take(index, value, mode), this.normalized);
   }
 
   /** Takes what the options of a pass give, once all else is there: residual or add, sum, out. */
@@ -188,32 +185,32 @@ export class Call implements KernelCall {
     }
   }
 
+  /** How many floats of an argument belong to one row; 0 where all rows have them in common. */
+  #step(index: number): number {
+    const move = this.kernel.moves[index] as number;
+    return move === 2 ? this.normalized.size : move;
+  }
+
   #bytes(index: number): number {
-    const move = this.kernel.moves[index];
-    return 4 * (move === 1 ? this.rows : move === 2 ? this.source.size : this.normalized.size);
+    return 4 * (this.kernel.moves[index] === 0 ? this.normalized.size : this.rows * this.#step(index));
   }
 
   #refuse(index: number, other: number): never {
     throw new RangeError(`${this.#name(index)} overlaps ${this.kernel.names[other]}`);
   }
 
-  /** A new Tensor, for a result or to be kept. Where there is no room, those made before are given back. */
-  make(shape: readonly number[]): Tensor {
+  /** A new Tensor, or an array of the kind of another. Where there is no room, Tensors made before are given back. */
+  make(shape: readonly number[], like: Float32Array | null): Operand {
+    const size = check.sizeOf(shape);
     try {
-      const tensor = tensorFrom(new Storage(this.runtime, shape, check.sizeOf(shape)));
+      if (like !== null) return check.arrayLike(like, size);
+      const tensor = tensorFrom(new Storage(this.runtime, shape, size));
       this.#made ??= [];
       this.#made.push(tensor);
       return tensor;
     } catch (error) {
-      this.#abandon();
-      throw error;
+      this.#abandon(error);
     }
-  }
-
-  /** A new result of the kind of x or dy. */
-  makeLike(shape: readonly number[]): Operand {
-    const { array } = this.source;
-    return array === null ? this.make(shape) : check.arrayLike(array, check.sizeOf(shape));
   }
 
   /**
@@ -221,37 +218,32 @@ export class Call implements KernelCall {
    * @param kept where x + residual, or an array x, is kept for backward; 0 where it isn't
    */
   place(kept = 0): this {
-    const { source, addend, sum, kernel, args } = this;
+    const { source, addend, sum, kernel, args, where } = this;
+    if (this.out === null) {
+      this.#result = this.make(source.shape ?? [source.size], source.array);
+      this.out = this.take(OUT, this.#result, WRITTEN);
+    }
+    share(kept === 0 ? source : addend, this.out);
+    if (kept === 0) share(addend, sum);
+    else {
+      // x is copied there, and x + residual written over it.
+      if (addend !== null) args[kernel.sum] = kept;
+      if (source.array && (addend === null || source.home === 0)) source.keepAt(kept);
+      if (sum?.array) sum.keepAt(kept);
+    }
+    args[kernel.rows] = this.rows;
+    args[kernel.cols] = this.normalized.size;
     try {
-      if (this.out === null) {
-        this.#result = this.makeLike(source.shape ?? [source.size]);
-        this.out = this.take(OUT, this.#result, WRITTEN);
-      }
-      share(kept === 0 ? source : addend, this.out);
-      if (kept === 0) share(addend, sum);
-      else {
-        // x is copied there, and x + residual written over it.
-        if (addend !== null) args[kernel.sum] = kept;
-        if (source.array && (addend === null || source.home === 0)) source.keepAt(kept);
-        if (sum?.array) sum.keepAt(kept);
-      }
-      args[kernel.rows] = this.rows;
-      args[kernel.cols] = this.normalized.size;
       this.#reserve();
     } catch (error) {
-      this.#abandon();
-      throw error;
+      this.#abandon(error);
     }
     // A module that needs what was in a Tensor finds that it was overwritten.
-    this.#overwrite(this.out, "out");
-    this.#overwrite(sum, "sum");
-    this.#overwrite(this.dweight, "dweight");
-    this.#overwrite(this.dbias, "dbias");
+    this.out.overwrite(where, "out");
+    sum?.overwrite(where, "sum");
+    this.dweight?.overwrite(where, "dweight");
+    this.dbias?.overwrite(where, "dbias");
     return this;
-  }
-
-  #overwrite(place: Place | null, name: string): void {
-    if (place !== null && place.array === null) place.overwrite(this.where, name);
   }
 
   /** Finds room for a workspace and for copies, of all rows or of as many as stay in the cache. */
@@ -263,7 +255,6 @@ export class Call implements KernelCall {
     let bytes = 0;
     let rowBytes = 0;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-      operand.step = operand.mode & SHARED || rows === 0 ? 0 : operand.size / rows;
       if (operand.pointer !== 0 || operand.over !== null) continue;
       bytes += ALIGNMENT;
       if (operand.step === 0) bytes += operand.size * 4;
@@ -284,7 +275,7 @@ export class Call implements KernelCall {
       if (over !== null) operand.pointer = over.pointer;
       else if (operand.pointer === 0) {
         operand.pointer = free;
-        free += aligned((step * this.#blockRows || size) * 4);
+        free += aligned((step === 0 ? size : step * this.#blockRows) * 4);
       }
       if (home !== 0 && operand.array.length === 0) operand.array = runtime.view(home, size); // the memory has grown
       args[operand.index] = operand.pointer;
@@ -356,14 +347,15 @@ export class Call implements KernelCall {
   }
 
   /** Gives back all that was made for a call that can't be made. */
-  #abandon(): void {
+  #abandon(error: unknown): never {
     for (const tensor of this.#made ?? []) tensor.dispose();
     this.#end();
+    throw error;
   }
 
   /** Gives the scratch memory back. */
   #end(): void {
-    if (this.#scratch !== 0) this.runtime.giveBack(this.#scratch);
+    this.runtime.giveBack(this.#scratch);
     this.#scratch = 0;
   }
 

@@ -18,7 +18,7 @@ import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./operand.js";
-import { READ, runtimeOf, SHARED, WRITTEN } from "./operand.js";
+import { READ, runtimeOf, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 import { storageOf } from "./tensor.js";
 
@@ -183,19 +183,19 @@ function forward<T extends Operand>(
   call.takeAffine(kernel.weight, weight, READ);
   call.takeAffine(kernel.bias, bias, READ);
   call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
-  const { shape } = call.takeSource(x);
+  const { shape, array } = call.takeSource(x);
+  const leading = shape?.slice(0, -normalized.shape.length) ?? [call.rows];
   call.takeOptions(residual, sum, out);
   const results = {} as Record<"mean" | "rstd", Operand>;
   for (const name of stats ? (["mean", "rstd"] as const) : []) {
     if (kernel[name] < 0) continue;
-    results[name] = call.makeLike(shape?.slice(0, -normalized.shape.length) ?? [call.rows]);
+    results[name] = call.make(leading, array);
     call.take(kernel[name], results[name], WRITTEN);
   }
   return { y: call.place().run(), ...results } as WithStats<ResultOf<T>>;
 }
 
 const SUMS = ["dweight", "dbias"] as const;
-const SUMMED = READ | WRITTEN | SHARED;
 
 function backward<T extends Operand>(
   where: string,
@@ -221,12 +221,12 @@ function backward<T extends Operand>(
   call.takeAffine(kernel.weight, weight, READ);
   if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
   const sums: Record<string, Operand | null | undefined> = { dweight, dbias };
-  for (const name of names) call[name] = call.takeAffine(kernel[name], sums[name], SUMMED);
+  for (const name of names) call[name] = call.takeAffine(kernel[name], sums[name], READ | WRITTEN);
   call.takeOptions(add, undefined, out);
   for (const name of names) {
     if (call[name] !== null) continue;
-    sums[name] = call.makeLike(shape);
-    const place = call.take(kernel[name], sums[name], SUMMED);
+    sums[name] = call.make(shape, source.array);
+    const place = call.take(kernel[name], sums[name], READ | WRITTEN);
     if (place.array === null) place.data.fill(0);
     call[name] = place;
   }

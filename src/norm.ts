@@ -193,7 +193,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     check.checkOptions(pass.where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
     const call = this.#call(pass);
-    call.give(call.kernel.bias, storageOf(this.#bias));
+    if (this.#bias !== null) call.give(call.kernel.bias, storageOf(this.#bias));
     call.args[call.kernel.eps] = this.#eps;
     call.takeSource(x);
     call.takeOptions(residual, sum, out);
@@ -204,7 +204,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   #call({ where, kernel, async }: Pass): Call {
     this.#checkUsable();
     const call = new Call(where, this.#runtime, kernel, this.#normalized, async && this.#runtime.concurrent);
-    call.give(kernel.weight, storageOf(this.#weight));
+    if (this.#weight !== null) call.give(kernel.weight, storageOf(this.#weight));
     return call;
   }
 
@@ -224,7 +224,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const last = this.#saved;
     // A call under way may still read a copy.
     const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
-    const block = again ? last.block : call.make([size]);
+    const block = again ? last.block : (call.make([size], null) as Tensor);
     const { pointer } = storageOf(block);
     this.#giveStats(call, pointer + copied * 4);
     call.place(own ? pointer : 0);

@@ -52,8 +52,6 @@ export interface BackwardOptions<T extends Operand, Out = Target<T>> {
 /** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
 export const READ = 1;
 export const WRITTEN = 2;
-/** All rows have it in common. */
-export const SHARED = 4;
 
 /** An array that a call takes. */
 export class ArrayOperand {
@@ -65,19 +63,18 @@ export class ArrayOperand {
   whole = false;
   /** A copied array that was taken after it, whose place the copy takes. */
   over: ArrayOperand | null = null;
-  /** How many of its numbers belong to one row; 0 where all rows have them in common. */
-  step = 0;
-
   /**
    * @param index its place among the arguments of the kernel
+   * @param step how many of its numbers belong to one row; 0 where all rows have them in common
    * @param home its address in the memory of the runtime; 0 for one that lies elsewhere, and is copied
+   * @param next the array that was taken before it
    */
   constructor(
     public array: Float32Array,
     readonly mode: number,
     readonly index: number,
+    readonly step: number,
     readonly home: number,
-    /** The array that was taken before it. */
     readonly next: ArrayOperand | null,
   ) {
     this.pointer = home;
@@ -90,16 +87,17 @@ export class ArrayOperand {
     this.pointer = kept;
     this.whole = true;
   }
+
+  /** Only of Tensors it is noted that they are overwritten. */
+  overwrite(_writer: string, _written: string): void {}
 }
 
 /** A checked operand: what a Tensor is made of, whose `array` is null, or an array, whose `shape` is null. */
 export type Place = Storage | ArrayOperand;
 
 /** Whether two arrays have bytes in common. */
-export function overlap(a: Float32Array, b: Float32Array): boolean {
-  const before = (a: Float32Array, b: Float32Array) => a.byteOffset < b.byteOffset + b.byteLength;
-  return a.buffer === b.buffer && before(a, b) && before(b, a);
-}
+export const overlap = (a: Float32Array, b: Float32Array) =>
+  a.buffer === b.buffer && a.byteOffset < b.byteOffset + b.byteLength && b.byteOffset < a.byteOffset + a.byteLength;
 
 /** Whether writing some rows of one of these arrays may change what is read with later rows. */
 export function entangled(last: ArrayOperand | null): boolean {

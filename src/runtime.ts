@@ -261,9 +261,9 @@ export class Runtime extends check.Shown {
     return this.#kept;
   }
 
-  /** Takes back what `borrow` lent. @internal */
+  /** Takes back what `borrow` lent; nothing for 0. @internal */
   giveBack(pointer: number): void {
-    if (pointer !== this.#kept) this.free(pointer);
+    if (pointer !== 0 && pointer !== this.#kept) this.free(pointer);
   }
 
   /** Frees the block that is kept for calls. @internal */
