@@ -31,18 +31,15 @@ export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   return Uint8Array.from(bytes);
 }
 
-function isModule(source: unknown): boolean {
-  return classOf(source) === "WebAssembly.Module";
-}
+const isModule = (source: unknown): source is WebAssembly.Module => classOf(source) === "WebAssembly.Module";
 
 /** Whether there is something to wait for before a module can be compiled. @internal */
-export function isLater(source: unknown): source is LaterModuleSource {
-  return typeof (source as Partial<LaterModuleSource> | undefined)?.then === "function";
-}
+export const isLater = (source: unknown): source is LaterModuleSource =>
+  typeof (source as Partial<LaterModuleSource> | undefined)?.then === "function";
 
-/** That a source is of a kind that `link` or `linkLater` takes. @internal */
-export function checkSource(where: string, source: unknown): void {
-  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
+/** A source that is of a kind that `link` or `linkLater` takes. @internal */
+export function checkSource<T>(where: string, source: T): T {
+  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return source;
   const cure = classOf(source) === "Response" ? "; WebAssembly.compileStreaming makes one of it" : "";
   wrongType(where, source, `a WebAssembly.Module, its bytes, or a promise of one${cure}`);
 }
@@ -57,7 +54,7 @@ const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssem
 export function link<T>(where: string, source: object, memory: LinearMemory): T {
   try {
     const module = isModule(source) ? source : new WebAssembly.Module(bytesOf(source));
-    return new WebAssembly.Instance(module as WebAssembly.Module, importsOf(memory)).exports as T;
+    return new WebAssembly.Instance(module, importsOf(memory)).exports as T;
   } catch (cause) {
     refuse(where, source, cause as Error);
   }
@@ -65,19 +62,16 @@ export function link<T>(where: string, source: object, memory: LinearMemory): T 
 
 /** A module without blocking, also from what is yet to arrive. @internal */
 export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
-  const arrived = await source;
-  checkSource(where, arrived);
-  if (isModule(arrived)) return arrived as WebAssembly.Module;
+  const arrived = checkSource(where, await source);
+  if (isModule(arrived)) return arrived;
   return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));
 }
 
 /** `link` without blocking, also for a module that is yet to arrive. @internal */
 export async function linkLater<T>(where: string, source: unknown, memory: LinearMemory): Promise<T> {
   const module = await compileLater(where, source);
-  const instance = await WebAssembly.instantiate(module, importsOf(memory)).catch((cause) =>
-    refuse(where, module, cause),
-  );
-  return instance.exports as T;
+  const linking = WebAssembly.instantiate(module, importsOf(memory));
+  return (await linking.catch((cause) => refuse(where, module, cause))).exports as T;
 }
 
 /** WebAssembly, where the engine has it. @internal */

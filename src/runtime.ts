@@ -67,9 +67,8 @@ export class Runtime extends check.Shown {
   /** The block that calls share. */
   #kept = 0;
   #keptBytes = 0;
-  /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
+  /** The view that was last made: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
-  #viewed = 0;
   /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
   readonly #buffers = new WeakSet<ArrayBufferLike>();
 
@@ -98,10 +97,9 @@ export class Runtime extends check.Shown {
    * which they were started.
    * @param then what is done before any later call, which may write to the results @internal
    */
-  start(kernelCall: KernelCall, then?: () => void): Promise<void> {
+  async start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     call(this.kernels, kernelCall);
     then?.();
-    return Promise.resolve();
   }
 
   /** Waits, by helping, for the calls that were started. @internal */
@@ -178,13 +176,11 @@ export class Runtime extends check.Shown {
     if (later) Promise.all([module, heap]).catch(() => {});
     check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
     check.checkBoolean(`${WHERE}: async`, async);
-    if (module !== undefined) compile.checkSource(MODULE, module);
-    if (heap !== undefined) compile.checkSource(HEAP, heap);
+    const kernels = compile.checkSource(MODULE, module ?? compile.inlined(binaries.kernels));
+    const manager = compile.checkSource(HEAP, heap ?? compile.inlined(binaries.heap));
     checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
     const own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
     const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
-    const kernels = module ?? compile.inlined(binaries.kernels);
-    const manager = heap ?? compile.inlined(binaries.heap);
     const over = ([kernels, allocator]: readonly [Kernels, Allocator]) => {
       if (later) checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // it may have been taken
       if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
@@ -218,17 +214,11 @@ export class Runtime extends check.Shown {
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
     const address = Number(pointer) >>> 0;
-    if (
-      (pointer !== address && pointer !== (address | 0)) ||
-      address % 4 !== 0 ||
-      address + bytes > this.buffer.byteLength
-    ) {
-      const expected = `a multiple of 4 with room for them in a memory of ${this.buffer.byteLength} bytes`;
-      throw new TypeError(
-        `Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, expected ${expected}`,
-      );
-    }
-    return address;
+    const end = this.buffer.byteLength;
+    const unsigned = pointer === address || pointer === (address | 0);
+    if (unsigned && address % 4 === 0 && address + bytes <= end) return address;
+    const expected = `expected a multiple of 4 with room for them in a memory of ${end} bytes`;
+    throw new TypeError(`Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, ${expected}`);
   }
 
   /** A block, or 0 where there is no room: the heap then traps, before it changes anything. */
@@ -292,10 +282,9 @@ export class Runtime extends check.Shown {
 
   /** Some floats of the memory, valid until it grows. @internal */
   view(pointer: number, length: number): Float32Array {
-    // A detached view is empty.
-    if (this.#viewed !== pointer || this.#view.length !== length) {
+    // A detached view is empty, and at 0.
+    if (this.#view.byteOffset !== pointer || this.#view.length !== length) {
       this.#view = new Float32Array(this.buffer, pointer, length);
-      this.#viewed = pointer;
     }
     return this.#view;
   }
