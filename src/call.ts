@@ -14,10 +14,10 @@
 
 import * as check from "./check.js";
 import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf } from "./kernels.js";
-import type { Operand, Place } from "./operand.js";
-import { ArrayOperand, entangled, overlap, READ, share, WRITTEN } from "./operand.js";
+import { ArrayOperand, entangled, overlap, type Place, READ, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
+import type { Operand } from "./types.js";
 
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));

@@ -17,10 +17,10 @@ import { Call } from "./call.js";
 import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
-import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./operand.js";
 import { READ, runtimeOf, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
 import { storageOf } from "./tensor.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./types.js";
 
 type Shape = number | readonly number[];
 type Affine = Operand | null | undefined;
@@ -37,17 +37,14 @@ export type RMSNormGradients<T extends Operand> = { dx: T; dweight: T };
 /** The same with the gradient of the bias: the sum over the rows of dy. */
 export type Gradients<T extends Operand> = { dx: T; dweight: T; dbias: T };
 
-export interface RMSNormBackwardOptions<T extends Operand> extends BackwardOptions<T> {
-  /** What to add the gradient of the weight to, and to return as `dweight`. */
+/** `dweight` is what to add that gradient to and to return. `eps` is that of the forward pass, which `rstd` has in it. */
+export type RMSNormBackwardOptions<T extends Operand> = BackwardOptions<T> & {
   dweight?: Operand | undefined;
-  /** That of the forward pass. It is accepted and not used: `rstd` has it. */
   eps?: number | undefined;
-}
+};
 
-export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBackwardOptions<T> {
-  /** What to add the gradient of the bias to, and to return as `dbias`. */
-  dbias?: Operand | undefined;
-}
+/** The same with `dbias`, what to add the gradient of the bias to and to return. */
+export type LayerNormBackwardOptions<T extends Operand> = RMSNormBackwardOptions<T> & { dbias?: Operand | undefined };
 
 /**
  * Layer normalization of x.

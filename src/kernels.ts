@@ -128,16 +128,14 @@ export interface KernelCall {
 }
 
 /** Makes a call. */
-export function call(kernels: Kernels, { kernel, args }: KernelCall): void {
+export const call = (kernels: Kernels, { kernel, args }: KernelCall) =>
   kernel.invoke(kernels as Parameters<Invoke>[0], args);
-}
 
 const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
 
 /** Whether a call sums over its rows. */
-export function sumsAnything({ kernel, args }: KernelCall): boolean {
-  return at(args, kernel.dweight) !== 0 || at(args, kernel.dbias) !== 0;
-}
+export const sumsAnything = ({ kernel, args }: KernelCall) =>
+  at(args, kernel.dweight) !== 0 || at(args, kernel.dbias) !== 0;
 
 /** How many bytes each argument of a call moves from one row to the next. */
 export function stridesOf({ kernel, args }: KernelCall): number[] {

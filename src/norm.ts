@@ -8,12 +8,12 @@
 import { Call } from "./call.js";
 import * as check from "./check.js";
 import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
-import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./operand.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import type { Storage, Tensor } from "./tensor.js";
 import { dispose, gradientOf, Parameter, parameterOver, release, storageOf } from "./tensor.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 export interface NormOptions {
   /** Added inside the root. */

@@ -7,10 +7,7 @@ import * as check from "./check.js";
 import { type Parameter, type Storage, storageOf, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
-export type StateDict = {
-  weight?: Float32Array<ArrayBuffer>;
-  bias?: Float32Array<ArrayBuffer>;
-};
+export type StateDict = { weight?: Float32Array<ArrayBuffer>; bias?: Float32Array<ArrayBuffer> };
 
 /** Floats as their bits, little-endian, as safetensors files hold them. */
 export interface RawFloats {
@@ -33,10 +30,7 @@ export interface LoadOptions {
 }
 
 /** What was missing or unknown. Both lists are empty when loading is strict. */
-export interface LoadResult {
-  missingKeys: string[];
-  unexpectedKeys: string[];
-}
+export type LoadResult = { missingKeys: string[]; unexpectedKeys: string[] };
 
 /** The names that a parameter goes by: PyTorch's, then those of Keras and TensorFlow, Flax and Haiku, and by hand. */
 const ALIASES = {
