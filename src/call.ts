@@ -22,6 +22,8 @@ import type { Operand } from "./types.js";
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
 
+const NONE: readonly Tensor[] = [];
+
 /** The place of y or dx among the arguments of a kernel. */
 const OUT = 0;
 
@@ -42,9 +44,11 @@ export class Call implements KernelCall {
   #result: Operand | undefined;
   /** The array that was taken last, and so on. */
   #arrays: ArrayOperand | null = null;
-  #made: Tensor[] | null = null;
+  #made = NONE;
   /** What it has borrowed of the runtime. */
   #scratch = 0;
+  /** Where what is normalized is kept for backward, all rows of it; 0 where it isn't. */
+  #kept = 0;
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
 
@@ -111,9 +115,8 @@ export class Call implements KernelCall {
     }
     this.rows = rows ?? Math.floor(place.size / size);
     if (place.size !== this.rows * size) {
-      const expected =
-        rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
-      check.wrongSize(this.#name(source), place.size, expected);
+      const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
+      check.wrongSize(this.#name(source), place.size, wanted);
     }
     this.source = place;
     return place;
@@ -205,8 +208,7 @@ export class Call implements KernelCall {
     try {
       if (like !== null) return check.arrayLike(like, size);
       const tensor = tensorFrom(new Storage(this.runtime, shape, size));
-      this.#made ??= [];
-      this.#made.push(tensor);
+      this.#made = [...this.#made, tensor];
       return tensor;
     } catch (error) {
       this.#abandon(error);
@@ -223,13 +225,14 @@ export class Call implements KernelCall {
       this.#result = this.make(source.shape ?? [source.size], source.array);
       this.out = this.take(OUT, this.#result, WRITTEN);
     }
+    this.#kept = kept;
     share(kept === 0 ? source : addend, this.out);
     if (kept === 0) share(addend, sum);
     else {
       // x is copied there, and x + residual written over it.
       if (addend !== null) args[kernel.sum] = kept;
-      if (source.array && (addend === null || source.home === 0)) source.keepAt(kept);
-      if (sum?.array) sum.keepAt(kept);
+      if (source.array && (addend === null || source.home === 0)) source.pointer = kept;
+      if (sum?.array) sum.pointer = kept;
     }
     args[kernel.rows] = this.rows;
     args[kernel.cols] = this.normalized.size;
@@ -277,7 +280,9 @@ export class Call implements KernelCall {
         operand.pointer = free;
         free += aligned((step === 0 ? size : step * this.#blockRows) * 4);
       }
-      if (home !== 0 && operand.array.length === 0) operand.array = runtime.view(home, size); // the memory has grown
+      // The memory may have grown.
+      if (home !== 0 && operand.array.length === 0) operand.array = runtime.view(home, size);
+      else if (operand.array.length === 0) check.checkAttached(this.#name(operand.index), operand.array);
       args[operand.index] = operand.pointer;
     }
     if (workspace > 0) args[kernel.workspace] = free;
@@ -304,7 +309,7 @@ export class Call implements KernelCall {
     const sums = this.dweight !== null || this.dbias !== null;
     const strides = stridesOf(this);
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-      if (operand.pointer !== operand.home && !operand.whole) strides[operand.index] = 0;
+      if (operand.pointer !== operand.home && operand.pointer !== this.#kept) strides[operand.index] = 0;
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
@@ -339,7 +344,7 @@ export class Call implements KernelCall {
       if (step === 0 && (mode === READ ? start > 0 : start + count < this.rows)) continue;
       const from = step * start;
       const size = step * count || operand.size;
-      const view = this.runtime.view(operand.whole ? pointer + from * 4 : pointer, size);
+      const view = this.runtime.view(pointer === this.#kept ? pointer + from * 4 : pointer, size);
       const part = size < operand.size ? array.subarray(from, from + size) : array;
       if (mode === READ) view.set(part);
       else part.set(view);
@@ -348,7 +353,7 @@ export class Call implements KernelCall {
 
   /** Gives back all that was made for a call that can't be made. */
   #abandon(error: unknown): never {
-    for (const tensor of this.#made ?? []) tensor.dispose();
+    for (const tensor of this.#made) tensor.dispose();
     this.#end();
     throw error;
   }

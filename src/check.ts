@@ -72,11 +72,8 @@ export function checkOptions(where: string, options: unknown, names: readonly st
   if (typeof options !== "object" || options === null || options instanceof Shown)
     wrongType(`${where}: options`, options, "an object");
   for (const name in options) {
-    let i = 0; // a loop, because `includes` takes longer for so few names, and every call comes through here
-    while (i < names.length && names[i] !== name) i++;
-    if (i === names.length && Object.keys(options).includes(name)) {
-      throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
-    }
+    if (names.includes(name) || !Object.keys(options).includes(name)) continue;
+    throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
   }
 }
 
@@ -104,10 +101,10 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
 }
 
 /** `value` as a list of integers, each at least `least`; a copy. */
-export function checkShape(where: string, value: unknown, least: number): readonly number[] {
-  if (!Array.isArray(value)) wrongType(where, value, "a list of integers");
+export function checkShape(where: string, value: unknown, least: number, expected: string): readonly number[] {
+  if (!Array.isArray(value)) wrongType(where, value, expected);
   const shape: number[] = [...value];
-  if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, "a list of integers");
+  if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, expected);
   const fits = shape.every((dimension) => Number.isInteger(dimension) && dimension >= least);
   if (!fits) wrongValue(where, shape, `integers of ${least} or more`);
   if (!Number.isSafeInteger(sizeOf(shape))) wrongValue(where, shape, "no more elements than can be counted");
@@ -115,17 +112,16 @@ export function checkShape(where: string, value: unknown, least: number): readon
 }
 
 /** The shape that is normalized, and how many elements it has. */
-export interface Normalized {
-  shape: readonly number[];
-  size: number;
-}
+export type Normalized = { shape: readonly number[]; size: number };
 
 /** A positive integer or a non-empty list of them. */
 export function checkNormalizedShape(where: string, value: unknown): Normalized {
-  if (typeof value !== "number" && !Array.isArray(value)) {
-    wrongType(where, value, "a positive integer or a list of them");
-  }
-  const shape = checkShape(where, typeof value === "number" ? [value] : value, 1);
+  const shape = checkShape(
+    where,
+    typeof value === "number" ? [value] : value,
+    1,
+    "a positive integer or a list of them",
+  );
   if (shape.length === 0) wrongValue(where, shape, "at least one dimension");
   return { shape, size: sizeOf(shape) };
 }
@@ -163,7 +159,5 @@ export function checkNumbers(where: string, value: unknown, kinds: RegExp, expec
 export const FLOATS = /^Float/;
 
 /** A new array of zeros, of the class of another, whatever a subclass says. */
-export function arrayLike(array: Float32Array, length: number): Float32Array {
-  const Class = Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor;
-  return new Class(length);
-}
+export const arrayLike = (array: Float32Array, length: number): Float32Array =>
+  new (Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor)(length);

@@ -22,11 +22,8 @@ export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   let more = 0;
   for (let i = 0; i < binary.length; i++) {
     const code = binary.charCodeAt(i);
-    if (code < 35) more = (code - 31) * 92;
-    else {
-      bytes.push(code - 38 + more);
-      more = 0;
-    }
+    if (code >= 35) bytes.push(code - 38 + more);
+    more = code < 35 ? (code - 31) * 92 : 0;
   }
   return Uint8Array.from(bytes);
 }

@@ -234,15 +234,14 @@ function backward<T extends Operand>(
 
 /** The normalized shape of a backward pass, as far as the operands tell it. They are yet to be checked. */
 function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
-  const shapes = [dy, x, rstd, affine].map((operand) => storageOf(operand)?.shape);
-  const [ofDy, ofX, ofRstd, ofAffine] = shapes;
-  if (ofAffine) return ofAffine;
-  if (ofDy && ofRstd && ofRstd.length < ofDy.length && check.sameShape(ofDy.slice(0, ofRstd.length), ofRstd)) {
-    return ofDy.slice(ofRstd.length);
+  const shapeOf = (operand: Affine) => storageOf(operand)?.shape;
+  const sizeOf = (operand: Affine) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
+  const shape = shapeOf(dy);
+  const leading = shapeOf(rstd);
+  if (affine) return shapeOf(affine) ?? [sizeOf(affine)];
+  if (shape && leading && leading.length < shape.length && check.sameShape(shape.slice(0, leading.length), leading)) {
+    return shape.slice(leading.length);
   }
-  const sizeOf = (operand: Operand) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
-  if (affine) return [sizeOf(affine)];
-  const rows = sizeOf(rstd);
-  if (rows > 0) return [Math.floor(sizeOf(dy) / rows)];
-  return (ofDy ?? ofX)?.slice(-1) ?? [0];
+  if (sizeOf(rstd) > 0) return [Math.floor(sizeOf(dy) / sizeOf(rstd))];
+  return (shape ?? shapeOf(x))?.slice(-1) ?? [0];
 }

@@ -40,7 +40,7 @@ type Numbers<List> = List extends `${string} ${infer Rest}` ? [number, ...Number
 export type KernelArguments<Name extends KernelName> = Numbers<Lists[Name]>;
 
 /** The kernels that compute row by row, and what belongs to them. */
-export type RowKernels = {
+type RowKernels = {
   [Name in KernelName]: (...args: KernelArguments<Name>) => void;
 } & {
   /** The bytes of workspace for a backward kernel. Of 2 GiB or more it is a negative number. */
@@ -122,10 +122,7 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
 export const MOST_ARGUMENTS = Math.max(...KERNELS.map(({ moves }) => moves.length)) + 2;
 
 /** A call of a kernel that is yet to be made. There may be more arguments than the kernel takes. */
-export interface KernelCall {
-  readonly kernel: Kernel;
-  readonly args: readonly number[];
-}
+export type KernelCall = { readonly kernel: Kernel; readonly args: readonly number[] };
 
 /** Makes a call. */
 export const call = (kernels: Kernels, { kernel, args }: KernelCall) =>

@@ -22,6 +22,10 @@ export interface Allocator {
 
 /** The options that say which memory a runtime is over. */
 export interface MemoryOptions {
+  /**
+   * The memory to compute in; by default a new one. Without `allocate` and `free` it must be unused (all zeros), and
+   * the runtime manages the whole of it. For the memory of another module, give that module's `allocate` and `free`.
+   */
   memory?: LinearMemory | undefined;
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;

@@ -11,8 +11,7 @@ import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import type { Storage, Tensor } from "./tensor.js";
-import { dispose, gradientOf, Parameter, parameterOver, release, storageOf } from "./tensor.js";
+import { dispose, gradientOf, Parameter, parameterOver, storageOf, type Tensor } from "./tensor.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 export interface NormOptions {
@@ -31,22 +30,15 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-/** A norm: its methods, each with its kernel and what errors call it. To put a name together takes as long as a row. */
+/** A norm: its kernels, and its methods in the words of errors, which take as long to put together as a short row. */
 export type Family = ReturnType<typeof familyOf>;
-type Pass = Family["forward"];
 
 export function familyOf(name: string, forward: KernelName, backward: KernelName) {
-  const pass = (method: string, kernelName: KernelName, async = false) => {
+  const pass = (method: string, kernelName: KernelName) => {
     const kernel = KERNELS.find(({ name }) => name === kernelName) as Kernel;
-    return { kernel, where: `${name}.${method}`, async };
+    return { kernel, where: `${name}.${method}`, whereAsync: `${name}.${method}Async` };
   };
-  return {
-    name,
-    forward: pass("forward", forward),
-    forwardAsync: pass("forwardAsync", forward, true),
-    backward: pass("backward", backward),
-    backwardAsync: pass("backwardAsync", backward, true),
-  };
+  return { name, forward: pass("forward", forward), backward: pass("backward", backward) };
 }
 
 /** What the last forward pass in training mode left for backward. */
@@ -78,8 +70,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
   readonly #eps: number;
   readonly #weight: Parameter | null = null;
   readonly #bias: Parameter | null = null;
-  /** The parameters made here, which are freed with the module. Of a given Tensor that is only the gradient. */
-  readonly #owned: Storage[] = [];
+  /** The parameters that were made here, which are freed with the module. */
+  readonly #made: Parameter[] = [];
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
@@ -125,14 +117,13 @@ export abstract class Norm<O = unknown> extends check.Shown {
       if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
       new Call(name, this.#runtime, forward.kernel, this.#normalized).takeAffine(forward.kernel[key], given, READ);
       if (given instanceof Parameter) return given;
-      const parameter = parameterOver(given);
-      this.#owned.push(gradientOf(parameter));
-      return parameter;
     }
     if (!wanted) return null;
-    const parameter = new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
-    this.#owned.push(gradientOf(parameter), storageOf(parameter));
-    parameter.data.fill(initial);
+    const parameter = given
+      ? parameterOver(given)
+      : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
+    if (!given) parameter.data.fill(initial);
+    this.#made.push(parameter);
     return parameter;
   }
 
@@ -151,11 +142,15 @@ export abstract class Norm<O = unknown> extends check.Shown {
     return this.#weight as WeightOf<O>;
   }
 
-  /** As in "LayerNorm(768, eps=1e-5)". */
+  /** As in "LayerNorm(768, eps=1e-5, bias=false)". */
   override toString(): string {
-    const [first, ...more] = this.#frozenShape;
-    const shape = more.length > 0 ? `[${this.#frozenShape.join(", ")}]` : first;
-    return `${this.#family.name}(${shape}, eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()})`;
+    const { name, backward } = this.#family;
+    const shape = this.#frozenShape.join(", ");
+    const words = [this.#frozenShape.length > 1 ? `[${shape}]` : shape];
+    words.push(`eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()}`);
+    if (this.#weight === null) words.push("elementwiseAffine=false");
+    else if (this.#bias === null && backward.kernel.dbias >= 0) words.push("bias=false");
+    return `${name}(${words.join(", ")})`;
   }
 
   /**
@@ -173,7 +168,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
   forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
-    return this.#forward(this.#family.forward, x, options).run() as Out;
+    return this.#forward(this.#family.forward.where, x, options).run() as Out;
   }
 
   /**
@@ -185,14 +180,14 @@ export abstract class Norm<O = unknown> extends check.Shown {
     x: X,
     options: ForwardOptions<X, Out> = {},
   ): Promise<Out> {
-    return (await this.#forward(this.#family.forwardAsync, x, options).start()) as Out;
+    return (await this.#forward(this.#family.forward.whereAsync, x, options).start()) as Out;
   }
 
   /** A forward pass that is only to be run. */
-  #forward(pass: Pass, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
-    check.checkOptions(pass.where, options, FORWARD_OPTIONS);
+  #forward(where: string, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
+    check.checkOptions(where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
-    const call = this.#call(pass);
+    const call = this.#call(where, this.#family.forward);
     if (this.#bias !== null) call.give(call.kernel.bias, storageOf(this.#bias));
     call.args[call.kernel.eps] = this.#eps;
     call.takeSource(x);
@@ -201,9 +196,10 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /** A call with the weight. */
-  #call({ where, kernel, async }: Pass): Call {
+  #call(where: string, { kernel, whereAsync }: Family["forward"]): Call {
     this.#checkUsable();
-    const call = new Call(where, this.#runtime, kernel, this.#normalized, async && this.#runtime.concurrent);
+    const concurrent = where === whereAsync && this.#runtime.concurrent;
+    const call = new Call(where, this.#runtime, kernel, this.#normalized, concurrent);
     if (this.#weight !== null) call.give(kernel.weight, storageOf(this.#weight));
     return call;
   }
@@ -216,8 +212,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const { rows, source, sum, addend } = call;
     const own = source.array !== null || (addend !== null && sum === null);
     if (!own && sum === null && call.out?.pointer === source.pointer) {
-      const cure = "give another out, or call eval() first";
-      throw new RangeError(`${call.where}: out is x, which backward will need; ${cure}`);
+      throw new RangeError(`${call.where}: out is x, which backward will need; give another out, or call eval() first`);
     }
     const copied = own ? source.size : 0;
     const size = copied + rows * (call.kernel.mean < 0 ? 1 : 2);
@@ -260,7 +255,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * RangeError for an operand that doesn't fit, or when the memory is full
    */
   backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
-    return this.#backward(this.#family.backward, dy, options).run() as Out;
+    return this.#backward(this.#family.backward.where, dy, options).run() as Out;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
@@ -268,16 +263,16 @@ export abstract class Norm<O = unknown> extends check.Shown {
     dy: D,
     options: BackwardOptions<D, Out> = {},
   ): Promise<Out> {
-    return (await this.#backward(this.#family.backwardAsync, dy, options).start()) as Out;
+    return (await this.#backward(this.#family.backward.whereAsync, dy, options).start()) as Out;
   }
 
   /** A backward pass that is only to be run. */
-  #backward(pass: Pass, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
-    check.checkOptions(pass.where, options, BACKWARD_OPTIONS);
+  #backward(where: string, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
+    check.checkOptions(where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    const call = this.#call(pass);
+    const call = this.#call(where, this.#family.backward);
     const { kernel } = call;
-    const saved = this.#checkSaved(pass.where);
+    const saved = this.#checkSaved(where);
     const { x, block, size } = saved;
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
     call.give(kernel.x, storageOf(x ?? block));
@@ -367,7 +362,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   dispose(): void {
     this.#disposed = true;
     this.#save(null);
-    for (const storage of this.#owned) release(storage);
+    for (const parameter of this.#made) parameter.dispose();
   }
 
   [dispose](): void {

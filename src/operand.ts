@@ -17,8 +17,6 @@ export class ArrayOperand {
   readonly size: number;
   /** Where the kernel finds it, if not at home: that of a copy, once it has a place. */
   pointer: number;
-  /** Whether the copy has room for all rows, even if they are computed in blocks. */
-  whole = false;
   /** A copied array that was taken after it, whose place the copy takes. */
   over: ArrayOperand | null = null;
   /**
@@ -38,12 +36,6 @@ export class ArrayOperand {
     this.pointer = home;
     // Of a copy a wrong length is an error or a wrong result. The memory itself must not be read or written by it.
     this.size = home === 0 ? array.length : readTruly<number>(array, "length");
-  }
-
-  /** Has it copied to where it is kept, or back from there. */
-  keepAt(kept: number): void {
-    this.pointer = kept;
-    this.whole = true;
   }
 
   /** Only of Tensors it is noted that they are overwritten. */

@@ -12,11 +12,6 @@ import { type Allocator, checkMemory, type LinearMemory, type MemoryOptions } fr
 
 export interface RuntimeOptions<Async extends boolean = false> extends MemoryOptions {
   /**
-   * The memory to compute in; by default a new one. Without `allocate` and `free` it must be unused (all zeros), and
-   * the runtime manages the whole of it. For the memory of another module, give that module's `allocate` and `free`.
-   */
-  memory?: LinearMemory | undefined;
-  /**
    * The module of the kernels, which is `layernorm.wasm` of the package; by default the one that is inlined. It may
    * be a `WebAssembly.Module` or its bytes. With a `Response` or a promise, `create` returns a promise.
    */
@@ -65,8 +60,7 @@ export class Runtime extends check.Shown {
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
   /** The block that calls share. */
-  #kept = 0;
-  #keptBytes = 0;
+  #kept = { pointer: 0, bytes: 0 };
   /** The view that was last made: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
@@ -204,7 +198,7 @@ export class Runtime extends check.Shown {
     // At least a word: an allocator may have no block of 0 bytes.
     const size = Math.max(bytes, 4);
     let pointer = this.#tryAllocate(size);
-    if (pointer === 0 && this.#kept !== 0) {
+    if (pointer === 0 && this.#kept.pointer !== 0) {
       this.flush();
       pointer = this.#tryAllocate(size);
     }
@@ -243,25 +237,23 @@ export class Runtime extends check.Shown {
    */
   borrow(bytes: number, own = false): number {
     if (own || bytes > KEPT) return this.allocate(bytes);
-    if (this.#keptBytes < bytes) {
+    if (this.#kept.bytes < bytes) {
       this.flush();
-      this.#kept = this.allocate(bytes);
-      this.#keptBytes = bytes;
+      this.#kept = { pointer: this.allocate(bytes), bytes };
     }
-    return this.#kept;
+    return this.#kept.pointer;
   }
 
   /** Takes back what `borrow` lent; nothing for 0. @internal */
   giveBack(pointer: number): void {
-    if (pointer !== 0 && pointer !== this.#kept) this.free(pointer);
+    if (pointer !== 0 && pointer !== this.#kept.pointer) this.free(pointer);
   }
 
   /** Frees the block that is kept for calls. @internal */
   flush(): void {
-    const kept = this.#kept;
-    this.#kept = 0;
-    this.#keptBytes = 0;
-    if (kept !== 0) this.free(kept);
+    const { pointer } = this.#kept;
+    this.#kept = { pointer: 0, bytes: 0 };
+    if (pointer !== 0) this.free(pointer);
   }
 
   /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */

@@ -83,11 +83,13 @@ export class Storage {
     throw new TypeError(`${where}: ${name} was overwritten since, by ${this.written} of ${this.writer}; ${cure}`);
   }
 
+  /** Gives the memory back. */
   free(): void {
     const { pointer } = this;
     if (pointer === 0) return;
     this.pointer = 0;
     this.#view = NONE;
+    dropped?.unregister(this);
     if (this.owned) this.runtime.free(pointer);
   }
 }
@@ -101,12 +103,6 @@ export let storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | u
 
 /** The storage of a Parameter's gradient. */
 export let gradientOf: (parameter: Parameter) => Storage;
-
-/** Gives the memory of a storage back. */
-export function release(storage: Storage): void {
-  dropped?.unregister(storage);
-  storage.free();
-}
 
 /**
  * An n-dimensional array of float32, row-major, in the linear memory of a runtime.
@@ -142,14 +138,13 @@ export class Tensor extends check.Shown {
     super();
     if ((shape as unknown) instanceof Storage) {
       this.#storage = shape as unknown as Storage;
+      if (data === undefined) dropped?.register(this, this.#storage, this.#storage);
       return;
     }
-    const own = check.checkShape("Tensor: shape", shape, 0);
+    const own = check.checkShape("Tensor: shape", shape, 0, "a list of integers");
     const size = check.sizeOf(own);
-    const source =
-      data === undefined
-        ? undefined
-        : check.checkNumbers("Tensor: data", data, /^[^B]/, "a Float32Array or a list of numbers");
+    const expected = "a Float32Array or a list of numbers";
+    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data, /^[^B]/, expected);
     if (source && source.length !== size) {
       check.wrongSize("Tensor: data", source.length, `${size} for the shape ${check.describe(own)}`);
     }
@@ -159,8 +154,7 @@ export class Tensor extends check.Shown {
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && source.buffer === runtime.memory.buffer;
-    const numbers = inside ? new Float32Array(source) : source;
+    const numbers = source?.buffer === runtime.memory.buffer ? new Float32Array(source as Float32Array) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     if (numbers) this.#storage.data.set(numbers);
     else if (pointer === undefined) this.#storage.data.fill(0);
@@ -228,7 +222,7 @@ export class Tensor extends check.Shown {
 
   /** Gives the memory back. A second time is harmless; any other use afterwards is an error. */
   dispose(): void {
-    release(this.#storage);
+    this.#storage.free();
   }
 
   [dispose](): void {
@@ -245,11 +239,7 @@ function tensorOf(handle: TensorHandle): Tensor {
 }
 
 /** A tensor of a storage that a call or a module has made: nothing about it is checked. */
-export function tensorFrom(storage: Storage): Tensor {
-  const tensor = new Tensor(storage as never);
-  dropped?.register(tensor, storage, storage);
-  return tensor;
-}
+export const tensorFrom = (storage: Storage) => new Tensor(storage as never);
 
 /**
  * A tensor that is learned: it has a gradient beside it.
@@ -269,6 +259,8 @@ export class Parameter extends Tensor {
   /** Whether `backward` computes the gradient; false leaves `grad` as it is. */
   requiresGrad = true;
   readonly #gradient: Storage;
+  /** A tensor whose elements it has. It is kept alive, and not freed. */
+  readonly #source: Tensor | undefined;
 
   /** Lets `gradientOf` in. @internal */
   protected static override readonly friend = (() => {
@@ -282,12 +274,12 @@ export class Parameter extends Tensor {
    */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     super(shape, data, options);
-    const storage = storageOf(this);
+    const { runtime, shape: own, size } = storageOf(this);
+    this.#source = (data as unknown) instanceof Tensor ? (data as unknown as Tensor) : undefined;
     try {
-      this.#gradient = new Storage(storage.runtime, storage.shape, storage.size);
+      this.#gradient = new Storage(runtime, own, size);
     } catch (error) {
-      // The storage of a given tensor stays that tensor's.
-      if (shape !== (storage as unknown)) super.dispose();
+      if (!this.#source) super.dispose();
       throw error;
     }
     this.#gradient.data.fill(0);
@@ -300,20 +292,13 @@ export class Parameter extends Tensor {
   }
 
   override dispose(): void {
-    super.dispose();
-    release(this.#gradient);
+    if (!this.#source) super.dispose();
+    this.#gradient.free();
   }
 }
 
-/** Keeps alive the tensors that parameters were made over. */
-const sources = new WeakMap<Parameter, Tensor>();
-
 /** A parameter in the memory of a tensor, with a gradient of its own. */
-export function parameterOver(tensor: Tensor): Parameter {
-  const parameter = new Parameter(storageOf(tensor) as never);
-  sources.set(parameter, tensor);
-  return parameter;
-}
+export const parameterOver = (tensor: Tensor) => new Parameter(storageOf(tensor) as never, tensor as never);
 
 function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
   if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
