@@ -71,8 +71,8 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== "object" || options === null || options instanceof Shown)
     wrongType(`${where}: options`, options, "an object");
-  for (const name in options) {
-    if (names.includes(name) || !Object.keys(options).includes(name)) continue;
+  for (const name of Object.keys(options)) {
+    if (names.includes(name)) continue;
     throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
   }
 }
@@ -104,7 +104,7 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
 export function checkShape(where: string, value: unknown, least: number, expected: string): readonly number[] {
   if (!Array.isArray(value)) wrongType(where, value, expected);
   const shape: number[] = [...value];
-  if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, expected);
+  if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, "a list of integers");
   const fits = shape.every((dimension) => Number.isInteger(dimension) && dimension >= least);
   if (!fits) wrongValue(where, shape, `integers of ${least} or more`);
   if (!Number.isSafeInteger(sizeOf(shape))) wrongValue(where, shape, "no more elements than can be counted");

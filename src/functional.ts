@@ -236,12 +236,12 @@ function backward<T extends Operand>(
 function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
   const shapeOf = (operand: Affine) => storageOf(operand)?.shape;
   const sizeOf = (operand: Affine) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
-  const shape = shapeOf(dy);
-  const leading = shapeOf(rstd);
-  if (affine) return shapeOf(affine) ?? [sizeOf(affine)];
+  const [shape, leading, own] = [dy, rstd, affine].map(shapeOf);
+  if (own) return own;
   if (shape && leading && leading.length < shape.length && check.sameShape(shape.slice(0, leading.length), leading)) {
     return shape.slice(leading.length);
   }
+  if (affine) return [sizeOf(affine)];
   if (sizeOf(rstd) > 0) return [Math.floor(sizeOf(dy) / sizeOf(rstd))];
   return (shape ?? shapeOf(x))?.slice(-1) ?? [0];
 }

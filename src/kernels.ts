@@ -101,8 +101,7 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
-/** What has one number, or `cols` of them, for each row. */
-const ONE = ["mean", "rstd"];
+/** What has `cols` numbers for each row. */
 const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
 const all = [...new Set(Object.values(ARGUMENTS).flatMap((words) => words.split(" ")))];
 
@@ -113,7 +112,7 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
   const source = list.indexOf(list.includes("dy") ? "dy" : "x");
   const addend = list.findIndex((argument) => argument === "residual" || argument === "add");
   const names = ["out", ...list.slice(1)];
-  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument))));
+  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(/mean|rstd/.test(argument))));
   const own = { name, index, names, moves, source, addend, invoke: INVOKE[name as KernelName] };
   return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
 });

@@ -273,10 +273,9 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const call = this.#call(where, this.#family.backward);
     const { kernel } = call;
     const saved = this.#checkSaved(where);
-    const { x, block, size } = saved;
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
-    call.give(kernel.x, storageOf(x ?? block));
-    this.#giveStats(call, storageOf(block).pointer + (x === null ? size * 4 : 0));
+    call.give(kernel.x, storageOf(saved.x ?? saved.block));
+    this.#giveStats(call, storageOf(saved.block).pointer + (saved.x === null ? saved.size * 4 : 0));
     if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, gradientOf(this.#weight));
     if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, gradientOf(this.#bias));
     call.takeOptions(add, undefined, out);
@@ -346,8 +345,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, or `gamma` and `beta`, or `scale`
-   * and `bias`.
+   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, `gamma` and `beta`, `gamma:0` and
+   * `beta:0`, `scale` and `bias` or `offset`, `g` and `b`, or `a_2` and `b_2`.
    * @param dict Float32Arrays, other lists of numbers, or Tensors, each of the size of its parameter; 16-bit floats as
    * `{ dtype, data }`
    * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported.

@@ -57,9 +57,8 @@ export function loadParameters(
     const cure = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
     check.wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
   }
-  const keys = Object.keys(dict).filter((key) => key.startsWith(prefix));
-  const values = keys.map((key): [string, unknown] => [key, dict[key]]);
-  const entries = new Map(values.filter(([, value]) => value !== undefined));
+  const given = Object.entries(dict).filter(([key, value]) => key.startsWith(prefix) && value !== undefined);
+  const entries = new Map<string, unknown>(given);
   const missingKeys: string[] = [];
   const problems: string[] = [];
   const loads: [Storage, Float32Array][] = [];

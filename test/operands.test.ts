@@ -7,6 +7,7 @@ import {
   layerNormBackward,
   layerNormWithStats,
   RMSNorm,
+  Runtime,
   rmsNorm,
   rmsNormBackward,
   rmsNormWithStats,
@@ -167,6 +168,16 @@ test("outputs that overlap each other are refused, by name, also outside of the 
   expect(block.data.every((value) => value === 0)).toBe(true);
   doubles.set(x);
   expect(norm.forward(doubles, { out: floats })).toEqual(norm.forward(x));
+});
+
+test("an array of doubles in the memory is refused where the call has the memory grow, which detaches it", () => {
+  const runtime = Runtime.create();
+  const weight = new Tensor([1], [2], { runtime });
+  const doubles = new Float64Array(runtime.memory.buffer); // all of it, so that there is no room for copies
+  expect(() => layerNorm(doubles, 1, weight, null, 1e-5, { residual: doubles })).toThrow(
+    /^layerNorm: .* is a detached view: the memory has grown since/,
+  );
+  expect(doubles.length).toBe(0);
 });
 
 test("gradients of a call of no rows have as many elements as there are columns", () => {

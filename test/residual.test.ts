@@ -3,6 +3,7 @@
 import { describe, expect, expectTypeOf, test } from "vitest";
 import {
   LayerNorm,
+  type LayerNormOptions,
   layerNorm,
   layerNormBackward,
   layerNormWithStats,
@@ -284,6 +285,10 @@ test("the types tell which parameters there are, and what a call returns", () =>
   expectTypeOf(new LayerNorm(7).bias).toEqualTypeOf<Parameter>();
   expectTypeOf(new LayerNorm(7, { bias: false }).bias).toEqualTypeOf<null>();
   expectTypeOf(new LayerNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
+  const options: { elementwiseAffine: boolean } = { elementwiseAffine: false };
+  expectTypeOf(new LayerNorm(7, options).bias).toEqualTypeOf<Parameter | null>();
+  const any: LayerNorm<LayerNormOptions>[] = [new LayerNorm(7), new LayerNorm(7, { bias: false })];
+  expectTypeOf(any.map(({ bias }) => bias)).toEqualTypeOf<(Parameter | null)[]>();
   expectTypeOf(new RMSNorm(7).weight).toEqualTypeOf<Parameter>();
   expectTypeOf(new RMSNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
   const generic = <T extends Operand>(norm: LayerNorm, operand: T): ResultOf<T> => norm.forward(operand);

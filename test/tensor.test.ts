@@ -220,6 +220,12 @@ describe("what is shown of", () => {
     ["a Tensor of one number", new Tensor([]), "Tensor []"],
     ["a Parameter", new Parameter([3]), "Parameter [3]"],
     ["a LayerNorm", new LayerNorm(768), "LayerNorm(768, eps=1e-5)"],
+    ["a LayerNorm without a bias", new LayerNorm(3, { bias: false }), "LayerNorm(3, eps=1e-5, bias=false)"],
+    [
+      "a plain LayerNorm",
+      new LayerNorm(3, { elementwiseAffine: false }),
+      "LayerNorm(3, eps=1e-5, elementwiseAffine=false)",
+    ],
     ["an RMSNorm", new RMSNorm([4, 8], { eps: 0 }), "RMSNorm([4, 8], eps=0)"],
     ["a Runtime", Runtime.create(), "Runtime(65536 bytes)"],
   ])("%s", (_, object, expected) => {
