@@ -13,7 +13,7 @@ import { type Allocator, checkMemory, type LinearMemory, type MemoryOptions } fr
 export interface RuntimeOptions<Async extends boolean = false> extends MemoryOptions {
   /**
    * The module of the kernels, which is `layernorm.wasm` of the package; by default the one that is inlined. It may
-   * be a `WebAssembly.Module` or its bytes. With a `Response` or a promise, `create` returns a promise.
+   * be a `WebAssembly.Module` or its bytes. With a promise of one, `create` returns a promise.
    */
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
