@@ -13,41 +13,42 @@
  */
 
 import * as check from "./check.js";
-import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, sumsAnything } from "./kernels.js";
-import type { Operand, Place } from "./operand.js";
-import { ArrayOperand, entangled, overlaps, READ, SHARED, share, WRITTEN } from "./operand.js";
+import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf } from "./kernels.js";
+import { ArrayOperand, entangled, overlap, type Place, READ, share, WRITTEN } from "./operand.js";
 import type { Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
+import type { Operand } from "./types.js";
 
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
+
+const NONE: readonly Tensor[] = [];
+
+/** The place of y or dx among the arguments of a kernel. */
+const OUT = 0;
 
 /** A call, whose arguments are filled in step by step. One class for both passes: a derived one is slower to make. */
 export class Call implements KernelCall {
   readonly args = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
   rows = 0;
   /** x of forward, dy of backward. */
-  source: Place | null = null;
+  source!: Place;
   /** What is added to it, or to its gradient: residual or add. */
   addend: Place | null = null;
   sum: Place | null = null;
   /** y or dx. */
   out: Place | null = null;
-  weight: Place | null = null;
-  bias: Place | null = null;
-  /** What only backward takes. */
-  x: Place | null = null;
-  mean: Place | null = null;
-  rstd: Place | null = null;
   dweight: Place | null = null;
   dbias: Place | null = null;
   /** What the caller gets for `out`. */
   #result: Operand | undefined;
-  #first: ArrayOperand | null = null;
-  #last: ArrayOperand | null = null;
-  #made: Tensor[] | null = null;
+  /** The array that was taken last, and so on. */
+  #arrays: ArrayOperand | null = null;
+  #made = NONE;
   /** What it has borrowed of the runtime. */
   #scratch = 0;
+  /** Where what is normalized is kept for backward, all rows of it; 0 where it isn't. */
+  #kept = 0;
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
 
@@ -59,162 +60,159 @@ export class Call implements KernelCall {
     readonly where: string,
     readonly runtime: Runtime,
     readonly kernel: Kernel,
-    public normalized: check.Normalized,
+    readonly normalized: check.Normalized,
     readonly concurrent = false,
   ) {}
 
+  /** An argument of the kernel in the words of an error. */
+  #name(index: number): string {
+    return `${this.where}: ${this.kernel.names[index]}`;
+  }
+
   /** Takes an argument of the kernel: a Tensor of the runtime that is not disposed, or an array of numbers. */
-  take(name: string, index: number, value: unknown, mode: number): Place {
+  take(index: number, value: unknown, mode: number): Place {
     const storage = value instanceof Float32Array ? undefined : storageOf(value);
-    if (storage === undefined) return this.#takeArray(name, index, value, mode);
-    if (storage.pointer === 0) throw new TypeError(`${this.where}: ${name} was disposed`);
-    if (storage.runtime !== this.runtime) throw new TypeError(`${this.where}: ${name} belongs to another runtime`);
+    if (storage === undefined) return this.#takeArray(index, value, mode);
+    if (storage.pointer === 0) throw new TypeError(`${this.#name(index)} was disposed`);
+    if (storage.runtime !== this.runtime) throw new TypeError(`${this.#name(index)} belongs to another runtime`);
+    return this.give(index, storage);
+  }
+
+  /** Has a Tensor as an argument, which is checked already. */
+  give(index: number, storage: Storage): Storage {
     this.args[index] = storage.pointer;
     return storage;
   }
 
-  #takeArray(name: string, index: number, value: unknown, mode: number): ArrayOperand {
-    const given = value instanceof Float32Array;
-    const array = given ? value : check.checkFloats(`${this.where}: ${name}`, value, (mode & WRITTEN) !== 0);
-    const operand = new ArrayOperand(array, mode, index, this.runtime.addressOf(array));
-    if (operand.size === 0) check.checkAttached(`${this.where}: ${name}`, array);
-    if (this.#last === null) this.#first = operand;
-    else this.#last.next = operand;
-    this.#last = operand;
+  #takeArray(index: number, value: unknown, mode: number): ArrayOperand {
+    const array = value instanceof Float32Array ? value : this.#arrayOf(index, value, mode);
+    const home = this.runtime.addressOf(array);
+    const operand = new ArrayOperand(array, mode, index, this.#step(index), home, this.#arrays);
+    if (operand.size === 0) check.checkAttached(this.#name(index), array);
+    this.args[index] = home;
+    this.#arrays = operand;
     return operand;
   }
 
-  /** Has a Tensor that was checked before as an argument. */
-  give(index: number, storage: Storage | null): Storage | null {
-    if (storage !== null) this.args[index] = storage.pointer;
-    return storage;
+  /** An array of floats as it is, or a list of numbers, which can only be read, as a new one. */
+  #arrayOf(index: number, value: unknown, mode: number): Float32Array {
+    const halves = check.tagOf(value) === "Uint16Array" && "; half floats are a Float16Array, where the host has it";
+    const expected = `a Float32Array or a Tensor${halves || ""}`;
+    if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, expected);
+    return check.checkNumbers(this.#name(index), value, check.FLOATS, expected);
   }
 
-  /** Takes x or dy: a Tensor whose trailing dimensions fit, or an array whose length does. */
-  takeSource(name: string, index: number, value: unknown): Place {
-    const source = this.take(name, index, value, READ);
-    this.source = source;
-    this.checkRows(name, source);
-    return source;
-  }
-
-  checkRows(name: string, source: Place): void {
+  /**
+   * Takes x or dy: a Tensor whose trailing dimensions fit, or an array whose length does.
+   * @param rows how many rows it has to have, if that is known
+   */
+  takeSource(value: unknown, rows?: number): Place {
+    const { source } = this.kernel;
+    const place = this.take(source, value, READ);
     const { shape, size } = this.normalized;
-    if (source.shape === null ? source.size % size !== 0 : !check.endsWith(source.shape, shape)) {
-      const expected = source.shape ? `[..., ${shape.join(", ")}]` : `a multiple of ${size}`;
-      check.wrongSize(`${this.where}: ${name}`, source.shape ?? source.size, expected);
+    if (place.shape !== null && !check.endsWith(place.shape, shape)) {
+      check.wrongSize(this.#name(source), place.shape, `[..., ${shape.join(", ")}]`);
     }
-    this.rows = source.size / size;
-  }
-
-  /** Takes an operand of the kind, size and shape of the source. */
-  #takeLike(name: string, index: number, value: unknown, mode: number, sourceName: string): Place {
-    const place = this.take(name, index, value, mode);
-    const source = this.source as Place;
-    if ((place.array === null) !== (source.array === null)) {
-      const kind = source.array === null ? "a Tensor" : check.describe(source.array);
-      check.wrongType(`${this.where}: ${name}`, value, `${kind}, as ${sourceName} is`);
+    this.rows = rows ?? Math.floor(place.size / size);
+    if (place.size !== this.rows * size) {
+      const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
+      check.wrongSize(this.#name(source), place.size, wanted);
     }
-    this.checkSize(name, place, source, sourceName);
+    this.source = place;
     return place;
   }
 
-  /** As many elements as another operand, or as are normalized, and where both have a shape, the same. */
-  checkSize(name: string, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): void {
+  /** Takes an operand of the kind, size and shape of x or dy; null where it is absent. */
+  #takeLike(index: number, value: unknown, mode: number): Place | null {
+    if (value === undefined) return null;
+    const { source, kernel } = this;
+    const place = this.take(index, value, mode);
+    const name = kernel.names[kernel.source] as string;
+    if ((place.array === null) !== (source.array === null)) {
+      const kind = source.array === null ? "a Tensor" : check.describe(source.array);
+      check.wrongType(this.#name(index), value, `${kind}, as ${name} is`);
+    }
+    return this.checkSize(index, place, source, name);
+  }
+
+  /** Checks that it has as many elements as another operand or as are normalized, and where both have a shape, the same. */
+  checkSize(index: number, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): Place {
     const got = place.shape;
-    if (got !== null && shape !== null ? check.sameShape(got, shape) : place.size === size) return;
     const shapes = got !== null && shape !== null;
+    if (shapes ? check.sameShape(got, shape) : place.size === size) return place;
     const expected = check.describe(shapes ? shape : size);
     const as = shapes ? `that of ${other}, ${expected}` : `${expected}, as ${other} has`;
-    check.wrongSize(`${this.where}: ${name}`, shapes ? got : place.size, other === undefined ? expected : as);
+    check.wrongSize(this.#name(index), shapes ? got : place.size, other === undefined ? expected : as);
   }
 
   /** Takes a parameter, or what is added to its gradient: of the normalized shape. null where it is absent. */
-  takeAffine(name: string, index: number, value: unknown, mode: number): Place | null {
+  takeAffine(index: number, value: unknown, mode: number): Place | null {
     if (value === null || value === undefined) return null;
-    const place = this.take(name, index, value, mode | SHARED);
-    this.checkSize(name, place, this.normalized);
-    return place;
+    return this.checkSize(index, this.take(index, value, mode), this.normalized);
   }
 
-  /** Two operands, of which one is written to, share no byte. */
-  checkApart(name: string, place: Place, otherName: string, other: Place | null): void {
-    if (other === null || !overlaps(place, other)) return;
-    throw new RangeError(`${this.where}: ${name} overlaps ${otherName}`);
-  }
-
-  /** The same, but the two may also be one. Copies of arrays are apart. */
-  #checkApartOrSame(name: string, place: Place, otherName: string, other: Place | null): void {
-    if (place.pointer !== other?.pointer) this.checkApart(name, place, otherName, other);
-  }
-
-  /** Takes the operands of a forward pass. weight and bias must be there already. */
-  takeForward(x: unknown, residual: unknown, sum: unknown, out: unknown): void {
+  /** Takes what the options of a pass give, once all else is there: residual or add, sum, out. */
+  takeOptions(addend: unknown, sum: unknown, out: unknown): void {
     const { kernel } = this;
-    this.takeSource("x", kernel.x, x);
-    if (residual !== undefined) this.addend = this.#takeLike("residual", kernel.residual, residual, READ, "x");
-    if (sum !== undefined) {
-      if (this.addend === null) throw new TypeError(`${this.where}: sum is given without a residual to add to x`);
-      this.sum = this.#takeOutput("sum", kernel.sum, sum);
+    this.addend = this.#takeLike(kernel.addend, addend, READ);
+    if (sum !== undefined && addend === undefined) {
+      throw new TypeError(`${this.where}: sum is given without a residual to add to x`);
     }
-    if (out !== undefined) this.out = this.#takeOutput("out", kernel.y, out);
+    this.sum = this.#takeLike(kernel.sum, sum, WRITTEN);
+    this.out = this.#takeLike(OUT, out, WRITTEN);
     this.#result = out as Operand | undefined;
+    this.#checkApart();
   }
 
-  #takeOutput(name: string, index: number, value: unknown): Place {
-    const place = this.#takeLike(name, index, value, WRITTEN, "x");
-    this.checkApart(name, place, "weight", this.weight);
-    this.checkApart(name, place, "bias", this.bias);
-    this.checkApart(name, place, "sum", this.sum);
-    this.#checkApartOrSame(name, place, "x", this.source);
-    this.#checkApartOrSame(name, place, "residual", this.addend);
-    return place;
+  /**
+   * Checks that each output lies apart from all else in the memory, but y and sum may be x or residual, and dx dy or add:
+   * the kernel reads an element there before it writes. Copies are apart, and need only be so where they are copied back.
+   */
+  #checkApart(): void {
+    const { args, kernel } = this;
+    const { moves, source, addend } = kernel;
+    for (let i = 0; i < source; i++) {
+      const start = args[i] as number;
+      if (start === 0) continue;
+      const end = start + this.#bytes(i);
+      for (let j = i + 1; j < kernel.rows; j++) {
+        const other = args[j] as number;
+        if (other === 0 || other >= end || start >= other + this.#bytes(j)) continue;
+        if (start !== other || moves[i] !== 2 || (j !== source && j !== addend)) this.#refuse(i, j);
+      }
+    }
+    for (let b = this.#arrays; b !== null; b = b.next) {
+      for (let a = b.next; a !== null; a = a.next) {
+        if (a.mode & b.mode & WRITTEN && overlap(a.array, b.array)) this.#refuse(b.index, a.index);
+      }
+    }
   }
 
-  /** Takes the options of a backward pass. dy, x, mean, rstd and weight must be there already. */
-  takeBackward(add: unknown, out: unknown): void {
-    const { kernel } = this;
-    if (add !== undefined) this.addend = this.#takeLike("add", kernel.add, add, READ, "dy");
-    if (out === undefined) return;
-    this.#result = out as Operand;
-    this.out = this.#takeLike("out", kernel.dx, out, WRITTEN, "dy");
-    this.checkGradient("out", this.out);
-    this.#checkApartOrSame("out", this.out, "dy", this.source);
-    this.#checkApartOrSame("out", this.out, "add", this.addend);
+  /** How many floats of an argument belong to one row; 0 where all rows have them in common. */
+  #step(index: number): number {
+    const move = this.kernel.moves[index] as number;
+    return move === 2 ? this.normalized.size : move;
   }
 
-  /** Checks that a sum over the rows lies apart from what they are computed from, which is read after the sum. */
-  checkSum(name: string, place: Place): void {
-    this.checkApart(name, place, "x", this.x);
-    this.checkApart(name, place, "dy", this.source);
-    this.checkApart(name, place, "add", this.addend);
+  #bytes(index: number): number {
+    return 4 * (this.kernel.moves[index] === 0 ? this.normalized.size : this.rows * this.#step(index));
   }
 
-  /** Checks that a gradient lies apart from all that is read but dy and add. */
-  checkGradient(name: string, place: Place): void {
-    this.checkApart(name, place, "x", this.x);
-    this.checkApart(name, place, "mean", this.mean);
-    this.checkApart(name, place, "rstd", this.rstd);
-    this.checkApart(name, place, "weight", this.weight);
+  #refuse(index: number, other: number): never {
+    throw new RangeError(`${this.#name(index)} overlaps ${this.kernel.names[other]}`);
   }
 
-  /** A new Tensor, for a result or to be kept. Where there is no room, those made before are given back. */
-  make(shape: readonly number[]): Tensor {
+  /** A new Tensor, or an array of the kind of another. Where there is no room, Tensors made before are given back. */
+  make(shape: readonly number[], like: Float32Array | null): Operand {
+    const size = check.sizeOf(shape);
     try {
-      const tensor = tensorFrom(new Storage(this.runtime, shape, check.sizeOf(shape)));
-      this.#made ??= [];
-      this.#made.push(tensor);
+      if (like !== null) return check.arrayLike(like, size);
+      const tensor = tensorFrom(new Storage(this.runtime, shape, size));
+      this.#made = [...this.#made, tensor];
       return tensor;
     } catch (error) {
-      this.#abandon();
-      throw error;
+      this.#abandon(error);
     }
-  }
-
-  /** A new result of the kind of the source. */
-  makeLike(shape: readonly number[]): Operand {
-    const { array } = this.source as Place;
-    return array === null ? this.make(shape) : check.arrayLike(array, check.sizeOf(shape));
   }
 
   /**
@@ -222,33 +220,32 @@ export class Call implements KernelCall {
    * @param kept where x + residual, or an array x, is kept for backward; 0 where it isn't
    */
   place(kept = 0): this {
-    const { addend, sum, kernel, args } = this;
-    const source = this.source as Place;
+    const { source, addend, sum, kernel, args, where } = this;
+    if (this.out === null) {
+      this.#result = this.make(source.shape ?? [source.size], source.array);
+      this.out = this.take(OUT, this.#result, WRITTEN);
+    }
+    this.#kept = kept;
+    share(kept === 0 ? source : addend, this.out);
+    if (kept === 0) share(addend, sum);
+    else {
+      // x is copied there, and x + residual written over it.
+      if (addend !== null) args[kernel.sum] = kept;
+      if (source.array && (addend === null || source.home === 0)) source.pointer = kept;
+      if (sum?.array) sum.pointer = kept;
+    }
+    args[kernel.rows] = this.rows;
+    args[kernel.cols] = this.normalized.size;
     try {
-      if (this.out === null) {
-        this.#result = this.makeLike(source.shape ?? [source.size]);
-        this.out = this.take("out", kernel.y < 0 ? kernel.dx : kernel.y, this.#result, WRITTEN);
-      }
-      share(this.out, kept === 0 ? source : addend);
-      if (kept === 0) share(sum, addend);
-      else {
-        // x is copied there, and x + residual written over it.
-        if (addend !== null) args[kernel.sum] = kept;
-        if (addend === null || source.pointer === 0) source.keepAt(kept);
-        sum?.keepAt(kept);
-      }
-      args[kernel.rows] = this.rows;
-      args[kernel.cols] = this.normalized.size;
       this.#reserve();
     } catch (error) {
-      this.#abandon();
-      throw error;
+      this.#abandon(error);
     }
     // A module that needs what was in a Tensor finds that it was overwritten.
-    sum?.overwrite(this.where, "sum");
-    this.out.overwrite(this.where, "out");
-    this.dweight?.overwrite(this.where, "dweight");
-    this.dbias?.overwrite(this.where, "dbias");
+    this.out.overwrite(where, "out");
+    sum?.overwrite(where, "sum");
+    this.dweight?.overwrite(where, "dweight");
+    this.dbias?.overwrite(where, "dbias");
     return this;
   }
 
@@ -260,45 +257,42 @@ export class Call implements KernelCall {
     let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
     let bytes = 0;
     let rowBytes = 0;
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.pointer !== 0 || operand.copy !== 0 || operand.over !== null) continue;
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
+      if (operand.pointer !== 0 || operand.over !== null) continue;
       bytes += ALIGNMENT;
-      if (operand.mode & SHARED || rows === 0) bytes += operand.size * 4;
-      else rowBytes += (operand.size / rows) * 4;
+      if (operand.step === 0) bytes += operand.size * 4;
+      else rowBytes += operand.step * 4;
     }
     const limit = runtime.blockBytes(sums);
     this.#blockRows = rows;
-    if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#first)) {
-      const step = sums ? runtime.kernels.sumsGroup() : 1;
-      this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / step)) * step);
+    if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#arrays)) {
+      const group = sums ? runtime.kernels.sumsGroup() : 1;
+      this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / group)) * group);
       if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
     }
     bytes += workspace + this.#blockRows * rowBytes;
     if (bytes > 0) this.#scratch = runtime.borrow(bytes, this.concurrent);
     let free = this.#scratch;
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.over !== null) operand.copy = operand.over.copy;
-      else if (operand.pointer === 0 && operand.copy === 0) {
-        operand.copy = free;
-        free += aligned(this.#sizeOf(operand, this.#blockRows) * 4);
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
+      const { over, step, size, home } = operand;
+      if (over !== null) operand.pointer = over.pointer;
+      else if (operand.pointer === 0) {
+        operand.pointer = free;
+        free += aligned((step === 0 ? size : step * this.#blockRows) * 4);
       }
-      const grown = operand.pointer !== 0 && operand.array.length === 0; // it left the array empty
-      if (grown) operand.array = runtime.view(operand.pointer, operand.size);
-      args[operand.index] = operand.copy || operand.pointer;
+      // The memory may have grown.
+      if (home !== 0 && operand.array.length === 0) operand.array = runtime.view(home, size);
+      else if (operand.array.length === 0) check.checkAttached(this.#name(operand.index), operand.array);
+      args[operand.index] = operand.pointer;
     }
     if (workspace > 0) args[kernel.workspace] = free;
-  }
-
-  /** How many numbers of an array belong to some rows: all of them, where all rows share them. */
-  #sizeOf({ size, mode }: ArrayOperand, rows: number): number {
-    return rows === this.rows || mode & SHARED ? size : (size / this.rows) * rows;
   }
 
   /** Computes. */
   run(): Operand {
     const { runtime, rows } = this;
     // A call under way may write to an array.
-    if (this.#first !== null) runtime.settle();
+    if (this.#arrays !== null) runtime.settle();
     if (this.#blockRows < rows) this.#runBlocks();
     else {
       this.#copy(READ, 0, rows);
@@ -312,10 +306,10 @@ export class Call implements KernelCall {
   #runBlocks(): void {
     const { rows } = this;
     const { kernels } = this.runtime;
-    const sums = sumsAnything(this);
+    const sums = this.dweight !== null || this.dbias !== null;
     const strides = stridesOf(this);
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.copy !== 0 && !(operand.over ?? operand).whole) strides[operand.index] = 0;
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
+      if (operand.pointer !== operand.home && operand.pointer !== this.#kept) strides[operand.index] = 0;
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
@@ -331,11 +325,11 @@ export class Call implements KernelCall {
     const { runtime, rows } = this;
     if (!this.concurrent) return this.run();
     try {
-      for (let operand = this.#first; operand !== null; operand = operand.next) {
-        if (operand.copy !== 0 && check.isShared(operand.array.buffer)) runtime.settle();
+      for (let operand = this.#arrays; operand !== null; operand = operand.next) {
+        if (operand.pointer !== operand.home && check.isShared(operand.array.buffer)) runtime.settle();
       }
       this.#copy(READ, 0, rows);
-      await runtime.start(this, this.#first === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
+      await runtime.start(this, this.#arrays === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
     } finally {
       this.#end();
     }
@@ -344,30 +338,29 @@ export class Call implements KernelCall {
 
   /** Copies some rows of arrays to the memory or back; what all rows share with the first of them or the last. */
   #copy(mode: number, start: number, count: number): void {
-    for (let operand = this.#first; operand !== null; operand = operand.next) {
-      if (operand.copy === 0 || operand.size === 0 || !(operand.mode & mode)) continue;
-      let { array, copy } = operand;
-      const size = this.#sizeOf(operand, count);
-      if (size < operand.size) {
-        const from = this.#sizeOf(operand, start);
-        array = array.subarray(from, from + size);
-        if (operand.whole) copy += from * 4;
-      } else if (mode === READ ? start > 0 : start + count < this.rows) continue;
-      const view = this.runtime.view(copy, size);
-      if (mode === READ) view.set(array);
-      else array.set(view);
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
+      const { array, step, pointer } = operand;
+      if (pointer === operand.home || operand.size === 0 || !(operand.mode & mode)) continue;
+      if (step === 0 && (mode === READ ? start > 0 : start + count < this.rows)) continue;
+      const from = step * start;
+      const size = step * count || operand.size;
+      const view = this.runtime.view(pointer === this.#kept ? pointer + from * 4 : pointer, size);
+      const part = size < operand.size ? array.subarray(from, from + size) : array;
+      if (mode === READ) view.set(part);
+      else part.set(view);
     }
   }
 
   /** Gives back all that was made for a call that can't be made. */
-  #abandon(): void {
-    if (this.#made !== null) for (const tensor of this.#made) tensor.dispose();
+  #abandon(error: unknown): never {
+    for (const tensor of this.#made) tensor.dispose();
     this.#end();
+    throw error;
   }
 
   /** Gives the scratch memory back. */
   #end(): void {
-    if (this.#scratch !== 0) this.runtime.giveBack(this.#scratch);
+    this.runtime.giveBack(this.#scratch);
     this.#scratch = 0;
   }
 

@@ -1,21 +1,14 @@
 /**
  * Checks of arguments, and the words in which errors describe them.
- *
- * What an argument is made of is read once and returned: a getter or a subclass may answer differently the second time.
  * @module
  */
 
-/** A getter of typed arrays as a function: it tells the truth, whatever an array or a subclass says of itself. */
-function getterOf<T>(name: string | symbol): (value: unknown) => T {
-  const { get } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Float32Array.prototype), name) ?? {};
-  return (value) => get?.call(value);
-}
+/** A property of a typed array as it is, whatever an object or a subclass says of itself. */
+export const readTruly = <T>(array: unknown, name: string | symbol): T =>
+  Reflect.get(Float32Array.prototype, name, array);
 
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
-export const tagOf = getterOf<string | undefined>(Symbol.toStringTag);
-export const lengthOf = getterOf<number>("length");
-export const offsetOf = getterOf<number>("byteOffset");
-export const bufferOf = getterOf<ArrayBufferLike>("buffer");
+export const tagOf = (value: unknown) => readTruly<string | undefined>(value, Symbol.toStringTag);
 
 /** What is shown of an object, by `console.log` in Node, Deno and Bun, in a template and by `JSON.stringify`. */
 export abstract class Shown {
@@ -32,13 +25,9 @@ export abstract class Shown {
 }
 
 /** The name of an object's own class, of this realm or another, as in "WebAssembly.Module". */
-export function classOf(value: unknown): string {
-  return Object.prototype.toString.call(value).slice(8, -1);
-}
+export const classOf = (value: unknown): string => Object.prototype.toString.call(value).slice(8, -1);
 
-export function isShared(buffer: ArrayBufferLike): boolean {
-  return classOf(buffer) === "SharedArrayBuffer";
-}
+export const isShared = (buffer: ArrayBufferLike) => classOf(buffer) === "SharedArrayBuffer";
 
 /** The bytes of a typed array or a buffer, where they are. */
 export function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
@@ -82,33 +71,26 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== "object" || options === null || options instanceof Shown)
     wrongType(`${where}: options`, options, "an object");
-  for (const name in options) {
-    let i = 0; // a loop, because `includes` takes longer for so few names, and every call comes through here
-    while (i < names.length && names[i] !== name) i++;
-    if (i === names.length && Object.keys(options).includes(name)) {
-      throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
-    }
+  for (const name of Object.keys(options)) {
+    if (names.includes(name)) continue;
+    throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
   }
 }
 
 /** A view of memory that has grown since is detached from it, and empty. */
 export function checkAttached(where: string, array: ArrayBufferView): void {
-  if (lengthOf(array) > 0) return;
   try {
-    new Uint8Array(bufferOf(array));
+    new Uint8Array(array.buffer);
   } catch {
     throw new TypeError(`${where} is a detached view: the memory has grown since; take the tensor's data anew`);
   }
 }
 
 /** The number of elements of a shape. */
-export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((size, dimension) => size * dimension, 1);
-}
+export const sizeOf = (shape: readonly number[]) => shape.reduce((size, dimension) => size * dimension, 1);
 
-export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a === b || (a.length === b.length && endsWith(a, b));
-}
+export const sameShape = (a: readonly number[], b: readonly number[]) =>
+  a === b || (a.length === b.length && endsWith(a, b));
 
 /** Whether the last dimensions of `shape` are `trailing`. */
 export function endsWith(shape: readonly number[], trailing: readonly number[]): boolean {
@@ -119,8 +101,8 @@ export function endsWith(shape: readonly number[], trailing: readonly number[]):
 }
 
 /** `value` as a list of integers, each at least `least`; a copy. */
-export function checkShape(where: string, value: unknown, least: number): readonly number[] {
-  if (!Array.isArray(value)) wrongType(where, value, "a list of integers");
+export function checkShape(where: string, value: unknown, least: number, expected: string): readonly number[] {
+  if (!Array.isArray(value)) wrongType(where, value, expected);
   const shape: number[] = [...value];
   if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, "a list of integers");
   const fits = shape.every((dimension) => Number.isInteger(dimension) && dimension >= least);
@@ -130,17 +112,16 @@ export function checkShape(where: string, value: unknown, least: number): readon
 }
 
 /** The shape that is normalized, and how many elements it has. */
-export interface Normalized {
-  shape: readonly number[];
-  size: number;
-}
+export type Normalized = { shape: readonly number[]; size: number };
 
 /** A positive integer or a non-empty list of them. */
 export function checkNormalizedShape(where: string, value: unknown): Normalized {
-  if (typeof value !== "number" && !Array.isArray(value)) {
-    wrongType(where, value, "a positive integer or a list of them");
-  }
-  const shape = checkShape(where, typeof value === "number" ? [value] : value, 1);
+  const shape = checkShape(
+    where,
+    typeof value === "number" ? [value] : value,
+    1,
+    "a positive integer or a list of them",
+  );
   if (shape.length === 0) wrongValue(where, shape, "at least one dimension");
   return { shape, size: sizeOf(shape) };
 }
@@ -156,9 +137,17 @@ export function checkBoolean(where: string, value: unknown): boolean {
   return value;
 }
 
-/** The floats of a list of numbers; undefined for what is no list. */
-export function checkList(where: string, value: unknown): Float32Array | undefined {
-  if (!Array.isArray(value)) return undefined;
+/**
+ * A typed array as it is, or a list of numbers as a new one.
+ * @param kinds which typed arrays
+ * @param expected for an error
+ */
+export function checkNumbers(where: string, value: unknown, kinds: RegExp, expected: string): Float32Array {
+  if (kinds.test(tagOf(value) ?? "")) {
+    checkAttached(where, value as Float32Array);
+    return value as Float32Array;
+  }
+  if (!Array.isArray(value)) wrongType(where, value, expected);
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
   if (odd < 0) return new Float32Array(numbers);
@@ -166,30 +155,9 @@ export function checkList(where: string, value: unknown): Float32Array | undefin
   throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers${cure}`);
 }
 
-/** The floats of a list of numbers, or a typed array of numbers as it is. */
-export function checkNumbers(where: string, value: unknown): Float32Array {
-  const tag = tagOf(value);
-  if (!tag || tag.startsWith("Big")) {
-    return checkList(where, value) ?? wrongType(where, value, "a Float32Array or a list of numbers");
-  }
-  checkAttached(where, value as Float32Array);
-  return value as Float32Array;
-}
-
-/**
- * An array of floats as it is, or a list of numbers as a new one.
- * @param written whether it is to be written to
- */
-export function checkFloats(where: string, value: unknown, written: boolean): Float32Array {
-  const tag = tagOf(value);
-  if (tag === "Float32Array" || tag === "Float64Array" || tag === "Float16Array") return value as Float32Array;
-  const list = written ? undefined : checkList(where, value);
-  const cure = tag === "Uint16Array" ? "; half floats are a Float16Array, where the host has it" : "";
-  return list ?? wrongType(where, value, `a Float32Array or a Tensor${cure}`);
-}
+/** Typed arrays that an operand may be. */
+export const FLOATS = /^Float/;
 
 /** A new array of zeros, of the class of another, whatever a subclass says. */
-export function arrayLike(array: Float32Array, length: number): Float32Array {
-  const Class = Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor;
-  return new Class(length);
-}
+export const arrayLike = (array: Float32Array, length: number): Float32Array =>
+  new (Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor)(length);

@@ -6,16 +6,11 @@
 import { bytesOf, classOf, wrongType } from "./check.js";
 import type { LinearMemory } from "./memory.js";
 
-/** The part of a `Response` of `fetch` that is used here. */
-export interface ResponseLike {
-  arrayBuffer(): Promise<ArrayBuffer>;
-}
-
 /** A compiled `WebAssembly.Module`, or the bytes of one. Declared so that the types need no library of the DOM's. */
 export type ModuleSource = object;
 
-/** A module that is yet to arrive: a `Response`, or a promise of one, of bytes or of a `WebAssembly.Module`. */
-export type LaterModuleSource = ResponseLike | PromiseLike<ModuleSource>;
+/** A module that is yet to arrive, as that of `WebAssembly.compileStreaming(fetch(url))`. */
+export type LaterModuleSource = PromiseLike<ModuleSource>;
 
 /**
  * The bytes of an inlined binary, which `text` in scripts/build.mjs has written. A module that was imported in its
@@ -27,29 +22,23 @@ export function inlined(binary: string | WebAssembly.Module): ModuleSource {
   let more = 0;
   for (let i = 0; i < binary.length; i++) {
     const code = binary.charCodeAt(i);
-    if (code < 35) more = (code - 31) * 92;
-    else {
-      bytes.push(code - 38 + more);
-      more = 0;
-    }
+    if (code >= 35) bytes.push(code - 38 + more);
+    more = code < 35 ? (code - 31) * 92 : 0;
   }
   return Uint8Array.from(bytes);
 }
 
-function isModule(source: unknown): boolean {
-  return classOf(source) === "WebAssembly.Module";
-}
+const isModule = (source: unknown): source is WebAssembly.Module => classOf(source) === "WebAssembly.Module";
 
 /** Whether there is something to wait for before a module can be compiled. @internal */
-export function isLater(source: unknown): source is LaterModuleSource {
-  const { then, arrayBuffer } = (source ?? {}) as Partial<PromiseLike<unknown> & ResponseLike>;
-  return typeof (then ?? arrayBuffer) === "function";
-}
+export const isLater = (source: unknown): source is LaterModuleSource =>
+  typeof (source as Partial<LaterModuleSource> | undefined)?.then === "function";
 
-/** That a source is of a kind that `link` or `linkLater` takes. @internal */
-export function checkSource(where: string, source: unknown): void {
-  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return;
-  wrongType(where, source, "a WebAssembly.Module, its bytes, a Response, or a promise of one");
+/** A source that is of a kind that `link` or `linkLater` takes. @internal */
+export function checkSource<T>(where: string, source: T): T {
+  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return source;
+  const cure = classOf(source) === "Response" ? "; WebAssembly.compileStreaming makes one of it" : "";
+  wrongType(where, source, `a WebAssembly.Module, its bytes, or a promise of one${cure}`);
 }
 
 const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
@@ -62,7 +51,7 @@ const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssem
 export function link<T>(where: string, source: object, memory: LinearMemory): T {
   try {
     const module = isModule(source) ? source : new WebAssembly.Module(bytesOf(source));
-    return new WebAssembly.Instance(module as WebAssembly.Module, importsOf(memory)).exports as T;
+    return new WebAssembly.Instance(module, importsOf(memory)).exports as T;
   } catch (cause) {
     refuse(where, source, cause as Error);
   }
@@ -70,22 +59,16 @@ export function link<T>(where: string, source: object, memory: LinearMemory): T 
 
 /** A module without blocking, also from what is yet to arrive. @internal */
 export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
-  let arrived = await source;
-  const { ok, status, url, arrayBuffer } = (arrived ?? {}) as Partial<Response>;
-  if (ok === false) throw new TypeError(`${where}: ${url || "the request"} was answered with ${status}`);
-  if (arrayBuffer) arrived = await arrayBuffer.call(arrived);
-  checkSource(where, arrived);
-  if (isModule(arrived)) return arrived as WebAssembly.Module;
+  const arrived = checkSource(where, await source);
+  if (isModule(arrived)) return arrived;
   return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));
 }
 
 /** `link` without blocking, also for a module that is yet to arrive. @internal */
 export async function linkLater<T>(where: string, source: unknown, memory: LinearMemory): Promise<T> {
   const module = await compileLater(where, source);
-  const instance = await WebAssembly.instantiate(module, importsOf(memory)).catch((cause) =>
-    refuse(where, module, cause),
-  );
-  return instance.exports as T;
+  const linking = WebAssembly.instantiate(module, importsOf(memory));
+  return (await linking.catch((cause) => refuse(where, module, cause))).exports as T;
 }
 
 /** WebAssembly, where the engine has it. @internal */

@@ -17,46 +17,34 @@ import { Call } from "./call.js";
 import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
-import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf } from "./operand.js";
-import { READ, runtimeOf, SHARED, WRITTEN } from "./operand.js";
+import { READ, runtimeOf, WRITTEN } from "./operand.js";
 import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
+import { storageOf } from "./tensor.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./types.js";
 
 type Shape = number | readonly number[];
 type Affine = Operand | null | undefined;
 
-export interface RMSNormWithStats<T extends Operand> {
-  y: T;
-  /** One number for each row. A Tensor of it has the leading dimensions of x. */
-  rstd: T;
-}
+/** y, and `rstd` of each row: one number for each. A Tensor of them has the leading dimensions of x. */
+export type RMSNormWithStats<T extends Operand> = { y: T; rstd: T };
 
-export interface WithStats<T extends Operand> extends RMSNormWithStats<T> {
-  /** The mean of each row, of the shape of rstd. */
-  mean: T;
-}
+/** The same with the mean of each row. */
+export type WithStats<T extends Operand> = { y: T; mean: T; rstd: T };
 
-export interface RMSNormGradients<T extends Operand> {
-  dx: T;
-  /** The gradient of the weight, the sum over the rows of dy * xhat. It is there even if no weight was given. */
-  dweight: T;
-}
+/** dx, and the gradient of the weight: the sum over the rows of dy * xhat, which is there even without a weight. */
+export type RMSNormGradients<T extends Operand> = { dx: T; dweight: T };
 
-export interface Gradients<T extends Operand> extends RMSNormGradients<T> {
-  /** The sum over the rows of dy. */
-  dbias: T;
-}
+/** The same with the gradient of the bias: the sum over the rows of dy. */
+export type Gradients<T extends Operand> = { dx: T; dweight: T; dbias: T };
 
-export interface RMSNormBackwardOptions<T extends Operand> extends BackwardOptions<T> {
-  /** What to add the gradient of the weight to, and to return as `dweight`. */
+/** `dweight` is what to add that gradient to and to return. `eps` is that of the forward pass, which `rstd` has in it. */
+export type RMSNormBackwardOptions<T extends Operand> = BackwardOptions<T> & {
   dweight?: Operand | undefined;
-  /** That of the forward pass. It is accepted and not used: `rstd` has it. */
   eps?: number | undefined;
-}
+};
 
-export interface LayerNormBackwardOptions<T extends Operand> extends RMSNormBackwardOptions<T> {
-  /** What to add the gradient of the bias to, and to return as `dbias`. */
-  dbias?: Operand | undefined;
-}
+/** The same with `dbias`, what to add the gradient of the bias to and to return. */
+export type LayerNormBackwardOptions<T extends Operand> = RMSNormBackwardOptions<T> & { dbias?: Operand | undefined };
 
 /**
  * Layer normalization of x.
@@ -186,24 +174,25 @@ function forward<T extends Operand>(
 ): WithStats<ResultOf<T>> {
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
-  const runtime = runtimeOf(x, weight, bias);
-  const kernel = family.forward;
+  const { kernel } = family.forward;
   const normalized = check.checkNormalizedShape(`${where}: normalizedShape`, normalizedShape);
-  const call = new Call(where, runtime, kernel, normalized);
-  call.weight = call.takeAffine("weight", kernel.weight, weight, READ);
-  call.bias = call.takeAffine("bias", kernel.bias, bias, READ);
+  const call = new Call(where, runtimeOf(x, weight, bias), kernel, normalized);
+  call.takeAffine(kernel.weight, weight, READ);
+  call.takeAffine(kernel.bias, bias, READ);
   call.args[kernel.eps] = check.checkEps(`${where}: eps`, eps);
-  call.takeForward(x, residual, sum, out);
+  const { shape, array } = call.takeSource(x);
+  const leading = shape?.slice(0, -normalized.shape.length) ?? [call.rows];
+  call.takeOptions(residual, sum, out);
   const results = {} as Record<"mean" | "rstd", Operand>;
-  if (stats) {
-    const leading = call.source?.shape?.slice(0, -normalized.shape.length) ?? [call.rows];
-    for (const name of family === LAYER_NORM ? (["mean", "rstd"] as const) : (["rstd"] as const)) {
-      results[name] = call.makeLike(leading);
-      call.take(name, kernel[name], results[name], WRITTEN);
-    }
+  for (const name of stats ? (["mean", "rstd"] as const) : []) {
+    if (kernel[name] < 0) continue;
+    results[name] = call.make(leading, array);
+    call.take(kernel[name], results[name], WRITTEN);
   }
   return { y: call.place().run(), ...results } as WithStats<ResultOf<T>>;
 }
+
+const SUMS = ["dweight", "dbias"] as const;
 
 function backward<T extends Operand>(
   where: string,
@@ -215,69 +204,44 @@ function backward<T extends Operand>(
   weight: Affine,
   options: LayerNormBackwardOptions<Operand>,
 ): Gradients<ResultOf<T>> {
-  const names = family === LAYER_NORM ? (["dweight", "dbias"] as const) : (["dweight"] as const);
+  const { kernel } = family.backward;
+  const names = SUMS.filter((name) => kernel[name] >= 0);
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
-  const kernel = family.backward;
-  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, { shape: [], size: 0 });
-  const source = call.take("dy", kernel.dy, dy, READ);
-  call.source = source;
-  call.x = call.take("x", kernel.x, x, READ);
-  call.rstd = call.take("rstd", kernel.rstd, rstd, READ);
-  if (family === LAYER_NORM) call.mean = call.take("mean", kernel.mean, mean, READ);
-  if (weight !== null && weight !== undefined) {
-    call.weight = call.take("weight", kernel.weight, weight, READ | SHARED);
-  }
-  const sums = { dweight, dbias };
-  for (const name of names) {
-    const sum = sums[name];
-    if (sum !== undefined && sum !== null) call[name] = call.take(name, kernel[name], sum, READ | WRITTEN | SHARED);
-  }
-  call.checkSize("x", call.x, source, "dy");
-  if (call.mean) call.checkSize("rstd", call.rstd, call.mean, "mean");
-  const shape = normalizedShapeOf(call);
-  call.normalized = { shape, size: check.sizeOf(shape) };
-  if (source.shape) call.checkRows("dy", source);
-  call.rows = call.rstd.size;
-  if (source.size !== call.rows * call.normalized.size) {
-    check.wrongSize(`${where}: dy`, source.size, `${call.rows} rows, one for each rstd, of the same size`);
-  }
-  if (call.weight) call.checkSize("weight", call.weight, call.normalized);
+  const shape = normalizedShapeOf(dy, x, rstd, weight ?? dweight ?? dbias);
+  const normalized = { shape, size: check.sizeOf(shape) };
+  const call = new Call(where, runtimeOf(dy, x, mean, rstd, weight), kernel, normalized);
+  const rstdPlace = call.take(kernel.rstd, rstd, READ);
+  if (kernel.mean >= 0) call.checkSize(kernel.rstd, rstdPlace, call.take(kernel.mean, mean, READ), "mean");
+  const source = call.takeSource(dy, rstdPlace.size);
+  call.checkSize(kernel.x, call.take(kernel.x, x, READ), source, "dy");
+  call.takeAffine(kernel.weight, weight, READ);
   if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
-  call.takeBackward(add, out);
-  for (const name of names) {
-    const place = call[name];
-    if (place === null) continue;
-    call.checkSize(name, place, call.normalized);
-    call.checkGradient(name, place);
-    call.checkSum(name, place);
-    call.checkApart(name, place, "out", call.out);
-    if (name === "dbias") call.checkApart(name, place, "dweight", call.dweight);
-  }
+  const sums: Record<string, Operand | null | undefined> = { dweight, dbias };
+  for (const name of names) call[name] = call.takeAffine(kernel[name], sums[name], READ | WRITTEN);
+  call.takeOptions(add, undefined, out);
   for (const name of names) {
     if (call[name] !== null) continue;
-    sums[name] = call.makeLike(shape) as typeof dweight;
-    const place = call.take(name, kernel[name], sums[name], READ | WRITTEN | SHARED);
+    sums[name] = call.make(shape, source.array);
+    const place = call.take(kernel[name], sums[name], READ | WRITTEN);
     if (place.array === null) place.data.fill(0);
     call[name] = place;
   }
-  const results = { dx: call.place().run(), ...sums };
+  const results = { dx: call.place().run() } as Record<string, unknown>;
   for (const name of names) results[name] = call[name]?.array ?? sums[name];
-  return results as Gradients<ResultOf<T>>;
+  return results as unknown as Gradients<ResultOf<T>>;
 }
 
-/** The normalized shape of a backward pass, as far as the operands tell it. */
-function normalizedShapeOf(call: Call): readonly number[] {
-  const [dy, x, rstd] = [call.source, call.x, call.rstd] as Place[] as [Place, Place, Place];
-  const affine = call.weight ?? (rstd.size > 0 ? null : (call.dweight ?? call.dbias));
-  if (affine?.shape) return affine.shape;
-  if (dy.shape && rstd.shape) {
-    const leading = rstd.shape.length;
-    if (leading < dy.shape.length && check.sameShape(dy.shape.slice(0, leading), rstd.shape)) {
-      return dy.shape.slice(leading);
-    }
+/** The normalized shape of a backward pass, as far as the operands tell it. They are yet to be checked. */
+function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
+  const shapeOf = (operand: Affine) => storageOf(operand)?.shape;
+  const sizeOf = (operand: Affine) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
+  const [shape, leading, own] = [dy, rstd, affine].map(shapeOf);
+  if (own) return own;
+  if (shape && leading && leading.length < shape.length && check.sameShape(shape.slice(0, leading.length), leading)) {
+    return shape.slice(leading.length);
   }
-  if (affine) return [affine.size];
-  if (rstd.size > 0) return [Math.floor(dy.size / rstd.size)];
-  return (dy.shape ?? x.shape)?.slice(-1) ?? [0];
+  if (affine) return [sizeOf(affine)];
+  if (sizeOf(rstd) > 0) return [Math.floor(sizeOf(dy) / sizeOf(rstd))];
+  return (shape ?? shapeOf(x))?.slice(-1) ?? [0];
 }

@@ -3,23 +3,14 @@
  * @module layernorm-wasm
  */
 
-export type { LaterModuleSource, ModuleSource, ResponseLike } from "./compile.js";
+export type { LaterModuleSource, ModuleSource } from "./compile.js";
 export * from "./functional.js";
 export type { Kernels } from "./kernels.js";
 export { type BiasOf, LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
 export type { WeightOf } from "./norm.js";
-export type {
-  BackwardOptions,
-  Beside,
-  Floats,
-  ForwardOptions,
-  HalfFloats,
-  Operand,
-  ResultOf,
-  Target,
-} from "./operand.js";
 export { RMSNorm, type RMSNormOptions } from "./rms-norm.js";
 export { Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, CheckpointEntry, LoadOptions, LoadResult, RawFloats, StateDict } from "./state-dict.js";
 export { Parameter, Tensor, type TensorHandle, type TensorOptions } from "./tensor.js";
+export type * from "./types.js";

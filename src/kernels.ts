@@ -40,7 +40,7 @@ type Numbers<List> = List extends `${string} ${infer Rest}` ? [number, ...Number
 export type KernelArguments<Name extends KernelName> = Numbers<Lists[Name]>;
 
 /** The kernels that compute row by row, and what belongs to them. */
-export type RowKernels = {
+type RowKernels = {
   [Name in KernelName]: (...args: KernelArguments<Name>) => void;
 } & {
   /** The bytes of workspace for a backward kernel. Of 2 GiB or more it is a negative number. */
@@ -67,61 +67,71 @@ export interface Kernels extends RowKernels {
   addSums(dweight: number, dbias: number, total: number, cols: number, workspace: number): void;
 }
 
+type Invoke = (
+  kernels: { [Name in KernelName]: (...args: (number | undefined)[]) => void },
+  a: readonly number[],
+) => void;
+
+// Each in a call of its own, which engines compile to a jump. To spread a list takes them as long as a short row.
+// biome-ignore format: one list a line
+const INVOKE: Readonly<Record<KernelName, Invoke>> = {
+  layerNormForward: (k, a) => k.layerNormForward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10]),
+  layerNormBackward: (k, a) => k.layerNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]),
+  rmsNormForward: (k, a) => k.rmsNormForward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]),
+  rmsNormBackward: (k, a) => k.rmsNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
+};
+
 /** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
 export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
   /** Its place in `KERNELS`. */
   readonly index: number;
+  /** What its arguments are called where it is used: the first is "out". */
+  readonly names: readonly string[];
   /** How many floats each argument moves from one row to the next: 2 stands for `cols`. */
   readonly moves: readonly number[];
+  /** The place of `x` in forward, of `dy` in backward: the first input, after the outputs. */
+  readonly source: number;
+  /** The place of `residual` or `add`. */
+  readonly addend: number;
+  /** Calls it with the arguments of a list, which may be longer. */
+  readonly invoke: Invoke;
   /** The names of what belongs to a backward kernel. */
   readonly ofRows: `${BackwardName}Rows`;
   readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
-/** What has one number, or `cols` of them, for each row. */
-const ONE = ["mean", "rstd"];
+/** What has `cols` numbers for each row. */
 const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
-const names = Object.keys(ARGUMENTS) as KernelName[];
-const listOf = (name: KernelName) => ARGUMENTS[name].split(" ") as Argument[];
-const all = new Set(names.flatMap(listOf));
+const all = [...new Set(Object.values(ARGUMENTS).flatMap((words) => words.split(" ")))];
 
 /** Every kernel that computes row by row. */
-export const KERNELS: readonly Kernel[] = names.map((name, index) => {
-  const list = listOf(name);
-  const places = Object.fromEntries([...all].map((argument) => [argument, list.indexOf(argument)]));
-  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(ONE.includes(argument))));
-  return { name, index, moves, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace`, ...places } as unknown as Kernel;
+export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, words], index) => {
+  const list = words.split(" ");
+  const places = Object.fromEntries(all.map((argument) => [argument, list.indexOf(argument)]));
+  const source = list.indexOf(list.includes("dy") ? "dy" : "x");
+  const addend = list.findIndex((argument) => argument === "residual" || argument === "add");
+  const names = ["out", ...list.slice(1)];
+  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(/mean|rstd/.test(argument))));
+  const own = { name, index, names, moves, source, addend, invoke: INVOKE[name as KernelName] };
+  return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
 });
 
 /** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */
 export const MOST_ARGUMENTS = Math.max(...KERNELS.map(({ moves }) => moves.length)) + 2;
 
 /** A call of a kernel that is yet to be made. There may be more arguments than the kernel takes. */
-export interface KernelCall {
-  readonly kernel: Kernel;
-  readonly args: readonly number[];
-}
-
-type Export = (...args: readonly (number | undefined)[]) => void;
-
-/** Calls an export. It ignores what it doesn't take. To spread a list takes engines as long as a short row. */
-function invoke(kernels: Kernels, name: KernelName | Kernel["ofRows"], a: readonly number[]): void {
-  // biome-ignore format: one list
-  (kernels[name] as Export)(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11], a[12], a[13]);
-}
+export type KernelCall = { readonly kernel: Kernel; readonly args: readonly number[] };
 
 /** Makes a call. */
-export function call(kernels: Kernels, { kernel, args }: KernelCall): void {
-  invoke(kernels, kernel.name, args);
-}
+export const call = (kernels: Kernels, { kernel, args }: KernelCall) =>
+  kernel.invoke(kernels as Parameters<Invoke>[0], args);
 
 const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
 
 /** Whether a call sums over its rows. */
-export function sumsAnything({ kernel, args }: KernelCall): boolean {
-  return at(args, kernel.dweight) !== 0 || at(args, kernel.dbias) !== 0;
-}
+export const sumsAnything = ({ kernel, args }: KernelCall) =>
+  at(args, kernel.dweight) !== 0 || at(args, kernel.dbias) !== 0;
 
 /** How many bytes each argument of a call moves from one row to the next. */
 export function stridesOf({ kernel, args }: KernelCall): number[] {
@@ -145,7 +155,7 @@ export function callRows(
   const some = args.slice(0, strides.length).map((value, i) => value + start * (strides[i] as number));
   some[kernel.rows] = count;
   if (sums) some.push(start, at(args, kernel.rows));
-  invoke(kernels, sums ? kernel.ofRows : kernel.name, some);
+  (kernels[sums ? kernel.ofRows : kernel.name] as (...args: number[]) => void)(...some);
 }
 
 /** Adds the sums of a call, once all of its rows are computed. */

@@ -11,9 +11,10 @@ export interface LayerNormOptions extends NormOptions {
   bias?: boolean | Tensor | undefined;
 }
 
-/** The type of the bias of a module with options `O`: null where they say that there is none. */
+/** The type of the bias of a module with options `O`: null where they say that there is none, or may. */
 export type BiasOf<O> =
-  WeightOf<O> extends null ? null : O extends { bias?: infer Bias } ? ParameterUnless<Bias> : Parameter;
+  | Extract<WeightOf<O>, null>
+  | (WeightOf<O> extends null ? never : O extends { bias?: infer Bias } ? ParameterUnless<Bias> : Parameter);
 
 /** Layer normalization, to the calls that modules and functions share. */
 export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBackward");

@@ -22,6 +22,10 @@ export interface Allocator {
 
 /** The options that say which memory a runtime is over. */
 export interface MemoryOptions {
+  /**
+   * The memory to compute in; by default a new one. Without `allocate` and `free` it must be unused (all zeros), and
+   * the runtime manages the whole of it. For the memory of another module, give that module's `allocate` and `free`.
+   */
   memory?: LinearMemory | undefined;
   allocate?: Allocator["allocate"] | undefined;
   free?: Allocator["free"] | undefined;
@@ -41,23 +45,22 @@ export function checkMemory(
   for (const [name, value] of Object.entries({ allocate, free })) {
     if (value !== undefined && typeof value !== "function") wrongType(`${where}: ${name}`, value, "a function");
   }
-  if ((allocate === undefined) !== (free === undefined)) {
-    throw new TypeError(`${where}: allocate and free must be given together`);
-  }
+  if (!allocate !== !free) throw new TypeError(`${where}: allocate and free must be given together`);
   if (memory === undefined) {
     if (allocate) throw new TypeError(`${where}: allocate and free need the memory they manage`);
-  } else if (classOf(memory) !== "WebAssembly.Memory") {
-    wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
-  } else if (isShared(memory.buffer) !== shared) {
-    const [is, expected, taker] = shared
-      ? ["not shared", "a shared", "Runtime.create takes an unshared"]
-      : ["shared", "an unshared", "createThreadedRuntime takes a shared"];
-    throw new TypeError(`${where}: memory is ${is}, expected ${expected} WebAssembly.Memory; ${taker} one`);
-  } else if (!allocate) {
-    if (owned(memory)) throw new TypeError(`${where}: memory is managed by another Runtime`);
-    if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
-      const cure = "give the allocate and free of the module it belongs to";
-      throw new TypeError(`${where}: memory is in use (not all zeros); ${cure}`);
-    }
+    return;
+  }
+  if (classOf(memory) !== "WebAssembly.Memory") wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
+  if (isShared(memory.buffer) !== shared) {
+    const words = shared
+      ? "not shared, expected a shared WebAssembly.Memory; Runtime.create takes an unshared one"
+      : "shared, expected an unshared WebAssembly.Memory; createThreadedRuntime takes a shared one";
+    throw new TypeError(`${where}: memory is ${words}`);
+  }
+  if (allocate) return;
+  if (owned(memory)) throw new TypeError(`${where}: memory is managed by another Runtime`);
+  if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
+    const cure = "give the allocate and free of the module it belongs to";
+    throw new TypeError(`${where}: memory is in use (not all zeros); ${cure}`);
   }
 }

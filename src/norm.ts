@@ -8,12 +8,11 @@
 import { Call } from "./call.js";
 import * as check from "./check.js";
 import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
-import type { BackwardOptions, ForwardOptions, Operand, Place, ResultOf, Target } from "./operand.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import type { Storage, Tensor } from "./tensor.js";
-import { dispose, gradientOf, Parameter, parameterOver, release, storageOf } from "./tensor.js";
+import { dispose, gradientOf, Parameter, parameterOver, storageOf, type Tensor } from "./tensor.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 export interface NormOptions {
   /** Added inside the root. */
@@ -31,28 +30,22 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-const METHODS = ["forward", "forwardAsync", "backward", "backwardAsync"] as const;
-type Method = (typeof METHODS)[number];
-
-/** A norm: its kernels, and the names of its methods in errors. To put these together takes as long as a short row. */
+/** A norm: its kernels, and its methods in the words of errors, which take as long to put together as a short row. */
 export type Family = ReturnType<typeof familyOf>;
 
 export function familyOf(name: string, forward: KernelName, backward: KernelName) {
-  const kernel = (name: KernelName) => KERNELS.find((kernel) => kernel.name === name) as Kernel;
-  const methods = METHODS.map((key) => [key, `${name}.${key}`]);
-  return {
-    name,
-    forward: kernel(forward),
-    backward: kernel(backward),
-    methods: Object.fromEntries(methods) as Record<Method, string>,
+  const pass = (method: string, kernelName: KernelName) => {
+    const kernel = KERNELS.find(({ name }) => name === kernelName) as Kernel;
+    return { kernel, where: `${name}.${method}`, whereAsync: `${name}.${method}Async` };
   };
+  return { name, forward: pass("forward", forward), backward: pass("backward", backward) };
 }
 
 /** What the last forward pass in training mode left for backward. */
 interface Saved {
-  rows: number;
-  /** How many elements x had. */
+  /** The elements of x, and its shape if it was a Tensor. */
   size: number;
+  shape: readonly number[] | null;
   /** The caller's Tensor that was normalized, and its version; null where the block has a copy. */
   x: Tensor | null;
   version: number;
@@ -77,10 +70,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
   readonly #eps: number;
   readonly #weight: Parameter | null = null;
   readonly #bias: Parameter | null = null;
-  readonly #weightPlace: Storage | null = null;
-  readonly #biasPlace: Storage | null = null;
-  /** The parameters made here, which are freed with the module. Of a given Tensor that is only the gradient. */
-  readonly #owned: Storage[] = [];
+  /** The parameters that were made here, which are freed with the module. */
+  readonly #made: Parameter[] = [];
   #training = true;
   #saved: Saved | null = null;
   #disposed = false;
@@ -107,36 +98,32 @@ export abstract class Norm<O = unknown> extends check.Shown {
     this.#eps = check.checkEps(`${name}: eps`, eps);
     check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
-    const givenBias = storageOf(bias) ? (bias as Tensor) : undefined;
-    if (!givenBias) check.checkBoolean(`${name}: bias`, bias);
-    for (const [key, tensor] of Object.entries({ weight, bias: givenBias })) {
-      if (tensor === undefined) continue;
-      if (!elementwiseAffine) check.wrongType(`${name}: ${key}`, tensor, "none without elementwiseAffine");
-      if (!storageOf(tensor)) check.wrongType(`${name}: ${key}`, tensor, "a Tensor");
-      new Call(name, this.#runtime, family.forward, this.#normalized).takeAffine(key, 0, tensor, READ);
-    }
-    if (!elementwiseAffine) return;
+    if (!storageOf(bias)) check.checkBoolean(`${name}: bias`, bias);
     try {
-      this.#weight = this.#parameter(weight, 1);
-      this.#weightPlace = storageOf(this.#weight);
-      if (!bias) return;
-      this.#bias = this.#parameter(givenBias, 0);
-      this.#biasPlace = storageOf(this.#bias);
+      this.#weight = this.#parameter("weight", elementwiseAffine, weight, 1);
+      const given = typeof bias === "boolean" ? undefined : bias;
+      this.#bias = this.#parameter("bias", elementwiseAffine && bias !== false, given, 0);
     } catch (error) {
       this.dispose();
       throw error;
     }
   }
 
-  #parameter(given: Tensor | undefined, initial: number): Parameter {
-    if (given instanceof Parameter) return given;
+  /** A parameter that is given, or over a Tensor that is, or a new one. null where there is to be none. */
+  #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined, initial: number): Parameter | null {
+    const { name, forward } = this.#family;
+    if (given !== undefined) {
+      if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
+      if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
+      new Call(name, this.#runtime, forward.kernel, this.#normalized).takeAffine(forward.kernel[key], given, READ);
+      if (given instanceof Parameter) return given;
+    }
+    if (!wanted) return null;
     const parameter = given
       ? parameterOver(given)
       : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
-    this.#owned.push(gradientOf(parameter));
-    if (given) return parameter;
-    this.#owned.push(storageOf(parameter));
-    parameter.data.fill(initial);
+    if (!given) parameter.data.fill(initial);
+    this.#made.push(parameter);
     return parameter;
   }
 
@@ -155,11 +142,15 @@ export abstract class Norm<O = unknown> extends check.Shown {
     return this.#weight as WeightOf<O>;
   }
 
-  /** As in "LayerNorm(768, eps=1e-5)". */
+  /** As in "LayerNorm(768, eps=1e-5, bias=false)". */
   override toString(): string {
-    const [first, ...more] = this.#frozenShape;
-    const shape = more.length > 0 ? `[${this.#frozenShape.join(", ")}]` : first;
-    return `${this.#family.name}(${shape}, eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()})`;
+    const { name, backward } = this.#family;
+    const shape = this.#frozenShape.join(", ");
+    const words = [this.#frozenShape.length > 1 ? `[${shape}]` : shape];
+    words.push(`eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()}`);
+    if (this.#weight === null) words.push("elementwiseAffine=false");
+    else if (this.#bias === null && backward.kernel.dbias >= 0) words.push("bias=false");
+    return `${name}(${words.join(", ")})`;
   }
 
   /**
@@ -177,7 +168,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
   forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
-    return this.#forward("forward", x, options).run() as Out;
+    return this.#forward(this.#family.forward.where, x, options).run() as Out;
   }
 
   /**
@@ -189,26 +180,27 @@ export abstract class Norm<O = unknown> extends check.Shown {
     x: X,
     options: ForwardOptions<X, Out> = {},
   ): Promise<Out> {
-    return (await this.#forward("forwardAsync", x, options).start()) as Out;
+    return (await this.#forward(this.#family.forward.whereAsync, x, options).start()) as Out;
   }
 
   /** A forward pass that is only to be run. */
-  #forward(method: Method, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
-    check.checkOptions(this.#family.methods[method], options, FORWARD_OPTIONS);
+  #forward(where: string, x: Operand, options: ForwardOptions<Operand, unknown>): Call {
+    check.checkOptions(where, options, FORWARD_OPTIONS);
     const { out, residual, sum } = options;
-    const call = this.#call(method, this.#family.forward);
-    call.bias = call.give(call.kernel.bias, this.#biasPlace);
-    call.takeForward(x, residual, sum, out);
+    const call = this.#call(where, this.#family.forward);
+    if (this.#bias !== null) call.give(call.kernel.bias, storageOf(this.#bias));
+    call.args[call.kernel.eps] = this.#eps;
+    call.takeSource(x);
+    call.takeOptions(residual, sum, out);
     return this.#training ? this.#keep(call, sum ?? x) : call.place();
   }
 
-  /** A call without operands. */
-  #call(method: Method, kernel: Kernel): Call {
+  /** A call with the weight. */
+  #call(where: string, { kernel, whereAsync }: Family["forward"]): Call {
     this.#checkUsable();
-    const concurrent = (method === "forwardAsync" || method === "backwardAsync") && this.#runtime.concurrent;
-    const call = new Call(this.#family.methods[method], this.#runtime, kernel, this.#normalized, concurrent);
-    call.weight = call.give(kernel.weight, this.#weightPlace);
-    if (kernel.eps >= 0) call.args[kernel.eps] = this.#eps;
+    const concurrent = where === whereAsync && this.#runtime.concurrent;
+    const call = new Call(where, this.#runtime, kernel, this.#normalized, concurrent);
+    if (this.#weight !== null) call.give(kernel.weight, storageOf(this.#weight));
     return call;
   }
 
@@ -217,28 +209,32 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @param given what is normalized: sum or x
    */
   #keep(call: Call, given: Operand): Call {
-    const { rows, sum, out, addend, kernel, args } = call;
-    const source = call.source as Place;
+    const { rows, source, sum, addend } = call;
     const own = source.array !== null || (addend !== null && sum === null);
-    if (!own && sum === null && out?.pointer === source.pointer) {
-      const cure = "give another out, or call eval() first";
-      throw new RangeError(`${call.where}: out is x, which backward will need; ${cure}`);
+    if (!own && sum === null && call.out?.pointer === source.pointer) {
+      throw new RangeError(`${call.where}: out is x, which backward will need; give another out, or call eval() first`);
     }
     const copied = own ? source.size : 0;
-    const size = copied + rows * (kernel.mean < 0 ? 1 : 2);
+    const size = copied + rows * (call.kernel.mean < 0 ? 1 : 2);
     const last = this.#saved;
     // A call under way may still read a copy.
     const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
-    const block = again ? last.block : call.make([size]);
+    const block = again ? last.block : (call.make([size], null) as Tensor);
     const { pointer } = storageOf(block);
-    args[kernel.rstd] = pointer + copied * 4;
-    if (kernel.mean >= 0) args[kernel.mean] = pointer + (copied + rows) * 4;
+    this.#giveStats(call, pointer + copied * 4);
     call.place(own ? pointer : 0);
     if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
     const x = own ? null : (given as Tensor);
     const version = x === null ? 0 : storageOf(x).version;
-    this.#save({ rows, size: source.size, x, version, weightVersion: this.#weightPlace?.version, block });
+    const weightVersion = storageOf(this.#weight)?.version;
+    this.#save({ size: source.size, shape: source.shape, x, version, weightVersion, block });
     return call;
+  }
+
+  /** Has rstd and mean of each row, one list after the other, as arguments of a call. */
+  #giveStats({ args, kernel, rows }: Call, pointer: number): void {
+    args[kernel.rstd] = pointer;
+    if (kernel.mean >= 0) args[kernel.mean] = pointer + rows * 4;
   }
 
   #save(next: Saved | null): void {
@@ -259,7 +255,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * RangeError for an operand that doesn't fit, or when the memory is full
    */
   backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
-    return this.#backward("backward", dy, options).run() as Out;
+    return this.#backward(this.#family.backward.where, dy, options).run() as Out;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
@@ -267,51 +263,38 @@ export abstract class Norm<O = unknown> extends check.Shown {
     dy: D,
     options: BackwardOptions<D, Out> = {},
   ): Promise<Out> {
-    return (await this.#backward("backwardAsync", dy, options).start()) as Out;
+    return (await this.#backward(this.#family.backward.whereAsync, dy, options).start()) as Out;
   }
 
   /** A backward pass that is only to be run. */
-  #backward(method: Method, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
-    const where = this.#family.methods[method];
+  #backward(where: string, dy: Operand, options: BackwardOptions<Operand, unknown>): Call {
     check.checkOptions(where, options, BACKWARD_OPTIONS);
     const { out, add } = options;
-    const call = this.#call(method, this.#family.backward);
-    const dweight = this.#weight && gradientOf(this.#weight);
-    const dbias = this.#bias && gradientOf(this.#bias);
-    const { rows, size, x, block } = this.#checkSaved(where, dweight, dbias);
-    const { kernel, args } = call;
-    const source = call.takeSource("dy", kernel.dy, dy);
-    call.x = call.give(kernel.x, storageOf(x ?? block));
-    if (x !== null && source.array === null) call.checkSize("dy", source, call.x as Storage, "the last x");
-    else if (source.size !== size) check.wrongSize(`${where}: dy`, source.size, `${size}, as the last x had`);
-    const stats = storageOf(block).pointer + (x === null ? size * 4 : 0);
-    args[kernel.rstd] = stats;
-    if (kernel.mean >= 0) args[kernel.mean] = stats + rows * 4;
-    call.takeBackward(add, out);
-    if (call.out !== null) {
-      call.checkApart("out", call.out, "bias", this.#biasPlace);
-      call.checkApart("out", call.out, "weight.grad", dweight);
-      call.checkApart("out", call.out, "bias.grad", dbias);
-    }
-    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, dweight);
-    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, dbias);
-    if (call.dweight !== null) call.checkSum("weight.grad", call.dweight);
-    if (call.dbias !== null) call.checkSum("bias.grad", call.dbias);
+    const call = this.#call(where, this.#family.backward);
+    const { kernel } = call;
+    const saved = this.#checkSaved(where);
+    call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
+    call.give(kernel.x, storageOf(saved.x ?? saved.block));
+    this.#giveStats(call, storageOf(saved.block).pointer + (saved.x === null ? saved.size * 4 : 0));
+    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, gradientOf(this.#weight));
+    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, gradientOf(this.#bias));
+    call.takeOptions(add, undefined, out);
     return call.place();
   }
 
   /** What the last forward left, if all of it is still as it was. */
-  #checkSaved(where: string, dweight: Storage | null, dbias: Storage | null): Saved {
+  #checkSaved(where: string): Saved {
     const saved = this.#saved;
     if (!this.#training) {
       throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
     }
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    if (dweight?.pointer === 0 || dbias?.pointer === 0) {
+    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
+    storageOf(this.#weight)?.checkVersion(where, "weight", saved.weightVersion as number);
+    for (const parameter of [this.#weight, this.#bias]) {
+      if (parameter === null || gradientOf(parameter).pointer !== 0) continue;
       throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
     }
-    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
-    this.#weightPlace?.checkVersion(where, "weight", saved.weightVersion as number);
     return saved;
   }
 
@@ -362,8 +345,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, or `gamma` and `beta`, or `scale`
-   * and `bias`.
+   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, `gamma` and `beta`, `gamma:0` and
+   * `beta:0`, `scale` and `bias` or `offset`, `g` and `b`, or `a_2` and `b_2`.
    * @param dict Float32Arrays, other lists of numbers, or Tensors, each of the size of its parameter; 16-bit floats as
    * `{ dtype, data }`
    * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported.
@@ -378,7 +361,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   dispose(): void {
     this.#disposed = true;
     this.#save(null);
-    for (const storage of this.#owned) release(storage);
+    for (const parameter of this.#made) parameter.dispose();
   }
 
   [dispose](): void {
@@ -387,7 +370,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
 
   #checkUsable(): void {
     if (this.#disposed) throw new TypeError(`${this.#family.name}: used after it was disposed`);
-    if (this.#weightPlace?.pointer === 0 || this.#biasPlace?.pointer === 0) {
+    if (this.#weight?.disposed || this.#bias?.disposed) {
       throw new TypeError(`${this.#family.name}: used after a parameter of it was disposed`);
     }
   }

@@ -12,13 +12,8 @@ import { type Allocator, checkMemory, type LinearMemory, type MemoryOptions } fr
 
 export interface RuntimeOptions<Async extends boolean = false> extends MemoryOptions {
   /**
-   * The memory to compute in; by default a new one. Without `allocate` and `free` it must be unused (all zeros), and
-   * the runtime manages the whole of it. For the memory of another module, give that module's `allocate` and `free`.
-   */
-  memory?: LinearMemory | undefined;
-  /**
    * The module of the kernels, which is `layernorm.wasm` of the package; by default the one that is inlined. It may
-   * be a `WebAssembly.Module` or its bytes. With a `Response` or a promise, `create` returns a promise.
+   * be a `WebAssembly.Module` or its bytes. With a promise of one, `create` returns a promise.
    */
   module?: ModuleSource | LaterModuleSource | undefined;
   /** The same for the heap's module, `heap.wasm`; not needed with `allocate` and `free`. */
@@ -33,16 +28,13 @@ export interface RuntimeOptions<Async extends boolean = false> extends MemoryOpt
 const WHERE = "Runtime.create";
 const MODULE = `${WHERE}: module`;
 const HEAP = `${WHERE}: heap`;
-const PAGE = 65536;
 const PAGES_MAX = 65536;
 
 /** The runtimes by their memories. */
 const owners = new WeakMap<LinearMemory, Runtime>();
 
-const ELSEWHERE =
-  "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed";
 function elsewhere(): never {
-  throw new TypeError(ELSEWHERE);
+  throw new TypeError("Runtime: that of another thread; here only the data of its tensors can be read and written");
 }
 
 /** The largest block of scratch memory that is kept between calls. */
@@ -68,11 +60,9 @@ export class Runtime extends check.Shown {
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
   /** The block that calls share. */
-  #kept = 0;
-  #keptBytes = 0;
-  /** The view that was last made, and its address: most calls copy arrays of one size to one place. */
+  #kept = { pointer: 0, bytes: 0 };
+  /** The view that was last made: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
-  #viewed = 0;
   /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
   readonly #buffers = new WeakSet<ArrayBufferLike>();
 
@@ -101,10 +91,9 @@ export class Runtime extends check.Shown {
    * which they were started.
    * @param then what is done before any later call, which may write to the results @internal
    */
-  start(kernelCall: KernelCall, then?: () => void): Promise<void> {
+  async start(kernelCall: KernelCall, then?: () => void): Promise<void> {
     call(this.kernels, kernelCall);
     then?.();
-    return Promise.resolve();
   }
 
   /** Waits, by helping, for the calls that were started. @internal */
@@ -171,40 +160,30 @@ export class Runtime extends check.Shown {
   static create(options?: RuntimeOptions): Runtime;
   static create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime>;
   static create(options: RuntimeOptions<boolean> = {}): Runtime | Promise<Runtime> {
+    return options?.async ? Promise.resolve().then(() => Runtime.#create(options)) : Runtime.#create(options);
+  }
+
+  static #create(options: RuntimeOptions<boolean>): Runtime | Promise<Runtime> {
     const { module, heap, memory, allocate, free, async = false } = options ?? {};
     const later = async || compile.isLater(module) || compile.isLater(heap);
     // What is wrong with the options is said first. A promise among them that fails later is then nobody's.
     if (later) Promise.all([module, heap]).catch(() => {});
-    let own: LinearMemory;
-    try {
-      check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
-      check.checkBoolean(`${WHERE}: async`, async);
-      if (module !== undefined) compile.checkSource(MODULE, module);
-      if (heap !== undefined) compile.checkSource(HEAP, heap);
-      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
-      own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
-    } catch (error) {
-      if (async) return Promise.reject(error);
-      throw error;
-    }
+    check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
+    check.checkBoolean(`${WHERE}: async`, async);
+    const kernels = compile.checkSource(MODULE, module ?? compile.inlined(binaries.kernels));
+    const manager = compile.checkSource(HEAP, heap ?? compile.inlined(binaries.heap));
+    checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
+    const own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
     const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
-    const kernels = module ?? compile.inlined(binaries.kernels);
-    const manager = heap ?? compile.inlined(binaries.heap);
-    if (!later)
-      return Runtime.#over(own, compile.link(MODULE, kernels, own), given ?? compile.link(HEAP, manager, own));
-    return Promise.all([
-      compile.linkLater<Kernels>(MODULE, kernels, own),
-      given ?? compile.linkLater<Allocator>(HEAP, manager, own),
-    ]).then(([kernels, allocator]) => {
-      checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // again: meanwhile it may have been taken
-      return Runtime.#over(own, kernels, allocator);
-    });
-  }
-
-  static #over(memory: LinearMemory, kernels: Kernels, allocator: Allocator): Runtime {
-    if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
-    if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
-    return new Runtime(memory, kernels, allocator);
+    const over = ([kernels, allocator]: readonly [Kernels, Allocator]) => {
+      if (later) checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // it may have been taken
+      if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
+      if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
+      return new Runtime(own, kernels, allocator);
+    };
+    if (!later) return over([compile.link(MODULE, kernels, own), given ?? compile.link(HEAP, manager, own)]);
+    const linking = compile.linkLater<Kernels>(MODULE, kernels, own);
+    return Promise.all([linking, given ?? compile.linkLater<Allocator>(HEAP, manager, own)]).then(over);
   }
 
   /**
@@ -219,7 +198,7 @@ export class Runtime extends check.Shown {
     // At least a word: an allocator may have no block of 0 bytes.
     const size = Math.max(bytes, 4);
     let pointer = this.#tryAllocate(size);
-    if (pointer === 0 && this.#kept !== 0) {
+    if (pointer === 0 && this.#kept.pointer !== 0) {
       this.flush();
       pointer = this.#tryAllocate(size);
     }
@@ -228,20 +207,17 @@ export class Runtime extends check.Shown {
       throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes; ${cure}`);
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
-    const address = typeof pointer === "number" ? pointer >>> 0 : NaN;
-    const integer = address === pointer || (address | 0) === pointer;
-    if (!integer || address % 4 !== 0 || address + bytes > this.buffer.byteLength) {
-      const expected = `a multiple of 4 with room for them in a memory of ${this.buffer.byteLength} bytes`;
-      throw new TypeError(
-        `Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, expected ${expected}`,
-      );
-    }
-    return address;
+    const address = Number(pointer) >>> 0;
+    const end = this.buffer.byteLength;
+    const unsigned = pointer === address || pointer === (address | 0);
+    if (unsigned && address % 4 === 0 && address + bytes <= end) return address;
+    const expected = `expected a multiple of 4 with room for them in a memory of ${end} bytes`;
+    throw new TypeError(`Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, ${expected}`);
   }
 
   /** A block, or 0 where there is no room: the heap then traps, before it changes anything. */
   #tryAllocate(size: number): number {
-    if (size >= PAGES_MAX * PAGE) return 0;
+    if (size >= 2 ** 32) return 0;
     try {
       return this.#allocator.allocate(size);
     } catch (error) {
@@ -261,33 +237,32 @@ export class Runtime extends check.Shown {
    */
   borrow(bytes: number, own = false): number {
     if (own || bytes > KEPT) return this.allocate(bytes);
-    if (this.#keptBytes < bytes) {
+    if (this.#kept.bytes < bytes) {
       this.flush();
-      this.#kept = this.allocate(bytes);
-      this.#keptBytes = bytes;
+      this.#kept = { pointer: this.allocate(bytes), bytes };
     }
-    return this.#kept;
+    return this.#kept.pointer;
   }
 
-  /** Takes back what `borrow` lent. @internal */
+  /** Takes back what `borrow` lent; nothing for 0. @internal */
   giveBack(pointer: number): void {
-    if (pointer !== this.#kept) this.free(pointer);
+    if (pointer !== 0 && pointer !== this.#kept.pointer) this.free(pointer);
   }
 
   /** Frees the block that is kept for calls. @internal */
   flush(): void {
-    const kept = this.#kept;
-    this.#kept = 0;
-    this.#keptBytes = 0;
-    if (kept !== 0) this.free(kept);
+    const { pointer } = this.#kept;
+    this.#kept = { pointer: 0, bytes: 0 };
+    if (pointer !== 0) this.free(pointer);
   }
 
   /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */
   addressOf(array: Float32Array): number {
     // What most arrays are comes first: to ask the memory for its buffer takes longer than to compute a short row.
     if (array.byteOffset === 0 || check.tagOf(array) !== "Float32Array") return 0;
-    const buffer = check.bufferOf(array);
-    return buffer === this.buffer || this.#buffers.has(buffer) ? check.offsetOf(array) : 0;
+    const buffer = check.readTruly<ArrayBufferLike>(array, "buffer");
+    if (buffer !== this.buffer && !this.#buffers.has(buffer)) return 0;
+    return check.readTruly(array, "byteOffset");
   }
 
   /** The buffer of the memory as it is now. @internal */
@@ -299,10 +274,9 @@ export class Runtime extends check.Shown {
 
   /** Some floats of the memory, valid until it grows. @internal */
   view(pointer: number, length: number): Float32Array {
-    // A detached view is empty.
-    if (this.#viewed !== pointer || this.#view.length !== length) {
+    // A detached view is empty, and at 0.
+    if (this.#view.byteOffset !== pointer || this.#view.length !== length) {
       this.#view = new Float32Array(this.buffer, pointer, length);
-      this.#viewed = pointer;
     }
     return this.#view;
   }

@@ -7,10 +7,7 @@ import * as check from "./check.js";
 import { type Parameter, type Storage, storageOf, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
-export type StateDict = {
-  weight?: Float32Array<ArrayBuffer>;
-  bias?: Float32Array<ArrayBuffer>;
-};
+export type StateDict = { weight?: Float32Array<ArrayBuffer>; bias?: Float32Array<ArrayBuffer> };
 
 /** Floats as their bits, little-endian, as safetensors files hold them. */
 export interface RawFloats {
@@ -33,10 +30,7 @@ export interface LoadOptions {
 }
 
 /** What was missing or unknown. Both lists are empty when loading is strict. */
-export interface LoadResult {
-  missingKeys: string[];
-  unexpectedKeys: string[];
-}
+export type LoadResult = { missingKeys: string[]; unexpectedKeys: string[] };
 
 /** The names that a parameter goes by: PyTorch's, then those of Keras and TensorFlow, Flax and Haiku, and by hand. */
 const ALIASES = {
@@ -63,9 +57,8 @@ export function loadParameters(
     const cure = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
     check.wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
   }
-  const keys = Object.keys(dict).filter((key) => key.startsWith(prefix));
-  const entries = new Map<string, unknown>(keys.map((key) => [key, dict[key]]));
-  for (const [key, value] of entries) if (value === undefined) entries.delete(key);
+  const given = Object.entries(dict).filter(([key, value]) => key.startsWith(prefix) && value !== undefined);
+  const entries = new Map<string, unknown>(given);
   const missingKeys: string[] = [];
   const problems: string[] = [];
   const loads: [Storage, Float32Array][] = [];
@@ -78,19 +71,20 @@ export function loadParameters(
       continue;
     }
     const storage = storageOf(parameter);
-    const values = floatsOf(`${where}: ${key}`, entries.get(key));
+    const floats = floatsOf(`${where}: ${key}`, entries.get(key));
     entries.delete(key);
-    if (values.length !== storage.size) check.wrongSize(`${where}: ${key}`, values.length, `${storage.size}`);
-    loads.push([storage, values]);
+    if (floats.length !== storage.size) check.wrongSize(`${where}: ${key}`, floats.length, `${storage.size}`);
+    loads.push([storage, floats]);
   }
   const unexpectedKeys = [...entries.keys()];
   problems.push(...unexpectedKeys.slice(0, LISTED).map((key) => `${check.describe(key)} is unknown`));
   const more = unexpectedKeys.length - LISTED;
   if (strict && problems.length > 0) {
     const rest = more > 0 ? ` and ${more.toLocaleString("en")} more` : "";
-    throw new RangeError(`${where}: ${problems.join(", ")}${rest}`);
+    const cure = entries.has(`${prefix}.weight`) ? `; the prefix may be ${check.describe(`${prefix}.`)}` : "";
+    throw new RangeError(`${where}: ${problems.join(", ")}${rest}${cure}`);
   }
-  for (const [storage, values] of loads) storage.data.set(values);
+  for (const [storage, floats] of loads) storage.data.set(floats);
   return { missingKeys, unexpectedKeys };
 }
 
@@ -103,12 +97,8 @@ function floatsOf(where: string, value: unknown): Float32Array {
     return storage.data.slice();
   }
   const tag = check.tagOf(value);
-  if (tag) check.checkAttached(where, value as Float32Array);
-  if (tag?.startsWith("Float")) return new Float32Array(value as Float32Array);
-  if (tag) check.wrongType(where, value, `floats; ${CURE}`);
-  const list = check.checkList(where, value);
-  if (list) return list;
-  if (typeof value === "object" && value !== null) {
+  if (tag && !check.FLOATS.test(tag)) check.wrongType(where, value, `floats; ${CURE}`);
+  if (!tag && typeof value === "object" && value !== null && !Array.isArray(value)) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
     if ("0" in value) {
@@ -116,7 +106,8 @@ function floatsOf(where: string, value: unknown): Float32Array {
       throw new TypeError(`${where} is ${check.describe(value)} ${cure}`);
     }
   }
-  check.wrongType(where, value, "an array of floats, a list of numbers, a Tensor or { dtype, data }");
+  const expected = "an array of floats, a list of numbers, a Tensor or { dtype, data }";
+  return new Float32Array(check.checkNumbers(where, value, check.FLOATS, expected));
 }
 
 /** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */
@@ -139,9 +130,8 @@ function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Ar
 
 /** The number that the bits of a float16 stand for (IEEE 754: 1 sign, 5 exponent and 10 mantissa bits). */
 function numberOfF16(bits: number): number {
-  const sign = bits >> 15 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = (bits & 1023) / 1024;
+  const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
   if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-  return sign * (exponent === 0 ? fraction * 2 ** -14 : (1 + fraction) * 2 ** (exponent - 15));
+  // A subnormal has the exponent of the smallest normal number, without its leading bit.
+  return sign * 2 ** (Math.max(exponent, 1) - 25) * (exponent === 0 ? fraction : fraction + 1024);
 }

@@ -35,12 +35,8 @@ const DISPOSED = "Tensor: used after it was disposed";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
-  readonly runtime: Runtime;
   /** The address of the first element; 0 once disposed. */
   pointer: number;
-  readonly size: number;
-  /** Not frozen, because engines take far longer to read a frozen list, and never given away. */
-  readonly shape: readonly number[];
   /** Whether the memory is given back when the tensor is disposed or dropped. */
   readonly owned: boolean;
   /** Not an array: see `ArrayOperand`. */
@@ -51,10 +47,13 @@ export class Storage {
   written = "";
   #view: Float32Array = NONE;
 
-  constructor(runtime: Runtime, shape: readonly number[], size: number, pointer?: number) {
-    this.runtime = runtime;
-    this.shape = shape;
-    this.size = size;
+  /** @param shape not frozen, because engines take far longer to read a frozen list, and never given away */
+  constructor(
+    readonly runtime: Runtime,
+    readonly shape: readonly number[],
+    readonly size: number,
+    pointer?: number,
+  ) {
     this.owned = pointer === undefined;
     this.pointer = pointer ?? runtime.allocate(size * 4);
   }
@@ -68,9 +67,6 @@ export class Storage {
     this.#view = new Float32Array(this.runtime.buffer, this.pointer, this.size);
     return this.#view;
   }
-
-  /** Only an array is copied. */
-  keepAt(_kept: number): void {}
 
   /** Notes that a call writes to it, for a module that needs what was there. */
   overwrite(writer: string, written: string): void {
@@ -87,11 +83,13 @@ export class Storage {
     throw new TypeError(`${where}: ${name} was overwritten since, by ${this.written} of ${this.writer}; ${cure}`);
   }
 
+  /** Gives the memory back. */
   free(): void {
     const { pointer } = this;
     if (pointer === 0) return;
     this.pointer = 0;
     this.#view = NONE;
+    dropped?.unregister(this);
     if (this.owned) this.runtime.free(pointer);
   }
 }
@@ -105,12 +103,6 @@ export let storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | u
 
 /** The storage of a Parameter's gradient. */
 export let gradientOf: (parameter: Parameter) => Storage;
-
-/** Gives the memory of a storage back. */
-export function release(storage: Storage): void {
-  dropped?.unregister(storage);
-  storage.free();
-}
 
 /**
  * An n-dimensional array of float32, row-major, in the linear memory of a runtime.
@@ -146,13 +138,15 @@ export class Tensor extends check.Shown {
     super();
     if ((shape as unknown) instanceof Storage) {
       this.#storage = shape as unknown as Storage;
+      if (data === undefined) dropped?.register(this, this.#storage, this.#storage);
       return;
     }
-    const own = check.checkShape("Tensor: shape", shape, 0);
+    const own = check.checkShape("Tensor: shape", shape, 0, "a list of integers");
     const size = check.sizeOf(own);
-    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data);
-    if (source && check.lengthOf(source) !== size) {
-      check.wrongSize("Tensor: data", check.lengthOf(source), `${size} for the shape ${check.describe(own)}`);
+    const expected = "a Float32Array or a list of numbers";
+    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data, /^[^B]/, expected);
+    if (source && source.length !== size) {
+      check.wrongSize("Tensor: data", source.length, `${size} for the shape ${check.describe(own)}`);
     }
     check.checkOptions("Tensor", options, ["runtime", "pointer"]);
     const { pointer: address } = options;
@@ -160,8 +154,7 @@ export class Tensor extends check.Shown {
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
     const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
-    const inside = source && check.bufferOf(source) === runtime.memory.buffer;
-    const numbers = inside ? new Float32Array(source) : source;
+    const numbers = source?.buffer === runtime.memory.buffer ? new Float32Array(source as Float32Array) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
     if (numbers) this.#storage.data.set(numbers);
     else if (pointer === undefined) this.#storage.data.fill(0);
@@ -197,9 +190,7 @@ export class Tensor extends check.Shown {
    */
   get handle(): TensorHandle {
     const { memory } = this.#storage.runtime;
-    if (!check.isShared(memory.buffer)) {
-      throw new TypeError(UNSHARED);
-    }
+    if (!check.isShared(memory.buffer)) throw new TypeError(UNSHARED);
     return { memory, pointer: this.pointer, shape: this.shape };
   }
 
@@ -220,7 +211,9 @@ export class Tensor extends check.Shown {
 
   /** As in "Tensor [64, 768]". */
   override toString(): string {
-    return `Tensor ${describeShape(this.#storage)}`;
+    const { shape, pointer } = this.#storage;
+    const name = this instanceof Parameter ? "Parameter" : "Tensor";
+    return `${name} [${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
   }
 
   get disposed(): boolean {
@@ -229,7 +222,7 @@ export class Tensor extends check.Shown {
 
   /** Gives the memory back. A second time is harmless; any other use afterwards is an error. */
   dispose(): void {
-    release(this.#storage);
+    this.#storage.free();
   }
 
   [dispose](): void {
@@ -237,25 +230,16 @@ export class Tensor extends check.Shown {
   }
 }
 
-function describeShape({ shape, pointer }: Storage): string {
-  return `[${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
-}
-
 // Not in the class: esbuild renames a class that names itself, and errors tell the name.
 function tensorOf(handle: TensorHandle): Tensor {
-  const { memory, pointer, shape } = (handle ?? {}) as Partial<TensorHandle>;
-  if (!(memory instanceof WebAssembly.Memory)) {
-    check.wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
-  }
-  return new Tensor(shape as readonly number[], undefined, { runtime: Runtime.of(memory), pointer });
+  const { memory, pointer, shape } = handle ?? {};
+  if (memory instanceof WebAssembly.Memory)
+    return new Tensor(shape, undefined, { runtime: Runtime.of(memory), pointer });
+  check.wrongType("Tensor.from: handle", handle, "what tensor.handle gives");
 }
 
 /** A tensor of a storage that a call or a module has made: nothing about it is checked. */
-export function tensorFrom(storage: Storage): Tensor {
-  const tensor = new Tensor(storage as never);
-  dropped?.register(tensor, storage, storage);
-  return tensor;
-}
+export const tensorFrom = (storage: Storage) => new Tensor(storage as never);
 
 /**
  * A tensor that is learned: it has a gradient beside it.
@@ -275,6 +259,8 @@ export class Parameter extends Tensor {
   /** Whether `backward` computes the gradient; false leaves `grad` as it is. */
   requiresGrad = true;
   readonly #gradient: Storage;
+  /** A tensor whose elements it has. It is kept alive, and not freed. */
+  readonly #source: Tensor | undefined;
 
   /** Lets `gradientOf` in. @internal */
   protected static override readonly friend = (() => {
@@ -288,12 +274,12 @@ export class Parameter extends Tensor {
    */
   constructor(shape: readonly number[], data?: ArrayLike<number>, options: TensorOptions = {}) {
     super(shape, data, options);
-    const storage = storageOf(this);
+    const { runtime, shape: own, size } = storageOf(this);
+    this.#source = (data as unknown) instanceof Tensor ? (data as unknown as Tensor) : undefined;
     try {
-      this.#gradient = new Storage(storage.runtime, storage.shape, storage.size);
+      this.#gradient = new Storage(runtime, own, size);
     } catch (error) {
-      // The storage of a given tensor stays that tensor's.
-      if (shape !== (storage as unknown)) super.dispose();
+      if (!this.#source) super.dispose();
       throw error;
     }
     this.#gradient.data.fill(0);
@@ -305,32 +291,19 @@ export class Parameter extends Tensor {
     return this.#gradient.data;
   }
 
-  override toString(): string {
-    return `Parameter ${describeShape(storageOf(this))}`;
-  }
-
   override dispose(): void {
-    super.dispose();
-    release(this.#gradient);
+    if (!this.#source) super.dispose();
+    this.#gradient.free();
   }
 }
-
-/** Keeps alive the tensors that parameters were made over. */
-const sources = new WeakMap<Parameter, Tensor>();
 
 /** A parameter in the memory of a tensor, with a gradient of its own. */
-export function parameterOver(tensor: Tensor): Parameter {
-  const parameter = new Parameter(storageOf(tensor) as never);
-  sources.set(parameter, tensor);
-  return parameter;
-}
+export const parameterOver = (tensor: Tensor) => new Parameter(storageOf(tensor) as never, tensor as never);
 
 function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
   if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
   const end = runtime.memory.buffer.byteLength;
-  if (!Number.isInteger(pointer) || pointer <= 0 || pointer % 4 !== 0 || pointer + size * 4 > end) {
-    const expected = `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`;
-    check.wrongValue("Tensor: pointer", pointer, expected);
-  }
-  return pointer;
+  if (Number.isInteger(pointer) && pointer > 0 && pointer % 4 === 0 && pointer + size * 4 <= end) return pointer;
+  const expected = `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`;
+  check.wrongValue("Tensor: pointer", pointer, expected);
 }
