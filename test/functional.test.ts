@@ -185,8 +185,8 @@ describe.each(FAMILIES)("$norm", (family) => {
       refuses({ add, out: end(operand, [6, 35]) }, `out overlaps ${name}`);
       for (const sum of sums) refuses({ add, [sum]: end(operand, [35]) }, `${sum} overlaps ${name}`);
     }
-    for (const sum of sums) refuses({ out, [sum]: end(out, [35]) }, `${sum} overlaps out`);
-    if (sums[1]) refuses({ dweight, dbias: end(dweight, [35]) }, "dbias overlaps dweight");
+    for (const sum of sums) refuses({ out, [sum]: end(out, [35]) }, `out overlaps ${sum}`);
+    if (sums[1]) refuses({ dweight, dbias: end(dweight, [35]) }, "dweight overlaps dbias");
     expect(block.data).toEqual(before);
   });
 });

@@ -2,7 +2,16 @@
 
 import { expectTypeOf } from "expect-type";
 import { afterEach, describe, expect, test } from "vitest";
-import { LayerNorm, type Operand, Parameter, type ResultOf, RMSNorm, Runtime, Tensor } from "../src/index.js";
+import {
+  LayerNorm,
+  type LayerNormOptions,
+  type Operand,
+  Parameter,
+  type ResultOf,
+  RMSNorm,
+  Runtime,
+  Tensor,
+} from "../src/index.js";
 import { DISPOSE, difference, normal } from "./helpers.js";
 import { FAMILIES, floatsOf, gradientsOf, KINDS, type Norm, parameterOf } from "./norms.js";
 import { expectWithin } from "./within.js";
@@ -64,7 +73,7 @@ const FORWARD: Refused[] = [
 ];
 
 const BACKWARD: Refused[] = [
-  ["dy has 35 elements, expected 210, as the last x had", RangeError, zeros],
+  ["dy has 35 elements, expected 210, as the last x has", RangeError, zeros],
   ["dy has the shape [7, 35], expected that of the last x, [6, 35]", RangeError, new Tensor([7, 35])],
   ["dy has the shape [1, 6, 35], expected that of the last x, [6, 35]", RangeError, tensor(dy, [1, 6, 35])],
   ["dy has the shape [35, 6], expected [..., 35]", RangeError, tensor(dy, [35, 6])],
@@ -550,6 +559,10 @@ test("the types tell which parameters there are, and what a call returns", () =>
   expectTypeOf(new LayerNorm(7).bias).toEqualTypeOf<Parameter>();
   expectTypeOf(new LayerNorm(7, { bias: false }).bias).toEqualTypeOf<null>();
   expectTypeOf(new LayerNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
+  const options: { elementwiseAffine: boolean } = { elementwiseAffine: false };
+  expectTypeOf(new LayerNorm(7, options).bias).toEqualTypeOf<Parameter | null>();
+  const any: LayerNorm<LayerNormOptions>[] = [new LayerNorm(7), new LayerNorm(7, { bias: false })];
+  expectTypeOf(any.map(({ bias }) => bias)).toEqualTypeOf<(Parameter | null)[]>();
   expectTypeOf(new RMSNorm(7).weight).toEqualTypeOf<Parameter>();
   expectTypeOf(new RMSNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
   const apply = <T extends Operand>(module: Norm, operand: T): ResultOf<T> => module.forward(operand);

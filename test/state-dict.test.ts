@@ -77,6 +77,9 @@ describe("loadStateDict with a prefix", () => {
     const ln = trained();
     expect(() => ln.loadStateDict(dict, { prefix: "h.1.ln_1." })).toThrow(/h\.1\.ln_1\.weight has 1 elements/);
     expect(() => ln.loadStateDict(dict, { prefix: "h.2." })).toThrow(/h\.2\.weight or .* is missing/);
+    expect(() => ln.loadStateDict(dict, { prefix: "h.0.ln_1" })).toThrow(
+      / is unknown; the prefix may be "h.0.ln_1\."$/,
+    );
     expect(ln.loadStateDict(dict, { prefix: "h.2.", strict: false }).missingKeys).toEqual(["h.2.weight", "h.2.bias"]);
   });
 });

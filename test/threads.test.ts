@@ -357,8 +357,7 @@ describe("memory", () => {
     worker.postMessage(x.handle);
     expect(await answer).toEqual({
       shape: [2, 3],
-      refusal:
-        "Runtime: that of another thread; here its tensors can be read and written, by their data, and nothing else be made or computed",
+      refusal: "Runtime: that of another thread; here only the data of its tensors can be read and written",
     });
     expect([...x.data]).toEqual([2, 3, 4, 5, 6, 7]);
     worker.terminate();
