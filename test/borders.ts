@@ -1,0 +1,434 @@
+// Calls of the kernels whose bits are pinned beside the golden digest: every operand absent or in place, and rows to both
+// sides of each border at which a kernel changes its way. docs/guides/numerics.md derives the borders. Operands lie between
+// guards, so that what is written or read beside them shows.
+
+import { ARGUMENTS, type KernelName, type Kernels } from "../src/kernels.js";
+import { bell, uniform } from "./random.js";
+import { beyond } from "./reference.js";
+
+type Floats = Float32Array<ArrayBuffer>;
+
+export interface Machine {
+  kernels: Kernels;
+  memory: WebAssembly.Memory;
+}
+
+export interface Call {
+  kernel: KernelName;
+  rows: number;
+  cols: number;
+  eps: number;
+  /** What an operand holds, or the operand whose place it takes. Others are absent. */
+  operands: { readonly [name: string]: Floats | string };
+  /** Bytes of each operand from a multiple of 16. */
+  misalignment?: number;
+  /** The rows of each call of backward for some rows, instead of one call for all. */
+  split?: readonly number[];
+}
+
+export interface Made {
+  /** What each output then holds. */
+  results: { [name: string]: Floats };
+  /** The address of what was written beside the outputs, or a negative number. */
+  stray: number;
+}
+
+/** A NaN that no kernel makes. */
+const GUARD = 0xffffffff;
+const NAN = 0x7fc00000;
+/** Operands begin here, so that address 0 and what follows is guarded. */
+const FIRST = 1024;
+
+/** How far a pointer moves with a row, in floats. */
+const strideOf = (name: string, cols: number) =>
+  /^(mean|rstd)$/.test(name) ? 1 : /^(d?weight|d?bias)$/.test(name) ? 0 : cols;
+
+/** Makes a call. */
+export function made({ kernels, memory }: Machine, call: Call): Made {
+  const { kernel, rows, cols, eps, operands, misalignment = 0, split } = call;
+  const names: string[] = ARGUMENTS[kernel].split(" ");
+  const [forward, sums] = [kernel.endsWith("Forward"), operands.dweight || operands.dbias];
+  const backward = kernel as "layerNormBackward";
+  const workspace = forward
+    ? 0
+    : split
+      ? kernels.sumsWorkspace(rows, cols)
+      : kernels[`${backward}Workspace`](rows, cols);
+
+  let end = FIRST;
+  const place = (floats: number) => {
+    const pointer = end + misalignment;
+    end = Math.ceil((pointer + 4 * floats + 32) / 16) * 16;
+    return pointer;
+  };
+  const at: Record<string, number> = { rows, cols, eps };
+  const own = Object.entries(operands).filter((entry): entry is [string, Floats] => typeof entry[1] !== "string");
+  for (const [name, { length }] of own) at[name] = place(length);
+  for (const [name, other] of Object.entries(operands)) if (typeof other === "string") at[name] = at[other]!;
+  const room = place(workspace / 4);
+  if (sums) at.workspace = room;
+  const missing = Math.ceil((end - memory.buffer.byteLength) / 65536);
+  if (missing > 0) memory.grow(missing);
+
+  const words = new Uint32Array(memory.buffer, 0, end / 4).fill(GUARD);
+  const floats = new Float32Array(memory.buffer);
+  for (const [name, values] of own) floats.set(values, at[name]! / 4);
+  const before = words.slice();
+  const args = names.map((name) => at[name] ?? 0);
+  if (split) {
+    let start = 0;
+    for (const count of split) {
+      const moved = names.map((name, i) =>
+        name === "rows" ? count : operands[name] ? args[i]! + 4 * start * strideOf(name, cols) : args[i]!,
+      );
+      (kernels[`${backward}Rows`] as (...args: number[]) => void)(...moved, start, rows);
+      start += count;
+    }
+    kernels.addSums(at.dweight ?? 0, at.dbias ?? 0, rows, cols, room);
+  } else (kernels[kernel] as (...args: number[]) => void)(...args);
+
+  const results: Made["results"] = {};
+  const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias)$/;
+  before.fill(0, room / 4, (room + workspace) / 4);
+  words.fill(0, room / 4, (room + workspace) / 4);
+  for (const name of Object.keys(operands).filter((name) => isOutput.test(name))) {
+    const operand = operands[name]!;
+    const { length } = typeof operand === "string" ? (operands[operand] as Floats) : operand;
+    const written = words.subarray(at[name]! / 4, at[name]! / 4 + length);
+    before.set(written, at[name]! / 4);
+    results[name] = new Float32Array(written.map((word) => ((word & 0x7fffffff) > 0x7f800000 ? NAN : word)).buffer);
+  }
+  return { results, stray: 4 * words.findIndex((word, i) => word !== before[i]) };
+}
+
+/** Seeded numbers, nearly N(0, 1) * scale + offset. */
+function bells(size: number, seed: number, offset = 0, scale = 1): Floats {
+  const next = uniform(seed);
+  return Float32Array.from({ length: size }, () => bell(next) * scale + offset);
+}
+
+/** mean and rstd of rows, rounded from double. */
+function statistics(norm: string, x: Floats, rows: number, cols: number, eps: number) {
+  const mean = new Float32Array(rows);
+  const rstd = new Float32Array(rows);
+  for (let row = 0; row < rows; row++) {
+    const values = Array.from(x.subarray(row * cols, (row + 1) * cols));
+    const first = norm === "rmsNorm" ? 0 : values[0]!;
+    const rest = norm === "rmsNorm" ? 0 : values.reduce((sum, v) => sum + (v - first), 0) / cols;
+    mean[row] = first + rest;
+    rstd[row] = 1 / Math.sqrt(values.reduce((sum, v) => sum + (v - first - rest) ** 2, 0) / cols + eps);
+  }
+  return { mean, rstd };
+}
+
+/** Rows one after the other: near, with a shift, far, very far, squares that overflow and underflow, constant, zeros. */
+const KINDS = [
+  [0, 1],
+  [0.7, 1],
+  [2, 1],
+  [1e3, 1],
+  [0, 1e-3],
+  [-1e7, 1],
+  [0, 1e20],
+  [0, 1e-25],
+  [-3.7, 0],
+  [0, 0],
+] as const;
+const kinds = (rows: number, cols: number, seed: number): Floats => {
+  const values = bells(rows * cols, seed);
+  return values.map((v, i) => {
+    const [offset, scale] = KINDS[(seed + Math.floor(i / cols)) % KINDS.length]!;
+    return v * scale + offset;
+  });
+};
+
+const NORMS = ["layerNorm", "rmsNorm"] as const;
+type Norm = (typeof NORMS)[number];
+
+interface Given {
+  norm: Norm;
+  rows: number;
+  cols: number;
+  x: Floats;
+  dy?: Floats;
+  eps?: number;
+  weight?: Floats;
+}
+
+const garbage = (length: number) => new Float32Array(new Uint32Array(length).fill(GUARD).buffer);
+
+/** Forward and backward of rows, with all operands. */
+function calls({ norm, rows, cols, x, eps = 1e-5, ...given }: Given): [Call, Call] {
+  const size = rows * cols;
+  const seed = size + rows;
+  const { dy = bells(size, seed + 1), weight = bells(cols, seed + 2, 1, 0.5) } = given;
+  const ofMean: Call["operands"] = norm === "layerNorm" ? { mean: garbage(rows), bias: bells(cols, seed + 3) } : {};
+  const { mean, rstd } = statistics(norm, x, rows, cols, eps);
+  const [dweight, dbias] = [bells(cols, seed + 4), bells(cols, seed + 5)];
+  const stats: Call["operands"] = norm === "layerNorm" ? { mean, rstd, dbias } : { rstd };
+  return [
+    {
+      kernel: `${norm}Forward`,
+      rows,
+      cols,
+      eps,
+      operands: { y: garbage(size), rstd: garbage(rows), x, weight, ...ofMean },
+    },
+    { kernel: `${norm}Backward`, rows, cols, eps, operands: { dx: garbage(size), dweight, dy, x, weight, ...stats } },
+  ];
+}
+
+const without = (call: Call, ...names: string[]): Call => ({
+  ...call,
+  operands: Object.fromEntries(Object.entries(call.operands).filter(([name]) => !names.includes(name))),
+});
+const having = (call: Call, operands: Call["operands"]): Call => ({
+  ...call,
+  operands: { ...call.operands, ...operands },
+});
+
+// Columns to both sides of every step, of a block and of what is short; rows of four, of a group and of a chunk.
+const SHAPES = [
+  [1, 1],
+  [2, 2],
+  [5, 3],
+  [4, 4],
+  [3, 5],
+  [9, 7],
+  [8, 8],
+  [3, 9],
+  [17, 15],
+  [4, 16],
+  [5, 17],
+  [9, 31],
+  [8, 32],
+  [7, 33],
+  [12, 40],
+  [5, 63],
+  [9, 64],
+  [6, 65],
+  [4, 72],
+  [3, 127],
+  [5, 128],
+  [9, 129],
+  [2, 255],
+  [5, 256],
+  [10, 257],
+  [2, 258],
+  [3, 272],
+  [11, 288],
+  [2, 303],
+  [1, 520],
+  [97, 5],
+  [200, 6],
+  [3080, 2],
+] as const;
+
+function* operandsCalls(): Generator<Call> {
+  for (const norm of NORMS) {
+    for (const [rows, cols] of SHAPES) {
+      const size = rows * cols;
+      for (const [index, rest] of [0, 4].entries()) {
+        const x = kinds(rows, cols, rest + cols);
+        const more = bells(size, 7);
+        const [forward, backward] = calls({ norm, rows, cols, x });
+        const misalignment = (4 * (cols + index)) % 16;
+        const fused = having(forward, { residual: more, sum: garbage(size) });
+        const added = having(backward, { add: more });
+        const optional = {
+          forward: ["sum", "mean", "rstd", "residual", "weight", "bias"],
+          backward: ["dx", "dweight", "dbias", "weight"],
+        };
+        for (const call of [forward, fused]) {
+          yield { ...call, misalignment };
+          for (const name of optional.forward) if (call.operands[name]) yield { ...without(call, name), misalignment };
+          yield without(call, ...optional.forward.filter((name) => name !== "residual"));
+        }
+        for (const call of [backward, added]) {
+          yield { ...call, misalignment };
+          for (const name of optional.backward) if (call.operands[name]) yield { ...without(call, name), misalignment };
+          yield without(call, "dweight", "dbias");
+          yield without(call, "dx", "weight");
+          yield without(call, "dweight", "dbias", "weight");
+        }
+        for (const over of [
+          { y: "x" },
+          { y: "residual" },
+          { sum: "x" },
+          { sum: "x", y: "residual" },
+          { sum: "residual", y: "x" },
+        ] as Call["operands"][])
+          yield having(fused, over);
+        yield having(forward, { y: "x" });
+        yield having(added, { dx: "dy" });
+        yield having(added, { dx: "add" });
+      }
+    }
+    for (const [rows, cols, counts] of [
+      [200, 6, [96, 96, 8]],
+      [200, 6, [8, 88, 16, 80, 8]],
+      [97, 5, [96, 1]],
+      [3080, 2, [104, 2976]],
+    ] as const) {
+      const [, backward] = calls({ norm, rows, cols, x: bells(rows * cols, 3) });
+      const split = [...counts];
+      yield { ...backward, split };
+      yield { ...without(backward, "dbias"), split };
+      yield { ...without(backward, "dweight", "dx"), split };
+    }
+  }
+}
+
+/** The results of a call that are beyond their limits, or an address that was written beside them. */
+export function wrong({ kernel, rows, cols, eps, operands }: Call, { results, stray }: Made): object {
+  if (stray >= 0) return { stray };
+  const norm = kernel.startsWith("rms") ? "rmsNorm" : "layerNorm";
+  const { residual, add, dweight, dbias, ...inputs } = operands as Record<string, Floats>;
+  const given = inputs.x!;
+  const x = residual ? given.map((v, i) => v + residual[i]!) : given;
+  const { dx, sum, ...got } = results;
+  // dx is rounded once more where something is added to it.
+  const own = { ...got, ...(dx && !add && { dx }) };
+  const before = { ...(dweight && { dweight }), ...(dbias && { dbias }) };
+  return beyond(own, { ...inputs, norm, x, rows, cols, eps }, { before });
+}
+
+/** The float that is so many floats above a positive one. */
+function above(value: number, floats: number): number {
+  const bits = Int32Array.of(new Int32Array(Float32Array.of(value).buffer)[0]! + floats);
+  return new Float32Array(bits.buffer)[0]!;
+}
+/** Just below a border, at it, and just above. */
+const around = (border: number) => [-1, 0, 1].map((floats) => above(border, floats));
+/** Values over and over. */
+const turns = (size: number, values: ArrayLike<number>): Floats =>
+  Float32Array.from({ length: size }, (_, i) => values[i % values.length]!);
+
+// Of mean 0 and variance 4.
+const EIGHT = [3, 3, -3, 1, -1, -1, -1, -1];
+const SIXTEEN = [3, 1, -1, -3, 1, -1, 3, -1, 1, -3, 3, 1, -1, -3, 1, -1];
+
+function* forwardBorders(): Generator<Call> {
+  for (const norm of NORMS) {
+    // The variance and eps at 2^-100, the variance at 2^126: squares of sixteen columns would overflow.
+    for (const [deviation, values, widths] of [
+      [2 ** -50, SIXTEEN, [16, 64, 512]],
+      [2 ** 63, EIGHT, [8]],
+    ] as const) {
+      for (const cols of widths) {
+        for (const value of around(deviation / 2)) {
+          const x = turns(5 * cols, values).map((v) => v * value);
+          yield calls({ norm, rows: 5, cols, x, eps: 0 })[0];
+        }
+      }
+    }
+    for (const eps of [-1, 0, 1].map((change) => 2 ** -100 * (1 + change * 2 ** -40))) {
+      const x = turns(5 * 16, SIXTEEN).map((v) => v * 2 ** -120);
+      yield calls({ norm, rows: 5, cols: 16, x, eps })[0];
+      yield calls({ norm, rows: 5, cols: 512, x: turns(5 * 512, x), eps })[0];
+    }
+    // The square of the mean beside the variance.
+    for (const cols of [16, 24, 256, 257, 512, 770]) {
+      for (const ratio of [0.2, 0.54, 1, 2]) {
+        for (const change of [-0.01, -(2 ** -20), 0, 2 ** -20, 0.01]) {
+          const m = Math.sqrt(ratio * (1 + change));
+          const turned = Float32Array.from({ length: 5 * cols }, (_, i) => 1.3 * (m + (i % 2 ? -1 : 1)));
+          // The first numbers suggest a shift that is as far from the mean.
+          const misled = turned.map((v, i) => v + 1.3 * (i % cols < 16 ? 40 - m : 40));
+          for (const x of [turned, misled]) yield calls({ norm, rows: 5, cols, x, eps: 0 })[0];
+        }
+      }
+    }
+  }
+}
+
+// Of mean 0 and deviation 5. Each number is four columns before its opposite, so that products with equal numbers cancel.
+const FIVE = [1, 5, -5, 7, -1, -5, 5, -7];
+
+function* backwardBorders(): Generator<Call> {
+  for (const norm of NORMS) {
+    for (const [rows, cols] of [
+      [1, 40],
+      [3, 64],
+    ] as const) {
+      const size = rows * cols;
+      const row = (deviation: number, offset = 0) => turns(size, FIVE).map((v) => (v / 5) * deviation + offset);
+      /** Backward from statistics that are at a border, or one float beside it. */
+      const from = (rstd: number, mean: number, given: Pick<Given, "x" | "dy" | "weight">): Call => {
+        const [, call] = calls({ norm, rows, cols, eps: 0, ...given });
+        const ofMean = norm === "layerNorm" && { mean: new Float32Array(rows).fill(mean) };
+        return having(call, { rstd: new Float32Array(rows).fill(rstd), ...ofMean });
+      };
+      for (const border of norm === "layerNorm" ? [4, 2 ** 14] : []) {
+        for (const mean of around(border)) {
+          yield from(1, mean, { x: turns(size, [border + 1, border - 1]) });
+          yield from(1, -mean, { x: turns(size, [-border - 1, 1 - border]) });
+        }
+      }
+      for (const border of [2 ** -24, 2 ** 24, 2 ** -126]) {
+        for (const rstd of around(border)) {
+          const call = from(rstd, 0, { x: row(1 / border) });
+          yield call;
+          // A term of -0 that is added to -0.
+          yield having(call, { dy: turns(size, [-0]), dweight: turns(cols, [-0]) });
+        }
+      }
+      yield from(2 ** 130 / 5, 0, { x: row(5 * 2 ** -130) });
+      yield from(Infinity, 0, { x: row(5 * 2 ** -140) });
+      // The sums of g at 2^-67 and 2^64, and the largest |g| where they cancel.
+      const [a, b, c, d] = [0x2a5b, 0x1c3d, 0x3f17, 0x0d2e].map((v) => v * 2 ** -18) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      for (const rstd of [1.37, 12345.6, 1e-5]) {
+        for (const border of [2 ** -67, 2 ** 64]) {
+          for (const g of around(border)) {
+            const dy = turns(size, [1 + a, 1 - a, 1 + b, 1 - b]).map((v) => v * g);
+            yield without(from(rstd, 0, { x: row(1 / rstd), dy }), "weight");
+            yield from(rstd, 0, { x: row(1 / rstd), dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
+          }
+        }
+        // The first or the last number is the largest.
+        const root = 2 ** -67 * Math.sqrt(cols);
+        for (const values of [
+          [c, -c, 1, -1],
+          [1, -1, d, -d],
+        ]) {
+          for (const most of around(root)) {
+            const dy = turns(size, values).map((v) => v * most);
+            yield without(from(rstd, 0, { x: row(1 / rstd), dy }), "weight");
+            yield from(rstd, 0, { x: row(1 / rstd), dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
+          }
+        }
+      }
+      // g that underflows to 0.
+      for (const rstd of around(8192)) {
+        yield from(rstd, 0, { x: row(2 ** -13), dy: bells(size, 9, 0, 2 ** -100), weight: turns(cols, [2 ** -53]) });
+        yield from(rstd, 0, { x: row(2 ** -13), dy: turns(size, [0]) });
+      }
+    }
+  }
+}
+
+/** All calls whose bits are pinned. */
+export function* allCalls(): Generator<Call> {
+  yield* operandsCalls();
+  yield* forwardBorders();
+  yield* backwardBorders();
+}
+
+/** What the functions that tell sizes say. */
+export function sizesOf({ kernels }: Machine): Uint32Array<ArrayBuffer> {
+  const rows = [0, 1, 7, 8, 9, 95, 96, 97, 192, 193, 3071, 3072, 3073, 3329, 6144, 6145, 2 ** 20, 2 ** 31 - 1];
+  const cols = [1, 2, 3, 768, 178_956_970, 178_956_971, 2 ** 31, 2 ** 32 - 1];
+  const { layerNormBackwardWorkspace, rmsNormBackwardWorkspace, sumsWorkspace } = kernels;
+  return Uint32Array.from([
+    kernels.sumsGroup(),
+    ...rows.map((r) => kernels.sumsChunk(r)),
+    ...[layerNormBackwardWorkspace, rmsNormBackwardWorkspace, sumsWorkspace].flatMap((room) =>
+      rows.flatMap((r) => cols.map((c) => room(r, c))),
+    ),
+  ]);
+}
