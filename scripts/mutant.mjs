@@ -1,5 +1,5 @@
-// A worker of mutate.mjs: makes the pinned calls with a build of the kernels, and says where its results differ from those
-// of the first build that it was given.
+// A worker of mutate.mjs: makes the calls of test/borders.ts and test/digest.ts with a build of the kernels, and says how
+// its results differ from those of the first build that it was given.
 
 import { parentPort } from "node:worker_threads";
 import { register } from "tsx/esm/api";
@@ -10,17 +10,20 @@ const { results } = await import("../test/digest.ts");
 
 const calls = [...allCalls()];
 const pages = new WebAssembly.Memory({ initial: 1200 });
-/** What is right: the image of each call, then the parts of the golden digest. @type {Uint32Array[]} */
-const expected = [];
+// Of the first hundred calls with other bits it is asked whether they are beyond their limits, too.
+const ASKED = 100;
 
-/** Each part of what a build makes, and the call if there is one. */
+/**
+ * What a build makes, part by part, and the call that made it if there is one.
+ * @returns {Generator<[part: Uint32Array | Float32Array, call?: object, made?: object]>}
+ */
 function* partsOf(module) {
   const instantiate = (memory) => ({ kernels: new WebAssembly.Instance(module, { env: { memory } }).exports, memory });
   const machine = instantiate(new WebAssembly.Memory({ initial: 4 }));
   yield [sizesOf(machine)];
   for (const call of calls) {
     const all = made(machine, call);
-    yield [Int32Array.of(all.stray), call, all];
+    yield [Float32Array.of(all.stray), call, all];
     for (const part of Object.values(all.results)) yield [part, call, all];
   }
   let next = 16;
@@ -31,26 +34,33 @@ function* partsOf(module) {
   for (const part of results({ ...instantiate(pages), allocate })) yield [part];
 }
 
-const equal = (a, b) => a.length === b.length && Buffer.compare(bufferOf(a), bufferOf(b)) === 0;
-const bufferOf = (a) => Buffer.from(a.buffer, a.byteOffset, a.byteLength);
+const bytesOf = (part) => Buffer.from(part.buffer, part.byteOffset, part.byteLength);
+/** @type {Buffer[]} */
+let expected = [];
 
-parentPort.on("message", ({ bytes, first }) => {
+/** "limits", "bits" or "". */
+function differenceOf(module) {
   let found = "";
-  try {
-    let [index, looked] = [0, 0];
-    for (const [part, call, all] of partsOf(new WebAssembly.Module(bytes))) {
-      const before = expected[index++];
-      if (first) expected.push(part);
-      else if (!equal(part, before)) {
-        // Bits that differ may still be right: of some hundred calls this is asked.
-        const isWrong = call && looked++ < 100 && Object.keys(wrong(call, all)).length > 0;
-        found = isWrong ? "limits" : found || (call ? "bits" : "golden digest");
-        if (isWrong) break;
-      }
-    }
-  } catch (error) {
-    found = `an exception: ${error.message}`;
+  let [index, asked] = [0, 0];
+  for (const [part, call, all] of partsOf(module)) {
+    if (bytesOf(part).equals(expected[index++])) continue;
+    found = "bits";
+    if (!call || asked === ASKED) return found;
+    if (Object.keys(wrong(call, all)).length > 0) return "limits";
+    asked++;
   }
-  parentPort.postMessage(found);
+  return found;
+}
+
+parentPort.on("message", (bytes) => {
+  try {
+    const module = new WebAssembly.Module(bytes);
+    if (expected.length > 0) parentPort.postMessage(differenceOf(module));
+    else {
+      expected = Array.from(partsOf(module), ([part]) => bytesOf(part));
+      parentPort.postMessage("");
+    }
+  } catch {
+    parentPort.postMessage("limits"); // a trap
+  }
 });
-parentPort.postMessage("ready");

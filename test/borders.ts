@@ -65,11 +65,13 @@ export function made({ kernels, memory }: Machine, call: Call): Made {
   const own = Object.entries(operands).filter((entry): entry is [string, Floats] => typeof entry[1] !== "string");
   for (const [name, { length }] of own) at[name] = place(length);
   for (const [name, other] of Object.entries(operands)) if (typeof other === "string") at[name] = at[other]!;
-  const room = place(workspace / 4);
-  if (sums) at.workspace = room;
-  const missing = Math.ceil((end - memory.buffer.byteLength) / 65536);
+  const missing = Math.ceil((end + workspace - memory.buffer.byteLength) / 65536);
   if (missing > 0) memory.grow(missing);
+  // It ends where the memory does, so that what is read behind it traps.
+  const room = memory.buffer.byteLength - workspace;
+  if (sums) at.workspace = room;
 
+  new Uint32Array(memory.buffer, room).fill(GUARD);
   const words = new Uint32Array(memory.buffer, 0, end / 4).fill(GUARD);
   const floats = new Float32Array(memory.buffer);
   for (const [name, values] of own) floats.set(values, at[name]! / 4);
@@ -89,8 +91,6 @@ export function made({ kernels, memory }: Machine, call: Call): Made {
 
   const results: Made["results"] = {};
   const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias)$/;
-  before.fill(0, room / 4, (room + workspace) / 4);
-  words.fill(0, room / 4, (room + workspace) / 4);
   for (const name of Object.keys(operands).filter((name) => isOutput.test(name))) {
     const operand = operands[name]!;
     const { length } = typeof operand === "string" ? (operands[operand] as Floats) : operand;
@@ -327,6 +327,20 @@ function* forwardBorders(): Generator<Call> {
       yield calls({ norm, rows: 5, cols: 16, x, eps })[0];
       yield calls({ norm, rows: 5, cols: 512, x: turns(5 * 512, x), eps })[0];
     }
+    // The square of the mean is the variance, and 0.54 of it, to the last bit of a double.
+    const short = turns(5 * 25, [4, 4, 4, 4, -2, ...turns(16, [4, 4, 4, 0]), 4, -2, -2, -2]);
+    yield calls({ norm, rows: 5, cols: 25, x: short, eps: 0 })[0];
+    const sorted = Float32Array.from({ length: 300 }, (_, i) => (i < 8 ? 4 : i < 248 ? -3 : i < 249 ? -5 : 3));
+    const long = sorted.map((_, i) => sorted[(i * 7919) % 300]!);
+    yield calls({ norm, rows: 1, cols: 300, x: long, eps: 0 })[0];
+    // Rows that begin about a shift of exactly 1, which is near enough, or not quite.
+    for (const offset of [1, 1.11]) {
+      const x = bells(2 * 300, 12, offset, 0.2).map((v, i) => (i % 300 < 16 ? 1 + SIXTEEN[i % 300]! / 64 : v));
+      const [forward] = calls({ norm, rows: 2, cols: 300, x });
+      yield forward;
+      const quarters = turns(600, [0.25]);
+      yield having(forward, { x: x.map((v) => v - 0.25), residual: quarters, sum: garbage(600) });
+    }
     // The square of the mean beside the variance.
     for (const cols of [16, 24, 256, 257, 512, 770]) {
       for (const ratio of [0.2, 0.54, 1, 2]) {
@@ -390,14 +404,10 @@ function* backwardBorders(): Generator<Call> {
             yield from(rstd, 0, { x: row(1 / rstd), dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
           }
         }
-        // The first or the last number is the largest.
-        const root = 2 ** -67 * Math.sqrt(cols);
-        for (const values of [
-          [c, -c, 1, -1],
-          [1, -1, d, -d],
-        ]) {
-          for (const most of around(root)) {
-            const dy = turns(size, values).map((v) => v * most);
+        // One |g| is the largest, in each of the lanes; the sums are small.
+        for (const column of [0, 1, cols - 2, cols - 1]) {
+          for (const most of around(2 ** -67 * Math.sqrt(cols))) {
+            const dy = turns(size, [c, -c, d, -d]).map((v, i) => (i % cols === column ? -most : v * most));
             yield without(from(rstd, 0, { x: row(1 / rstd), dy }), "weight");
             yield from(rstd, 0, { x: row(1 / rstd), dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
           }
