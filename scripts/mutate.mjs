@@ -59,7 +59,23 @@ const RULES = [
  * reported.
  * @type {{ file: string, at: string[], to?: string[], why: string }[]}
  */
-const EQUIVALENT = [];
+const EQUIVALENT = [
+  ...[
+    { file: "lib/forward.ts", at: ["const count: usize = cols <=", "rows - row >=", "SHORT: usize = 256"] },
+    { file: "lib/short.ts", at: ["cols <= SIDE_BY_SIDE &&", "cols <=", "!(cols &", "SIDE_BY_SIDE: usize = 64"] },
+    { file: "lib/moments.ts", at: ["const least = f64x2.gt(f64x2.add"] },
+  ].map((rule) => ({ ...rule, why: "four rows at a time and one by one have the same bits" })),
+  ...[
+    { file: "lib/dx.ts", at: ["const end16 = (cols & ~15) <<", "const end16 = (cols & ~15) << 2"] },
+    { file: "lib/gradient.ts", at: ["rv = f32x4.splat(r);\n  let i: usize = 0;\n"] },
+    { file: "lib/sums.ts", at: ["const end4 = (cols & ~3) << 2"] },
+  ].map((rule) => ({ ...rule, why: "the last columns, fewer at a time, have the same bits" })),
+  ...[
+    { file: "lib/gradient.ts", at: ["v, v, 2, 3, 0", "v, v, 2, 3, 0, 1"] },
+    { file: "lib/lanes.ts", at: ["v, v, 2, 3, 0", "v, v, 2, 3, 0, 1"] },
+    { file: "lib/moments.ts", at: ["v, v, 1, 0", "v, v, 1, 0, 3, 2"] },
+  ].map((rule) => ({ ...rule, why: "nothing reads the lane" })),
+];
 
 /** @typedef {{ file: string, line: number, text: string, from: string, to: string, source: string, why?: string }} Mutant */
 

@@ -22,6 +22,8 @@ export interface Call {
   operands: { readonly [name: string]: Floats | string };
   /** Bytes of each operand from a multiple of 16. */
   misalignment?: number;
+  /** The operand that ends where the memory does, so that reading behind it traps; the workspace when absent. */
+  last?: string;
   /** The rows of each call of backward for some rows, instead of one call for all. */
   split?: readonly number[];
 }
@@ -29,15 +31,15 @@ export interface Call {
 export interface Made {
   /** What each output then holds. */
   results: { [name: string]: Floats };
-  /** The address of what was written beside the outputs, or a negative number. */
+  /** The address of what was written beside the outputs, or -1. */
   stray: number;
 }
 
 /** A NaN that no kernel makes. */
 const GUARD = 0xffffffff;
 const NAN = 0x7fc00000;
-/** Operands begin here, so that address 0 and what follows is guarded. */
-const FIRST = 1024;
+/** Address 0 and what follows is guarded up to here. */
+const LOW = 1024;
 
 /** How far a pointer moves with a row, in floats. */
 const strideOf = (name: string, cols: number) =>
@@ -45,7 +47,7 @@ const strideOf = (name: string, cols: number) =>
 
 /** Makes a call. */
 export function made({ kernels, memory }: Machine, call: Call): Made {
-  const { kernel, rows, cols, eps, operands, misalignment = 0, split } = call;
+  const { kernel, rows, cols, eps, operands, misalignment = 0, split, last } = call;
   const names: string[] = ARGUMENTS[kernel].split(" ");
   const [forward, sums] = [kernel.endsWith("Forward"), operands.dweight || operands.dbias];
   const backward = kernel as "layerNormBackward";
@@ -55,27 +57,30 @@ export function made({ kernels, memory }: Machine, call: Call): Made {
       ? kernels.sumsWorkspace(rows, cols)
       : kernels[`${backward}Workspace`](rows, cols);
 
-  let end = FIRST;
-  const place = (floats: number) => {
-    const pointer = end + misalignment;
-    end = Math.ceil((pointer + 4 * floats + 32) / 16) * 16;
-    return pointer;
-  };
+  const lengths = new Map([["workspace", workspace / 4]]);
+  for (const [name, operand] of Object.entries(operands))
+    if (typeof operand !== "string") lengths.set(name, operand.length);
+  // From the end of the memory downwards, so that reading behind the first one traps.
+  const order = [...lengths.keys()].sort((a, b) => Number(b === last) - Number(a === last));
+  const missing = LOW + 4 * (workspace + 4 * order.length * (16 + rows * cols)) - memory.buffer.byteLength;
+  if (missing > 0) memory.grow(Math.ceil(missing / 65536));
   const at: Record<string, number> = { rows, cols, eps };
-  const own = Object.entries(operands).filter((entry): entry is [string, Floats] => typeof entry[1] !== "string");
-  for (const [name, { length }] of own) at[name] = place(length);
+  let low = memory.buffer.byteLength;
+  for (const name of order) {
+    low -= 4 * lengths.get(name)!;
+    if (name !== order[0]) low = low - 32 - ((low - 32) % 16) - misalignment;
+    at[name] = low;
+  }
+  low -= 64;
   for (const [name, other] of Object.entries(operands)) if (typeof other === "string") at[name] = at[other]!;
-  const missing = Math.ceil((end + workspace - memory.buffer.byteLength) / 65536);
-  if (missing > 0) memory.grow(missing);
-  // It ends where the memory does, so that what is read behind it traps.
-  const room = memory.buffer.byteLength - workspace;
-  if (sums) at.workspace = room;
+  if (!sums) at.workspace = 0;
 
-  new Uint32Array(memory.buffer, room).fill(GUARD);
-  const words = new Uint32Array(memory.buffer, 0, end / 4).fill(GUARD);
+  const words = new Uint32Array(memory.buffer);
   const floats = new Float32Array(memory.buffer);
-  for (const [name, values] of own) floats.set(values, at[name]! / 4);
-  const before = words.slice();
+  const guarded = [words.fill(GUARD, 0, LOW / 4).subarray(0, LOW / 4), words.fill(GUARD, low / 4).subarray(low / 4)];
+  for (const [name, values] of Object.entries(operands))
+    if (typeof values !== "string") floats.set(values, at[name]! / 4);
+  const before = guarded.map((part) => part.slice());
   const args = names.map((name) => at[name] ?? 0);
   if (split) {
     let start = 0;
@@ -86,19 +91,21 @@ export function made({ kernels, memory }: Machine, call: Call): Made {
       (kernels[`${backward}Rows`] as (...args: number[]) => void)(...moved, start, rows);
       start += count;
     }
-    kernels.addSums(at.dweight ?? 0, at.dbias ?? 0, rows, cols, room);
+    kernels.addSums(at.dweight ?? 0, at.dbias ?? 0, rows, cols, at.workspace ?? 0);
   } else (kernels[kernel] as (...args: number[]) => void)(...args);
 
   const results: Made["results"] = {};
-  const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias)$/;
-  for (const name of Object.keys(operands).filter((name) => isOutput.test(name))) {
-    const operand = operands[name]!;
-    const { length } = typeof operand === "string" ? (operands[operand] as Floats) : operand;
+  const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias|workspace)$/;
+  for (const name of Object.keys(at).filter((name) => isOutput.test(name) && at[name])) {
+    const operand = operands[name];
+    const length = lengths.get(typeof operand === "string" ? operand : name)!;
     const written = words.subarray(at[name]! / 4, at[name]! / 4 + length);
-    before.set(written, at[name]! / 4);
-    results[name] = new Float32Array(written.map((word) => ((word & 0x7fffffff) > 0x7f800000 ? NAN : word)).buffer);
+    before[1]!.set(written, (at[name]! - low) / 4);
+    if (name !== "workspace")
+      results[name] = new Float32Array(written.map((word) => ((word & 0x7fffffff) > 0x7f800000 ? NAN : word)).buffer);
   }
-  return { results, stray: 4 * words.findIndex((word, i) => word !== before[i]) };
+  const strays = guarded.map((part, i) => part.findIndex((word, at) => word !== before[i]![at]));
+  return { results, stray: strays[0]! >= 0 ? 4 * strays[0]! : strays[1]! >= 0 ? low + 4 * strays[1]! : -1 };
 }
 
 /** Seeded numbers, nearly N(0, 1) * scale + offset. */
@@ -224,54 +231,66 @@ const SHAPES = [
   [3080, 2],
 ] as const;
 
+/** Which may be absent, one at a time or together. */
+const OPTIONAL = {
+  Forward: ["sum", "mean", "rstd", "residual", "weight", "bias", "sum mean rstd weight bias"],
+  Backward: ["dx", "dweight", "dbias", "weight", "dweight dbias", "dx weight", "dweight dbias weight"],
+};
+/** Which may take the place of another. */
+const IN_PLACE: Call["operands"][] = [
+  { y: "x" },
+  { y: "residual" },
+  { sum: "x" },
+  { sum: "x", y: "residual" },
+  { sum: "residual", y: "x" },
+  { dx: "dy" },
+  { dx: "add" },
+];
+
+/** Calls with each set of operands. */
 function* operandsCalls(): Generator<Call> {
   for (const norm of NORMS) {
     for (const [rows, cols] of SHAPES) {
       const size = rows * cols;
-      for (const [index, rest] of [0, 4].entries()) {
-        const x = kinds(rows, cols, rest + cols);
+      for (const kind of [0, 4]) {
         const more = bells(size, 7);
-        const [forward, backward] = calls({ norm, rows, cols, x });
-        const misalignment = (4 * (cols + index)) % 16;
-        const fused = having(forward, { residual: more, sum: garbage(size) });
-        const added = having(backward, { add: more });
-        const optional = {
-          forward: ["sum", "mean", "rstd", "residual", "weight", "bias"],
-          backward: ["dx", "dweight", "dbias", "weight"],
-        };
-        for (const call of [forward, fused]) {
-          yield { ...call, misalignment };
-          for (const name of optional.forward) if (call.operands[name]) yield { ...without(call, name), misalignment };
-          yield without(call, ...optional.forward.filter((name) => name !== "residual"));
+        const plain = calls({ norm, rows, cols, x: kinds(rows, cols, kind + cols) });
+        const full = [having(plain[0], { residual: more, sum: garbage(size) }), having(plain[1], { add: more })];
+        const all = [...plain, ...full].flatMap((call) => {
+          const has = (name: string) => name in call.operands;
+          const absent = OPTIONAL[call.kernel.endsWith("Forward") ? "Forward" : "Backward"].map((list) =>
+            list.split(" "),
+          );
+          const places = IN_PLACE.filter((place) =>
+            Object.entries(place)
+              .flat()
+              .every((name) => has(name as string)),
+          );
+          return [
+            call,
+            ...absent.filter((names) => names.some(has)).map((names) => without(call, ...names)),
+            ...places.map((place) => having(call, place)),
+          ];
+        });
+        for (const [i, call] of all.entries()) {
+          const names = [...Object.keys(call.operands), "workspace"];
+          yield { ...call, misalignment: (4 * (i + cols)) % 16, last: names[(i + cols) % names.length]! };
         }
-        for (const call of [backward, added]) {
-          yield { ...call, misalignment };
-          for (const name of optional.backward) if (call.operands[name]) yield { ...without(call, name), misalignment };
-          yield without(call, "dweight", "dbias");
-          yield without(call, "dx", "weight");
-          yield without(call, "dweight", "dbias", "weight");
-        }
-        for (const over of [
-          { y: "x" },
-          { y: "residual" },
-          { sum: "x" },
-          { sum: "x", y: "residual" },
-          { sum: "residual", y: "x" },
-        ] as Call["operands"][])
-          yield having(fused, over);
-        yield having(forward, { y: "x" });
-        yield having(added, { dx: "dy" });
-        yield having(added, { dx: "add" });
       }
     }
-    for (const [rows, cols, counts] of [
+    // Sums of nothing: what a group leaves would show.
+    const [, backward] = calls({ norm, rows: 19, cols: 5, x: bells(95, 3), dy: new Float32Array(95) });
+    yield having(backward, {
+      dweight: new Float32Array(5),
+      ...(norm === "layerNorm" && { dbias: new Float32Array(5) }),
+    });
+    for (const [rows, cols, split] of [
       [200, 6, [96, 96, 8]],
       [200, 6, [8, 88, 16, 80, 8]],
       [97, 5, [96, 1]],
       [3080, 2, [104, 2976]],
     ] as const) {
       const [, backward] = calls({ norm, rows, cols, x: bells(rows * cols, 3) });
-      const split = [...counts];
       yield { ...backward, split };
       yield { ...without(backward, "dbias"), split };
       yield { ...without(backward, "dweight", "dx"), split };
@@ -417,6 +436,11 @@ function* backwardBorders(): Generator<Call> {
       for (const rstd of around(8192)) {
         yield from(rstd, 0, { x: row(2 ** -13), dy: bells(size, 9, 0, 2 ** -100), weight: turns(cols, [2 ** -53]) });
         yield from(rstd, 0, { x: row(2 ** -13), dy: turns(size, [0]) });
+      }
+      for (const last of ["dy", "weight"]) {
+        const x = bells(size + 3 * rows, 10);
+        const [, call] = calls({ norm, rows, cols: cols + 3, x, dy: turns(x.length, [0]) });
+        yield { ...call, last };
       }
     }
   }

@@ -10,6 +10,7 @@ import { digest, GOLDEN } from "../digest.js";
 const FILES: Record<string, () => Promise<unknown>> = {
   modules: () => import("../modules.test.js"),
   backward: () => import("../backward.test.js"),
+  borders: () => import("../borders.test.js"),
   conformance: () => import("../conformance.test.js"),
   "conformance-axes": () => import("../conformance-axes.test.js"),
   "conformance-pytorch": () => import("../conformance-pytorch.test.js"),
