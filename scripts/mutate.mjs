@@ -61,20 +61,37 @@ const RULES = [
  */
 const EQUIVALENT = [
   ...[
-    { file: "lib/forward.ts", at: ["const count: usize = cols <=", "rows - row >=", "SHORT: usize = 256"] },
-    { file: "lib/short.ts", at: ["cols <= SIDE_BY_SIDE &&", "cols <=", "!(cols &", "SIDE_BY_SIDE: usize = 64"] },
+    { file: "lib/forward.ts", at: ["const count: usize = cols <=", "rows - row >="] },
+    {
+      file: "lib/short.ts",
+      at: ["cols <=", "!(cols &", "SIDE_BY_SIDE: usize = 64", "(rstd, r);\n\n  if (!"],
+    },
     { file: "lib/moments.ts", at: ["const least = f64x2.gt(f64x2.add"] },
   ].map((rule) => ({ ...rule, why: "four rows at a time and one by one have the same bits" })),
   ...[
-    { file: "lib/dx.ts", at: ["const end16 = (cols & ~15) <<", "const end16 = (cols & ~15) << 2"] },
+    { file: "lib/dx.ts", at: ["const end16 = (cols & ~15) <<", "const end16 = (cols & ~15) << 2"], to: [">>", "0"] },
     { file: "lib/gradient.ts", at: ["rv = f32x4.splat(r);\n  let i: usize = 0;\n"] },
-    { file: "lib/sums.ts", at: ["const end4 = (cols & ~3) << 2"] },
+    { file: "lib/sums.ts", at: ["const end4 = (cols & ~3) <<", "const end4 = (cols & ~3) << 2"], to: [">>", "0"] },
   ].map((rule) => ({ ...rule, why: "the last columns, fewer at a time, have the same bits" })),
   ...[
     { file: "lib/gradient.ts", at: ["v, v, 2, 3, 0", "v, v, 2, 3, 0, 1"] },
     { file: "lib/lanes.ts", at: ["v, v, 2, 3, 0", "v, v, 2, 3, 0, 1"] },
     { file: "lib/moments.ts", at: ["v, v, 1, 0", "v, v, 1, 0, 3, 2"] },
+    { file: "lib/short.ts", at: ["(m, m, 1, 2, 3, 0", "(r, r, 1, 2, 3, 0"] },
   ].map((rule) => ({ ...rule, why: "nothing reads the lane" })),
+  ...[
+    { file: "lib/gradient.ts", at: ["sumLanes(e, e), 0"] },
+    { file: "lib/moments.ts", at: ["f32x4.extract_lane(sums, 2"], to: ["3"] },
+  ].map((rule) => ({ ...rule, why: "both lanes are the same" })),
+  ...[
+    { file: "lib/short.ts", at: ["if (weight && (isVoid<Mean>() ||"] },
+    { file: "lib/row.ts", at: ["weight && (isVoid<Mean>() ||"] },
+  ].map((rule) => ({ ...rule, why: "normalize and normalizeAffine have the same bits" })),
+  {
+    file: "lib/gradient.ts",
+    at: ["(!(size <", "(!(size < 1"],
+    why: "a size between LEAST and LARGEST does not come here",
+  },
 ];
 
 /** @typedef {{ file: string, line: number, text: string, from: string, to: string, source: string, why?: string }} Mutant */

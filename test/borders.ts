@@ -47,65 +47,59 @@ const strideOf = (name: string, cols: number) =>
 
 /** Makes a call. */
 export function made({ kernels, memory }: Machine, call: Call): Made {
-  const { kernel, rows, cols, eps, operands, misalignment = 0, split, last } = call;
-  const names: string[] = ARGUMENTS[kernel].split(" ");
-  const [forward, sums] = [kernel.endsWith("Forward"), operands.dweight || operands.dbias];
+  const { kernel, rows, cols, eps, operands, misalignment = 0, split, last = "workspace" } = call;
+  const forward = kernel.endsWith("Forward");
   const backward = kernel as "layerNormBackward";
-  const workspace = forward
-    ? 0
-    : split
-      ? kernels.sumsWorkspace(rows, cols)
-      : kernels[`${backward}Workspace`](rows, cols);
-
-  const lengths = new Map([["workspace", workspace / 4]]);
+  const lengths: Record<string, number> = {};
   for (const [name, operand] of Object.entries(operands))
-    if (typeof operand !== "string") lengths.set(name, operand.length);
-  // From the end of the memory downwards, so that reading behind the first one traps.
-  const order = [...lengths.keys()].sort((a, b) => Number(b === last) - Number(a === last));
-  const missing = LOW + 4 * (workspace + 4 * order.length * (16 + rows * cols)) - memory.buffer.byteLength;
-  if (missing > 0) memory.grow(Math.ceil(missing / 65536));
+    if (typeof operand !== "string") lengths[name] = operand.length;
+  if (operands.dweight || operands.dbias)
+    lengths.workspace = (split ? kernels.sumsWorkspace(rows, cols) : kernels[`${backward}Workspace`](rows, cols)) / 4;
+
+  // From the end of the memory downwards.
+  const order = Object.keys(lengths).sort((a, b) => Number(b === last) - Number(a === last));
+  const room = order.reduce((sum, name) => sum + 4 * lengths[name]! + 64, LOW);
+  if (room > memory.buffer.byteLength) memory.grow(Math.ceil((room - memory.buffer.byteLength) / 65536));
   const at: Record<string, number> = { rows, cols, eps };
   let low = memory.buffer.byteLength;
   for (const name of order) {
-    low -= 4 * lengths.get(name)!;
-    if (name !== order[0]) low = low - 32 - ((low - 32) % 16) - misalignment;
+    low -= 4 * lengths[name]!;
+    if (name !== order[0]) low -= 32 + (low % 16) + misalignment;
     at[name] = low;
   }
   low -= 64;
   for (const [name, other] of Object.entries(operands)) if (typeof other === "string") at[name] = at[other]!;
-  if (!sums) at.workspace = 0;
 
   const words = new Uint32Array(memory.buffer);
-  const floats = new Float32Array(memory.buffer);
-  const guarded = [words.fill(GUARD, 0, LOW / 4).subarray(0, LOW / 4), words.fill(GUARD, low / 4).subarray(low / 4)];
+  const guarded = [words.subarray(0, LOW / 4), words.subarray(low / 4)];
+  for (const part of guarded) part.fill(GUARD);
   for (const [name, values] of Object.entries(operands))
-    if (typeof values !== "string") floats.set(values, at[name]! / 4);
+    if (typeof values !== "string") new Float32Array(memory.buffer).set(values, at[name]! / 4);
   const before = guarded.map((part) => part.slice());
-  const args = names.map((name) => at[name] ?? 0);
+  const argumentsFrom = (row: number) =>
+    ARGUMENTS[kernel].split(" ").map((name) => (at[name] ?? 0) + (operands[name] ? 4 * row * strideOf(name, cols) : 0));
   if (split) {
     let start = 0;
     for (const count of split) {
-      const moved = names.map((name, i) =>
-        name === "rows" ? count : operands[name] ? args[i]! + 4 * start * strideOf(name, cols) : args[i]!,
-      );
-      (kernels[`${backward}Rows`] as (...args: number[]) => void)(...moved, start, rows);
+      at.rows = count;
+      (kernels[`${backward}Rows`] as (...args: number[]) => void)(...argumentsFrom(start), start, rows);
       start += count;
     }
     kernels.addSums(at.dweight ?? 0, at.dbias ?? 0, rows, cols, at.workspace ?? 0);
-  } else (kernels[kernel] as (...args: number[]) => void)(...args);
+  } else (kernels[kernel] as (...args: number[]) => void)(...argumentsFrom(0));
 
   const results: Made["results"] = {};
   const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias|workspace)$/;
-  for (const name of Object.keys(at).filter((name) => isOutput.test(name) && at[name])) {
+  for (const name of Object.keys(at).filter((name) => isOutput.test(name))) {
     const operand = operands[name];
-    const length = lengths.get(typeof operand === "string" ? operand : name)!;
-    const written = words.subarray(at[name]! / 4, at[name]! / 4 + length);
-    before[1]!.set(written, (at[name]! - low) / 4);
+    const start = at[name]! / 4;
+    const written = words.subarray(start, start + lengths[typeof operand === "string" ? operand : name]!);
+    before[1]!.set(written, start - low / 4);
     if (name !== "workspace")
       results[name] = new Float32Array(written.map((word) => ((word & 0x7fffffff) > 0x7f800000 ? NAN : word)).buffer);
   }
-  const strays = guarded.map((part, i) => part.findIndex((word, at) => word !== before[i]![at]));
-  return { results, stray: strays[0]! >= 0 ? 4 * strays[0]! : strays[1]! >= 0 ? low + 4 * strays[1]! : -1 };
+  const [below = -1, within = -1] = guarded.map((part, i) => part.findIndex((word, at) => word !== before[i]![at]));
+  return { results, stray: below >= 0 ? 4 * below : within >= 0 ? low + 4 * within : -1 };
 }
 
 /** Seeded numbers, nearly N(0, 1) * scale + offset. */
@@ -195,41 +189,12 @@ const having = (call: Call, operands: Call["operands"]): Call => ({
 });
 
 // Columns to both sides of every step, of a block and of what is short; rows of four, of a group and of a chunk.
-const SHAPES = [
-  [1, 1],
-  [2, 2],
-  [5, 3],
-  [4, 4],
-  [3, 5],
-  [9, 7],
-  [8, 8],
-  [3, 9],
-  [17, 15],
-  [4, 16],
-  [5, 17],
-  [9, 31],
-  [8, 32],
-  [7, 33],
-  [12, 40],
-  [5, 63],
-  [9, 64],
-  [6, 65],
-  [4, 72],
-  [3, 127],
-  [5, 128],
-  [9, 129],
-  [2, 255],
-  [5, 256],
-  [10, 257],
-  [2, 258],
-  [3, 272],
-  [11, 288],
-  [2, 303],
-  [1, 520],
-  [97, 5],
-  [200, 6],
-  [3080, 2],
-] as const;
+const SHAPES = (
+  "1x1 2x2 5x3 4x4 3x5 9x7 8x8 3x9 17x15 4x16 5x17 9x31 8x32 7x33 12x40 5x63 9x64 6x65 4x72 3x127 5x128 9x129 " +
+  "2x255 5x256 10x257 2x258 3x272 11x288 2x303 1x520 97x5 200x6 3080x2"
+)
+  .split(" ")
+  .map((shape) => shape.split("x").map(Number) as [number, number]);
 
 /** Which may be absent, one at a time or together. */
 const OPTIONAL = {
@@ -237,7 +202,7 @@ const OPTIONAL = {
   Backward: ["dx", "dweight", "dbias", "weight", "dweight dbias", "dx weight", "dweight dbias weight"],
 };
 /** Which may take the place of another. */
-const IN_PLACE: Call["operands"][] = [
+const IN_PLACE: { readonly [name: string]: string }[] = [
   { y: "x" },
   { y: "residual" },
   { sum: "x" },
@@ -258,17 +223,12 @@ function* operandsCalls(): Generator<Call> {
         const full = [having(plain[0], { residual: more, sum: garbage(size) }), having(plain[1], { add: more })];
         const all = [...plain, ...full].flatMap((call) => {
           const has = (name: string) => name in call.operands;
-          const absent = OPTIONAL[call.kernel.endsWith("Forward") ? "Forward" : "Backward"].map((list) =>
-            list.split(" "),
-          );
-          const places = IN_PLACE.filter((place) =>
-            Object.entries(place)
-              .flat()
-              .every((name) => has(name as string)),
-          );
+          const kernel = call.kernel.endsWith("Forward") ? "Forward" : "Backward";
+          const absent = OPTIONAL[kernel].map((list) => list.split(" ")).filter((names) => names.some(has));
+          const places = IN_PLACE.filter((place) => Object.entries(place).every((names) => names.every(has)));
           return [
             call,
-            ...absent.filter((names) => names.some(has)).map((names) => without(call, ...names)),
+            ...absent.map((names) => without(call, ...names)),
             ...places.map((place) => having(call, place)),
           ];
         });
@@ -409,12 +369,7 @@ function* backwardBorders(): Generator<Call> {
       yield from(2 ** 130 / 5, 0, { x: row(5 * 2 ** -130) });
       yield from(Infinity, 0, { x: row(5 * 2 ** -140) });
       // The sums of g at 2^-67 and 2^64, and the largest |g| where they cancel.
-      const [a, b, c, d] = [0x2a5b, 0x1c3d, 0x3f17, 0x0d2e].map((v) => v * 2 ** -18) as [
-        number,
-        number,
-        number,
-        number,
-      ];
+      const [a, b, c, d] = [0x2a5b * 2 ** -18, 0x1c3d * 2 ** -18, 0.062, 0.013];
       for (const rstd of [1.37, 12345.6, 1e-5]) {
         for (const border of [2 ** -67, 2 ** 64]) {
           for (const g of around(border)) {
