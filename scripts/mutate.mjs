@@ -24,7 +24,7 @@ const { values: options } = parseArgs({
   },
 });
 const root = fileURLToPath(new URL("..", import.meta.url));
-const TIME = 10_000; // ms for the calls of a mutant, which take one or two: it may loop for ever
+const TIME = 10; // seconds of processor time for the calls of a mutant, which take two: it may loop for ever
 
 /** What is changed, and to what. @type {[RegExp, (found: string) => string[]][]} */
 const RULES = [
@@ -154,13 +154,17 @@ async function compile({ file, source }, target) {
 /** What a worker says of a build; undefined after too long a time. @returns {Promise<string | undefined>} */
 function told(worker, bytes) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, TIME);
+    const from = process.cpuUsage();
+    const timer = setInterval(() => {
+      if (process.cpuUsage(from).user > TIME * 1e6) end(resolve)();
+    }, 500);
+    const end = (settle) => (value) => {
+      clearInterval(timer);
+      settle(value);
+    };
     worker.removeAllListeners();
-    worker.on("error", reject);
-    worker.on("message", (found) => {
-      clearTimeout(timer);
-      resolve(found);
-    });
+    worker.on("error", end(reject));
+    worker.on("message", end(resolve));
     worker.postMessage(bytes);
   });
 }
