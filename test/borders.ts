@@ -378,12 +378,23 @@ function* backwardBorders(): Generator<Call> {
             yield from(rstd, 0, { x: row(1 / rstd), dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
           }
         }
-        // One |g| is the largest, in each of the lanes; the sums are small.
-        for (const column of [0, 1, cols - 2, cols - 1]) {
-          for (const most of around(2 ** -67 * Math.sqrt(cols))) {
-            const dy = turns(size, [c, -c, d, -d]).map((v, i) => (i % cols === column ? -most : v * most));
-            yield without(from(rstd, 0, { x: row(1 / rstd), dy }), "weight");
-            yield from(rstd, 0, { x: row(1 / rstd), dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
+        // dy along xhat: all of the sums is that of the products.
+        const along = turns(size, FIVE).map((v) => v * 2 ** -69);
+        yield without(from(rstd, 0, { x: row(1 / rstd), dy: along }), "weight");
+        // One |g| is the largest, in each of the lanes and the last columns; the sums are small.
+        for (const [cols, columns] of [
+          [43, [0, 1, 40, 41, 42]],
+          [64, [2, 63]],
+        ] as const) {
+          const x = bells(rows * cols, 13, 0, 1 / rstd);
+          for (const column of columns) {
+            for (const most of around(2 ** -67 * Math.sqrt(cols))) {
+              const values = turns(rows * cols, [c, -c, d, -d]);
+              const dy = values.map((v, i) => (i % cols === column ? -most : v * most));
+              const [, call] = calls({ norm, rows, cols, x, dy, eps: 0 });
+              yield without(call, "weight");
+              yield having(call, { dy: dy.map((v) => v / 4), weight: turns(cols, [4]) });
+            }
           }
         }
       }
