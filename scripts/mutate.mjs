@@ -24,7 +24,7 @@ const { values: options } = parseArgs({
   },
 });
 const root = fileURLToPath(new URL("..", import.meta.url));
-const TIME = 10; // seconds of processor time for the calls of a mutant, which take two: it may loop for ever
+const TIME = 6; // seconds of processor time for the calls of a mutant, which take two: it may loop for ever
 
 /** What is changed, and to what. @type {[RegExp, (found: string) => string[]][]} */
 const RULES = [
