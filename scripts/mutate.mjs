@@ -217,7 +217,7 @@ for (const mutant of mutants) {
     }
     continue;
   }
-  const why = release.equals(await compile(mutant, "release")) ? "the release build is the same" : mutant.why;
+  const why = mutant.why ?? (release.equals(await compile(mutant, "release")) && "the release build is the same");
   if (why) left.set(why, (left.get(why) ?? 0) + 1);
   else {
     survived++;
