@@ -54,45 +54,59 @@ const RULES = [
 ];
 
 /**
- * What changes no result of a legal call, and why. A rule is for the mutants of a file whose changed text is the end of one
- * of `at`; to see which of several equal ones is meant, `at` begins before it. Mutants that are caught all the same are
- * reported.
- * @type {{ file: string, at: string[], to?: string[], why: string }[]}
+ * What changes no result of a legal call: by reason, the file, the text up to and with what is changed, and what it may
+ * become; anything if that is missing. Mutants that are caught all the same are reported.
+ * @type {Record<string, [file: string, at: string, ...to: string[]][]>}
  */
-const EQUIVALENT = [
-  ...[
-    { file: "lib/forward.ts", at: ["const count: usize = cols <=", "rows - row >="] },
-    {
-      file: "lib/short.ts",
-      at: ["cols <=", "!(cols &", "SIDE_BY_SIDE: usize = 64", "(rstd, r);\n\n  if (!"],
-    },
-    { file: "lib/moments.ts", at: ["const least = f64x2.gt(f64x2.add"] },
-  ].map((rule) => ({ ...rule, why: "four rows at a time and one by one have the same bits" })),
-  ...[
-    { file: "lib/dx.ts", at: ["const end16 = (cols & ~15) <<", "const end16 = (cols & ~15) << 2"], to: [">>", "0"] },
-    { file: "lib/gradient.ts", at: ["rv = f32x4.splat(r);\n  let i: usize = 0;\n"] },
-    { file: "lib/sums.ts", at: ["const end4 = (cols & ~3) <<", "const end4 = (cols & ~3) << 2"], to: [">>", "0"] },
-  ].map((rule) => ({ ...rule, why: "the last columns, fewer at a time, have the same bits" })),
-  ...[
-    { file: "lib/gradient.ts", at: ["v, v, 2, 3, 0", "v, v, 2, 3, 0, 1"] },
-    { file: "lib/lanes.ts", at: ["v, v, 2, 3, 0", "v, v, 2, 3, 0, 1"] },
-    { file: "lib/moments.ts", at: ["v, v, 1, 0", "v, v, 1, 0, 3, 2"] },
-    { file: "lib/short.ts", at: ["(m, m, 1, 2, 3, 0", "(r, r, 1, 2, 3, 0"] },
-  ].map((rule) => ({ ...rule, why: "nothing reads the lane" })),
-  ...[
-    { file: "lib/gradient.ts", at: ["sumLanes(e, e), 0"] },
-    { file: "lib/moments.ts", at: ["f32x4.extract_lane(sums, 2"], to: ["3"] },
-  ].map((rule) => ({ ...rule, why: "both lanes are the same" })),
-  ...[
-    { file: "lib/short.ts", at: ["if (weight && (isVoid<Mean>() ||"] },
-    { file: "lib/row.ts", at: ["weight && (isVoid<Mean>() ||"] },
-  ].map((rule) => ({ ...rule, why: "normalize and normalizeAffine have the same bits" })),
-  {
-    file: "lib/gradient.ts",
-    at: ["(!(size <", "(!(size < 1"],
-    why: "a size between LEAST and LARGEST does not come here",
-  },
-];
+const EQUIVALENT = {
+  "four rows at a time and one by one have the same bits": [
+    ["lib/forward.ts", "const count: usize = cols <="],
+    ["lib/forward.ts", "rows - row >="],
+    ["lib/short.ts", "SIDE_BY_SIDE: usize = 64"],
+    ["lib/short.ts", "store(rstd, r);\n\n  if (!"],
+    ["lib/short.ts", "cols <="],
+    ["lib/short.ts", "!(cols &"],
+    ["lib/moments.ts", "const least = f64x2.gt(f64x2.add"],
+  ],
+  "the last columns, fewer at a time, have the same bits": [
+    ["lib/dx.ts", "const end16 = (cols & ~15) <<", ">>"],
+    ["lib/dx.ts", "const end16 = (cols & ~15) << 2", "0"],
+    ["lib/gradient.ts", "r: f32): void {\n  const end8 = (cols & ~7) <<", ">>"],
+    ["lib/gradient.ts", "r: f32): void {\n  const end8 = (cols & ~7) << 2", "0"],
+    ["lib/normalize.ts", "const end16 = (cols & ~15) <<", ">>"],
+    ["lib/normalize.ts", "const end16 = (cols & ~15) << 2", "0"],
+    ["lib/sums.ts", "const end4 = (cols & ~3) <<", ">>"],
+    ["lib/sums.ts", "const end4 = (cols & ~3) << 2", "0"],
+  ],
+  "normalize and normalizeAffine have the same bits": [
+    ["lib/short.ts", "if (weight && (isVoid<Mean>() ||"],
+    ["lib/row.ts", "weight && (isVoid<Mean>() ||"],
+  ],
+  "nothing reads the lane": [
+    ["lib/gradient.ts", "v, v, 2, 3, 0"],
+    ["lib/gradient.ts", "v, v, 2, 3, 0, 1"],
+    ["lib/lanes.ts", "v, v, 2, 3, 0"],
+    ["lib/lanes.ts", "v, v, 2, 3, 0, 1"],
+    ["lib/moments.ts", "v, v, 1, 0"],
+    ["lib/moments.ts", "v, v, 1, 0, 3, 2"],
+    ["lib/short.ts", "(m, m, 1, 2, 3, 0"],
+    ["lib/short.ts", "(r, r, 1, 2, 3, 0"],
+  ],
+  "both lanes are the same": [
+    ["lib/gradient.ts", "sumLanes(e, e), 0"],
+    ["lib/moments.ts", "f32x4.extract_lane(sums, 2", "3"],
+  ],
+  "a number is compared with the largest more than once": [
+    ["lib/gradient.ts", "step\n  for (let i: usize = 0; i < end; i += end - i <", "<="],
+    ["lib/gradient.ts", "step\n  for (let i: usize = 0; i < end; i += end - i < 16", "17"],
+  ],
+  "no size between LEAST and LARGEST comes here": [
+    ["lib/gradient.ts", "(!(size <", "<="],
+    ["lib/gradient.ts", "(!(size < 1", "2"],
+  ],
+  "either way it is the largest number": [["lib/sums.ts", "SLOT || bytes >"]],
+  "RMSNorm does not read its mean": [["rms-norm/backward.ts", "(dx, dweight, 0, dy, x, 0"]],
+};
 
 /** @typedef {{ file: string, line: number, text: string, from: string, to: string, source: string, why?: string }} Mutant */
 
@@ -111,14 +125,14 @@ function mutantsOf(file) {
         const [from, end] = [match[0], match.index + match[0].length];
         const line = source.slice(0, match.index).split("\n").length;
         const before = source.slice(0, end).trimEnd();
-        const rule = EQUIVALENT.find(
-          (rule) =>
-            rule.file === file &&
-            rule.at.some((at) => before.endsWith(at)) &&
-            (!rule.to || rule.to.includes(to.trim())),
-        );
+        const [why] = Object.entries(EQUIVALENT).find(([, rules]) =>
+          rules.some(
+            ([name, at, ...becomes]) =>
+              name === file && before.endsWith(at) && (becomes.length === 0 || becomes.includes(to.trim())),
+          ),
+        ) ?? [undefined];
         const changed = source.slice(0, match.index) + to + source.slice(end);
-        found.push({ file, line, text: lines[line - 1].trim(), from, to, source: changed, why: rule?.why });
+        found.push({ file, line, text: lines[line - 1].trim(), from, to, source: changed, why });
       }
     }
   }
