@@ -238,6 +238,8 @@ function* operandsCalls(): Generator<Call> {
         }
       }
     }
+    // Two chunks of one column: the sums of the second are the last 24 bytes of the memory.
+    yield calls({ norm, rows: 97, cols: 1, x: bells(97, 3) })[1];
     // Sums of nothing: what a group leaves would show.
     const [, backward] = calls({ norm, rows: 19, cols: 5, x: bells(95, 3), dy: new Float32Array(95) });
     yield having(backward, {
