@@ -62,6 +62,7 @@ const EQUIVALENT = {
   "four rows at a time and one by one have the same bits": [
     ["lib/forward.ts", "const count: usize = cols <="],
     ["lib/forward.ts", "rows - row >="],
+    ["lib/forward.ts", "rows - row >= 4", "5"],
     ["lib/short.ts", "SIDE_BY_SIDE: usize = 64"],
     ["lib/short.ts", "store(rstd, r);\n\n  if (!"],
     ["lib/short.ts", "cols <="],
@@ -97,8 +98,10 @@ const EQUIVALENT = {
   ],
   "both lanes are the same": [
     ["lib/gradient.ts", "sumLanes(e, e), 0"],
+    ["lib/moments.ts", "f32x4.extract_lane(sums, 0", "1"],
     ["lib/moments.ts", "f32x4.extract_lane(sums, 2", "3"],
   ],
+  "it is written over before it is read": [["lib/short.ts", "let a = f64x2.splat(0"]],
   "a number is compared with the largest more than once": [
     ["lib/gradient.ts", "step\n  for (let i: usize = 0; i < end; i += end - i <", "<="],
     ["lib/gradient.ts", "step\n  for (let i: usize = 0; i < end; i += end - i < 16", "17"],
