@@ -35,8 +35,10 @@ export interface Made {
   stray: number;
 }
 
-/** A NaN that no kernel makes. */
+/** A NaN that no kernel makes: what is read beside the operands shows. */
 const GUARD = 0xffffffff;
+/** Behind outputs, and from address 0. As a float it is 3, so that an addition to it shows. */
+const BEHIND = 0x40404040;
 const NAN = 0x7fc00000;
 /** Address 0 and what follows is guarded up to here. */
 const LOW = 1024;
@@ -72,7 +74,11 @@ export function made({ kernels, memory }: Machine, call: Call): Made {
 
   const words = new Uint32Array(memory.buffer);
   const guarded = [words.subarray(0, LOW / 4), words.subarray(low / 4)];
-  for (const part of guarded) part.fill(GUARD);
+  guarded[0]!.fill(BEHIND);
+  guarded[1]!.fill(GUARD);
+  const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias|workspace)$/;
+  for (const name of order.filter((name) => isOutput.test(name)))
+    words.fill(BEHIND, at[name]! / 4 + lengths[name]!, at[name]! / 4 + lengths[name]! + 8);
   for (const [name, values] of Object.entries(operands))
     if (typeof values !== "string") new Float32Array(memory.buffer).set(values, at[name]! / 4);
   const before = guarded.map((part) => part.slice());
@@ -85,11 +91,10 @@ export function made({ kernels, memory }: Machine, call: Call): Made {
       (kernels[`${backward}Rows`] as (...args: number[]) => void)(...argumentsFrom(start), start, rows);
       start += count;
     }
-    kernels.addSums(at.dweight ?? 0, at.dbias ?? 0, rows, cols, at.workspace ?? 0);
+    if (at.workspace) kernels.addSums(at.dweight ?? 0, at.dbias ?? 0, rows, cols, at.workspace);
   } else (kernels[kernel] as (...args: number[]) => void)(...argumentsFrom(0));
 
   const results: Made["results"] = {};
-  const isOutput = forward ? /^(y|sum|mean|rstd)$/ : /^(dx|dweight|dbias|workspace)$/;
   for (const name of Object.keys(at).filter((name) => isOutput.test(name))) {
     const operand = operands[name];
     const start = at[name]! / 4;
