@@ -115,6 +115,10 @@ const EQUIVALENT = {
   "RMSNorm does not read its mean": [["rms-norm/backward.ts", "(dx, dweight, 0, dy, x, 0"]],
 };
 
+const REASONS = Object.entries(EQUIVALENT).flatMap(([why, rules]) =>
+  rules.map(([file, at, ...to]) => ({ why, file, at, to })),
+);
+
 /** @typedef {{ file: string, line: number, text: string, from: string, to: string, source: string, why?: string }} Mutant */
 
 /** @param {string} file @returns {Mutant[]} */
@@ -132,12 +136,10 @@ function mutantsOf(file) {
         const [from, end] = [match[0], match.index + match[0].length];
         const line = source.slice(0, match.index).split("\n").length;
         const before = source.slice(0, end).trimEnd();
-        const [why] = Object.entries(EQUIVALENT).find(([, rules]) =>
-          rules.some(
-            ([name, at, ...becomes]) =>
-              name === file && before.endsWith(at) && (becomes.length === 0 || becomes.includes(to.trim())),
-          ),
-        ) ?? [undefined];
+        const why = REASONS.find(
+          (rule) =>
+            rule.file === file && before.endsWith(rule.at) && (rule.to.length === 0 || rule.to.includes(to.trim())),
+        )?.why;
         const changed = source.slice(0, match.index) + to + source.slice(end);
         found.push({ file, line, text: lines[line - 1].trim(), from, to, source: changed, why });
       }
