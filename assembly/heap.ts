@@ -1,9 +1,9 @@
 // The allocator's module: AssemblyScript's TLSF heap over the imported memory. It stands apart from the kernels
 // because it keeps state (a root structure at the bottom of the memory), and they must not.
 //
-// Each large block starts STEP bytes behind the last, modulo 4 KiB. A processor first tells addresses apart by their
-// last 12 bits, so that with blocks of whole pages loads from x would wait for stores to y. On wide rows out of the
-// caches, forward was a fifth faster if the last 12 bits of y were 768 to 2048 more than those of x.
+// Each large block starts STEP bytes behind the last, modulo 4 KiB. This is against 4K aliasing: a processor first
+// compares addresses by their last 12 bits. In blocks of whole pages, loads from x would wait for stores to y. On wide
+// rows out of the caches, forward was a fifth faster if the last 12 bits of y were 768 to 2048 more than those of x.
 
 // Only blocks of this size or more are moved: the room that it takes is then at most a sixteenth of the block.
 const LARGE: usize = 1 << 16;
@@ -13,7 +13,7 @@ const PAGE: usize = 1 << 12;
 // A bit of the word before a block. The heap never sets it while the block is in use.
 const MOVED: usize = 1;
 
-// Two blocks that are made one after the other, or with one between them, then lie well.
+// The last 12 bits of two blocks that are made one after the other, or with one between them, then differ as above.
 const STEP: usize = 768;
 
 let place: usize = 0;

@@ -7,8 +7,8 @@ import { cpus } from "node:os";
 import { layerNormBackward, layerNormWithStats } from "../src/index.js";
 import { inputOf, type Pattern, type Recipe } from "../test/recipe.js";
 import { errorsOf, LIMITS, type Results } from "../test/reference.js";
-import { CONTENDERS, type Pass, type Problem } from "./contenders.js";
-import { SHOWN } from "./rivals.js";
+import { SHOWN } from "./contenders.js";
+import { type Pass, type Problem, problemOf } from "./problem.js";
 
 const ROWS = 16;
 const COLS = [768, 4096];
@@ -43,9 +43,11 @@ const FORWARD: Record<string, Pattern> = {
 
 const ones: Pattern = { kind: "runs", values: [1] };
 const weight: Pattern = { ...bells, seed: 3 };
+type Inputs = Record<string, Partial<Recipe> & Pick<Recipe, "x">>;
+const inputs: Inputs = Object.fromEntries(Object.entries(FORWARD).map(([name, x]) => [name, { x }]));
 /** N(0, 1) as dy where none is said. */
-const BACKWARD: Record<string, Partial<Recipe> & Pick<Recipe, "x">> = {
-  ...Object.fromEntries(Object.entries(FORWARD).map(([name, x]) => [name, { x }])),
+const BACKWARD: Inputs = {
+  ...inputs,
   "a constant dy of 6 10^36": { x: bells, dy: { kind: "runs", values: [6e36] }, weight: ones },
   "dy * weight to 10^40, x to 10^10": {
     x: { ...bells, scale: 1e10 },
@@ -75,30 +77,30 @@ interface Rival {
   results(problem: Problem): Promise<Partial<Results>> | Partial<Results>;
 }
 
-function ours({ x, dy, weight, bias, cols, eps }: Problem): Results {
-  const { y, mean, rstd } = layerNormWithStats(x, cols, weight, bias, eps);
-  return { y, mean, rstd, ...layerNormBackward(dy, x, mean, rstd, weight, { eps }) };
-}
+const ours: Rival = {
+  name: "layernorm-wasm",
+  version: "this",
+  results({ x, dy, weight, bias, cols, eps }) {
+    const { y, mean, rstd } = layerNormWithStats(x, cols, weight, bias, eps);
+    return { y, mean, rstd, ...layerNormBackward(dy, x, mean, rstd, weight, { eps }) };
+  },
+};
 
 async function rivals(pass: Pass): Promise<Rival[]> {
-  const found: Rival[] = [{ name: "layernorm-wasm", version: "this", results: ours }];
-  for (const { name } of SHOWN.filter(({ library }) => library)) {
-    const contender = CONTENDERS.find((contender) => contender.name === name && contender.pass === pass);
-    if (!contender) continue;
+  const found = [ours];
+  for (const { name, prepare, library, only = pass } of SHOWN) {
+    if (!library || only !== pass) continue;
     try {
-      const version = await contender.version?.();
-      if (!version) throw new Error("it doesn't say its version");
-      found.push({
-        name,
-        version,
-        async results(problem) {
-          const entry = await contender.prepare(problem);
-          const result = (await entry.result()) ?? new Float32Array();
-          const results = pass === "forward" ? { y: result } : { dx: result, ...(await entry.gradients?.()) };
-          await entry.end?.();
-          return results;
-        },
-      });
+      const first = await prepare(problemOf(1, 16), pass, {});
+      await first.end?.();
+      const results = async (problem: Problem) => {
+        const entry = await prepare(problem, pass, {});
+        const result = (await entry.result()) ?? [];
+        const gradients = await entry.gradients?.();
+        await entry.end?.();
+        return pass === "forward" ? { y: result } : { dx: result, ...gradients };
+      };
+      found.push({ name, version: first.version ?? "", results });
     } catch (error) {
       console.log(`without ${name}: ${(error as Error).message.split("\n")[0]}`);
     }
@@ -109,20 +111,13 @@ async function rivals(pass: Pass): Promise<Rival[]> {
 let missed = 0;
 
 /** A table: for each input the units of each rival for each result, and whether ours is within its limits. */
-async function compare(
-  pass: Pass,
-  names: (keyof Results)[],
-  inputs: Record<string, Partial<Recipe> & Pick<Recipe, "x">>,
-) {
+async function compare(pass: Pass, names: (keyof Results)[], inputs: Inputs) {
   const contenders = await rivals(pass);
   const width = names.length === 1 ? 28 : 46;
-  const print = (cells: string[]) =>
-    console.log(
-      cells
-        .map((cell, i) => cell.padEnd(i === 0 ? 34 : width))
-        .join("")
-        .trimEnd(),
-    );
+  const print = (cells: string[]) => {
+    const padded = cells.map((cell, i) => cell.padEnd(i === 0 ? 34 : width));
+    console.log(padded.join("").trimEnd());
+  };
   console.log(`\n${pass}, units off: ${names.join(", ")}, cols = ${COLS.join(" / ")}\n`);
   print(["input", ...contenders.map(({ name }) => name), "limits"]);
   print(["", ...contenders.map(({ version }) => version), names.map((name) => LIMITS.layerNorm[name]).join(", ")]);
@@ -138,12 +133,8 @@ async function compare(
         const results = Object.entries(await contender.results(problem));
         const wanted = results.filter(([name]) => names.includes(name as keyof Results));
         const errors = errorsOf(Object.fromEntries(wanted), input);
-        cells[i]?.push(
-          names
-            .map((name) => figure(errors[name]))
-            .filter(Boolean)
-            .join(", "),
-        );
+        const figures = names.map((name) => figure(errors[name])).filter(Boolean);
+        cells[i]?.push(figures.join(", "));
         if (i === 0) good &&= names.every((name) => (errors[name] ?? Infinity) <= LIMITS.layerNorm[name]);
       }
     }
@@ -153,7 +144,7 @@ async function compare(
 }
 
 console.log(`${new Date().toISOString().slice(0, 10)}, Node ${process.version}, ${cpus()[0]?.model}`);
-await compare("forward", ["y"], Object.fromEntries(Object.entries(FORWARD).map(([name, x]) => [name, { x }])));
+await compare("forward", ["y"], inputs);
 const dy = { ...bells, seed: 2 };
 const backward = Object.entries(BACKWARD).map(([name, given]) => [name, { dy, weight, ...given }]);
 await compare("backward", ["dx", "dweight", "dbias"], Object.fromEntries(backward));

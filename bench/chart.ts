@@ -1,29 +1,56 @@
 // Pictures of a run that was saved, drawn by `npm run bench -- --save NAME` and from its JSON alone by `npm run bench:chart`:
 //
 //   results/NAME.svg     GB/s of every contender at every shape, a table with a color for each power of two
-//   results/readme.svg   ours beside others (SHOWN in rivals.ts) at two shapes, for the project's README; of README_RUN only
+//   results/readme.svg   ours beside others (SHOWN in contenders.ts) at two shapes, for the project's README; of README_RUN only
 //
 // `npm run bench:chart` also prints the tables of that run, for the README and bench/README.md. So picture and tables have
 // the same figures, all of them ratios of times. Pictures follow the reader's color scheme.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type { Report } from "./bench.js";
-import { goals, reached } from "./goals.js";
-import { ON_ARRAYS, OURS, SHOWN } from "./rivals.js";
+import { ON_ARRAYS, OURS, SHOWN } from "./contenders.js";
+import { type Goal, goals, type Result, reached } from "./goals.js";
+import { PASSES, type Pass } from "./problem.js";
+
+/** What is saved of a run. */
+export interface Report {
+  date: string;
+  node: string;
+  cpu: string | undefined;
+  /** Of the contenders that have one. */
+  versions: Record<string, string>;
+  results: Result[];
+  goals: Goal[];
+}
 
 const README_RUN = "node24-x64";
-const PASSES = ["forward", "backward"] as const;
+const README_SHAPES = [
+  [1024, 768],
+  [1, 768],
+] as const;
 
 const fileOf = (name: string) => new URL(`results/${name}`, import.meta.url);
+const read = (name: string) => JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
+
+/** Saves a run and its pictures. */
+export function save(name: string, report: Report): void {
+  writeFileSync(fileOf(`${name}.json`), `${JSON.stringify(report, null, 2)}\n`);
+  draw(name);
+}
+
+/** Finds a result on a shape. */
+const finder =
+  (results: Result[], [rows, cols]: readonly [number, number]) =>
+  (name: string, pass: Pass) =>
+    results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name);
 
 /** The pictures of what bench/results/NAME.json holds, by the names of their files. */
 export function pictures(name: string): Record<string, string> {
-  const report = JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
+  const report = read(name);
   return { [`${name}.svg`]: table(report), ...(name === README_RUN && { "readme.svg": bars(report) }) };
 }
 
-export function draw(name: string): void {
+function draw(name: string): void {
   for (const [file, svg] of Object.entries(pictures(name))) writeFileSync(fileOf(file), svg);
 }
 
@@ -52,69 +79,51 @@ ${parts.join("\n")}
 `;
 }
 
-const README_SHAPES = [
-  [1024, 768],
-  [1, 768],
-] as const;
 /** Times of calls as bars, longer for faster ones. */
 function bars({ results, versions, node, cpu, date }: Report): string {
   const [width, left, column, bar, line, head, top] = [640, 186, 226, 118, 22, 52, 34];
   const group = head + SHOWN.length * line + 8;
   const height = top + README_SHAPES.length * group + 26;
-  const parts = [
-    text(10, 22, "Time of a call of LayerNorm, float32, on one thread. Longer bars are faster.", 'font-size="14"'),
-  ];
-  for (const [i, [rows, cols]] of README_SHAPES.entries()) {
+  const title = "Time of a call of layer normalization, forward and backward";
+  const heading = "Time of a call of LayerNorm, float32, on one thread. Longer bars are faster.";
+  const parts = [text(10, 22, heading, 'font-size="14"')];
+  for (const [i, shape] of README_SHAPES.entries()) {
     const start = top + i * group;
-    parts.push(text(10, start + 38, `${rows} × ${cols}`, 'class="bold" font-size="14"'));
+    const find = finder(results, shape);
+    parts.push(text(10, start + 38, shape.join(" × "), 'class="bold" font-size="14"'));
     for (const [j, pass] of PASSES.entries()) {
       const x = left + j * column;
       parts.push(text(x, start + 38, pass, 'class="bold" font-size="14"'));
-      const find = (name: string) =>
-        results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name);
-      const fastest = Math.min(...SHOWN.map(({ name }) => find(name)?.best ?? Infinity));
-      const ours = find(OURS)?.best;
-      for (const [k, { name, label, missing = "not measured" }] of SHOWN.entries()) {
+      const fastest = Math.min(...SHOWN.map(({ name }) => find(name, pass)?.best ?? Infinity));
+      const ours = find(OURS, pass)?.best;
+      for (const [k, { name, label = name, missing = "not measured" }] of SHOWN.entries()) {
         const y = start + head + k * line;
         const style = name === OURS ? "bold" : "";
-        if (j === 0)
-          parts.push(
-            text(left - 8, y + 12, withVersion(label, versions[name]), `class="end ${style}" font-size="12.5"`),
-          );
-        const result = find(name);
-        if (!result) {
+        const named = withVersion(label, versions[name]);
+        if (j === 0) parts.push(text(left - 8, y + 12, named, `class="end ${style}" font-size="12.5"`));
+        const time = find(name, pass)?.best;
+        if (time === undefined) {
           parts.push(text(x, y + 12, missing, 'class="faint" font-size="12"'));
           continue;
         }
-        const length = Math.max(1.5, (bar * fastest) / result.best);
-        const times = ours && name !== OURS ? `, ${significant(result.best / ours)} ×` : "";
-        parts.push(
-          rect(
-            x,
-            y,
-            length,
-            line - 7,
-            `class="${name === OURS ? "ours" : name === ON_ARRAYS ? "arrays" : "other"}" rx="1.5"`,
-          ),
-        );
-        parts.push(text(x + length + 5, y + 12, duration(result.best) + times, `class="${style}" font-size="12"`));
+        const length = Math.max(1.5, (bar * fastest) / time);
+        const times = ours && name !== OURS ? `, ${significant(time / ours)} ×` : "";
+        const color = name === OURS ? "ours" : name === ON_ARRAYS ? "arrays" : "other";
+        parts.push(rect(x, y, length, line - 7, `class="${color}" rx="1.5"`));
+        parts.push(text(x + length + 5, y + 12, duration(time) + times, `class="${style}" font-size="12"`));
       }
     }
   }
-  const caption = `n × is n × as long as ours. Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
+  const caption = `n × is n × as long as ours. ${origin(node, cpu, date)}`;
   parts.push(text(10, height - 10, caption, 'class="faint" font-size="12"'));
   const colors = (ours: string, arrays: string, other: string) =>
     `.ours { fill: ${ours} } .arrays { fill: ${arrays} } .other { fill: ${other} }`;
-  const title = "Time of a call of layer normalization, forward and backward";
-  return picture(
-    width,
-    height,
-    title,
-    colors("#6f42e8", "#a58bff", "#b6bec8"),
-    colors("#a58bff", "#6f42e8", "#545d68"),
-    parts,
-  );
+  const [light, dark] = [colors("#6f42e8", "#a58bff", "#b6bec8"), colors("#a58bff", "#6f42e8", "#545d68")];
+  return picture(width, height, title, light, dark, parts);
 }
+
+const origin = (node: string, cpu: string | undefined, date: string) =>
+  `Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
 
 /** A label with the version of the library, major and minor, before the comma that a label may have. */
 function withVersion(label: string, version = ""): string {
@@ -125,13 +134,11 @@ function withVersion(label: string, version = ""): string {
 
 /** The tables of a run in Markdown: of the README, of the first of its shapes, and the goals, of bench/README.md. */
 export function tables(name = README_RUN): { calls: string; goals: string } {
-  const { results, versions } = JSON.parse(readFileSync(fileOf(`${name}.json`), "utf8")) as Report;
-  const [rows, cols] = README_SHAPES[0];
-  const find = (name: string, pass: string) =>
-    results.find((r) => r.rows === rows && r.cols === cols && r.pass === pass && r.name === name)?.best;
-  const calls = SHOWN.map(({ name, label, code = label }) => {
+  const { results, versions } = read(name);
+  const find = finder(results, README_SHAPES[0]);
+  const calls = SHOWN.map(({ name, label = name, code = label }) => {
     const cells = PASSES.flatMap((pass) => {
-      const [time, ours] = [find(name, pass), find(OURS, pass)];
+      const [time, ours] = [find(name, pass)?.best, find(OURS, pass)?.best];
       return time && ours ? [duration(time), significant(time / ours)] : ["", ""];
     });
     return [withVersion(code, versions[name]), ...cells];
@@ -140,15 +147,12 @@ export function tables(name = README_RUN): { calls: string; goals: string } {
   const got = [...new Set(met.map(({ goal }) => goal))].map((goal) => {
     const cells = PASSES.map((pass) => {
       const found = met.find((each) => each.goal === goal && each.pass === pass);
-      if (!found) return "";
-      return `${found.got.toFixed(2)}, ${found.bound} ${found.limit}${reached(found) ? "" : ": missed"}`;
+      return found ? `${found.got.toFixed(2)}, ${found.bound} ${found.limit}${reached(found) ? "" : ": missed"}` : "";
     });
     return [goal.replaceAll(/(\d)x(?=\d)/g, "$1 × "), ...cells];
   });
-  return {
-    calls: aligned([[`${rows} × ${cols}`, "forward", "× as long", "backward", "× as long"], ...calls]),
-    goals: aligned([["× as long", ...PASSES], ...got]),
-  };
+  const head = [README_SHAPES[0].join(" × "), ...PASSES.flatMap((pass) => [pass, "× as long"])];
+  return { calls: aligned([head, ...calls]), goals: aligned([["× as long", ...PASSES], ...got]) };
 }
 
 /** A table in Markdown, whose columns are as wide as their widest cells. */
@@ -161,9 +165,7 @@ function aligned([head = [], ...lines]: string[][]): string {
 const significant = (value: number) => (value < 9.95 ? value.toPrecision(2) : value.toFixed(0));
 
 /** Milliseconds, in words. */
-function duration(ms: number): string {
-  return ms < 0.0995 ? `${significant(1000 * ms)} µs` : `${significant(ms)} ms`;
-}
+const duration = (ms: number) => (ms < 0.0995 ? `${significant(1000 * ms)} µs` : `${significant(ms)} ms`);
 
 /** What a color stands for: up to so many GB/s. */
 const STEPS = [1, 2, 4, 8, 16, 32, 64, Infinity];
@@ -180,7 +182,6 @@ function table({ results, node, cpu, date }: Report): string {
   const parts: string[] = [];
   let y = 10;
   for (const pass of PASSES) {
-    const own = results.filter((result) => result.pass === pass);
     parts.push(text(10, y + 20, `${pass}, GB/s`, 'class="bold" font-size="15"'));
     parts.push(text(left - 8, y + 38, "rows", 'class="end faint" font-size="11"'));
     parts.push(text(left - 8, y + 52, "columns", 'class="end faint" font-size="11"'));
@@ -190,11 +191,11 @@ function table({ results, node, cpu, date }: Report): string {
       parts.push(text(x, y + 52, `${cols}`, 'class="middle" font-size="11"'));
     }
     y += head;
-    for (const name of new Set(own.map(({ name }) => name))) {
+    for (const name of new Set(results.flatMap((result) => (result.pass === pass ? [result.name] : [])))) {
       const style = name === "kernel" ? "bold" : "";
       parts.push(text(left - 8, y + 13, name, `class="end ${style}" font-size="11.5"`));
       for (const [i, { rows, cols }] of columns.entries()) {
-        const result = own.find((r) => r.name === name && r.rows === rows && r.cols === cols);
+        const result = finder(results, [rows, cols])(name, pass);
         // The kernel of a rival is a difference of two times, which on small shapes may be negative.
         if (!result || result.best <= 0) continue;
         const step = STEPS.findIndex((most) => result.gigabytes < most);
@@ -208,8 +209,8 @@ function table({ results, node, cpu, date }: Report): string {
     }
     y += 16;
   }
-  const caption = `One thread unless said otherwise, float32, fastest rounds; empty where not measured. Node ${node.slice(1)}, ${cpu}, ${date.slice(0, 10)}.`;
-  parts.push(text(10, y + 8, caption, 'class="faint" font-size="12"'));
+  const what = "One thread unless said otherwise, float32, fastest rounds; empty where not measured.";
+  parts.push(text(10, y + 8, `${what} ${origin(node, cpu, date)}`, 'class="faint" font-size="12"'));
   const title = "Speed of layer normalization, forward and backward, by contender and shape";
   // Two classes, to outweigh the color of text.
   return picture(width, y + 20, title, "text.black { fill: #111 } text.white { fill: #fff }", "", parts);

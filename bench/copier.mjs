@@ -1,16 +1,31 @@
-// A thread of the contender "copy, 2 threads": copies its half each time the first word counts up, and then counts up the second. It
-// looks for the next call for a millisecond before it sleeps, so that it is as ready as threads can be.
+// The second thread of the contender "copy, 2 threads": copies its half each time the caller gives it the turn.
+//
+// Each of two words has one writer: the caller the first, this thread the second. A thread that waits looks for a moment and
+// then sleeps. Two threads that only looked could be put on one core, and stand in each other's way for milliseconds a call.
 
 import { parentPort, workerData } from "node:worker_threads";
 
-const { module, memory, job } = workerData;
-const { copy } = new WebAssembly.Instance(module, { env: { memory } }).exports;
-const words = new Int32Array(memory.buffer, 0, 2);
-parentPort.postMessage("ready");
-for (let calls = 0; ; calls++) {
-  const until = performance.now() + 1;
-  while (Atomics.load(words, 0) === calls && performance.now() < until);
-  Atomics.wait(words, 0, calls);
-  copy(...job);
-  Atomics.add(words, 1, 1);
+const LOOKS = 2000; // some 10 microseconds
+
+/** Until the word is `turn`. No wake-up is lost, as `wait` compares the word with what is waited on before it sleeps. */
+export function until(words, index, turn) {
+  for (let look = 0; look < LOOKS && Atomics.load(words, index) !== turn; look++);
+  Atomics.wait(words, index, 1 - turn);
+}
+
+export function set(words, index, turn) {
+  Atomics.store(words, index, turn);
+  Atomics.notify(words, index);
+}
+
+if (workerData?.job) {
+  const { module, memory, job } = workerData;
+  const { copy } = new WebAssembly.Instance(module, { env: { memory } }).exports;
+  const words = new Int32Array(memory.buffer, 0, 2);
+  parentPort.postMessage("ready");
+  for (let turn = 1; ; turn = 1 - turn) {
+    until(words, 0, turn);
+    copy(...job);
+    set(words, 1, turn);
+  }
 }

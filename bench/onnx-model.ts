@@ -1,84 +1,63 @@
 // An ONNX model of normalizations, as bytes: the few fields of onnx.proto that it takes, in protobuf's encoding.
 
-type Field = [number: number, value: number | string | Uint8Array | Float32];
+import type { Problem, Work } from "./problem.js";
 
-/** A number to be encoded as a float rather than as an integer. */
-class Float32 {
-  constructor(readonly value: number) {}
-}
+/** A number and what it holds: an integer, a float (an array of one), text, or bytes, as of another message. */
+type Field = [number: number, value: number | Float32Array | string | Uint8Array];
 
 const FLOAT = 1; // TensorProto.DataType
 const ATTRIBUTE_FLOAT = 1; // AttributeProto.AttributeType
 const ATTRIBUTE_INT = 2;
 
-function varint(value: number): number[] {
-  const bytes: number[] = [];
-  let rest = BigInt.asUintN(64, BigInt(value));
-  for (; rest >= 0x80n; rest >>= 7n) bytes.push(Number(rest & 0x7fn) | 0x80);
-  return [...bytes, Number(rest)];
+const varint = (value: number): number[] => (value < 128 ? [value] : [(value & 127) | 128, ...varint(value >>> 7)]);
+
+function encoded([number, value]: Field): number[] {
+  if (typeof value === "number") return [...varint(number << 3), ...varint(value)];
+  if (value instanceof Float32Array) return [...varint((number << 3) | 5), ...new Uint8Array(value.buffer)];
+  const content = typeof value === "string" ? new TextEncoder().encode(value) : value;
+  return [...varint((number << 3) | 2), ...varint(content.length), ...content];
 }
 
-function message(...fields: Field[]): Uint8Array {
-  const bytes: number[] = [];
-  for (const [number, value] of fields) {
-    if (typeof value === "number") bytes.push(...varint(number << 3), ...varint(value));
-    else if (value instanceof Float32) {
-      bytes.push(...varint((number << 3) | 5), ...new Uint8Array(new Float32Array([value.value]).buffer));
-    } else {
-      const content = typeof value === "string" ? new TextEncoder().encode(value) : value;
-      bytes.push(...varint((number << 3) | 2), ...varint(content.length), ...content);
-    }
-  }
-  return Uint8Array.from(bytes);
-}
+const message = (...fields: Field[]) => Uint8Array.from(fields.flatMap(encoded));
+
+/** A field for each of the values. */
+const each = (number: number, values: (string | Uint8Array)[]) => values.map((value): Field => [number, value]);
 
 /** A ValueInfoProto of float32. */
-function value(name: string, shape: number[]): Uint8Array {
-  const dimensions = shape.map((size): Field => [1, message([1, size])]);
-  return message([1, name], [2, message([1, message([1, FLOAT], [2, message(...dimensions)])])]);
+function value(name: string, ...shape: number[]): Uint8Array {
+  const dimensions = shape.map((size) => message([1, size]));
+  return message([1, name], [2, message([1, message([1, FLOAT], [2, message(...each(1, dimensions))])])]);
 }
 
-/** onnxruntime's operators that do the work of our kernels. Its RMSNorm is in the default domain, the fused ones in Microsoft's. */
-export const OPERATORS = {
-  LayerNormalization: { domain: "", rms: false, residual: false },
-  SimplifiedLayerNormalization: { domain: "", rms: true, residual: false },
-  SkipLayerNormalization: { domain: "com.microsoft", rms: false, residual: true },
-  SkipSimplifiedLayerNormalization: { domain: "com.microsoft", rms: true, residual: true },
-} as const;
-
-export type Operator = keyof typeof OPERATORS;
-
 /**
- * Y = norm(X) or, for an operator with a residual, norm(X + Skip), over the last axis. With `nodes`, so many of them one after
- * the other, each with the sum of the one before as its residual, as in a residual stream.
+ * Y = norm(X) or, with a residual, norm(X + Skip), over the last axis. With `nodes`, so many of them one after the other, each
+ * with the sum of the one before as its residual, as in a residual stream.
+ *
+ * onnxruntime's RMSNorm, which it calls simplified, is in the default domain, and the fused residuals in Microsoft's.
  */
-export function normModel(operator: Operator, rows: number, cols: number, epsilon: number, nodes = 1): Uint8Array {
-  const { domain, rms, residual } = OPERATORS[operator];
+export function normModel({ rows, cols, eps }: Pick<Problem, "rows" | "cols" | "eps">, work: Work = {}, nodes = 1) {
+  const { rms, residual } = work;
+  const operator = `${residual ? "Skip" : ""}${rms ? "Simplified" : ""}LayerNormalization`;
   const parameters = rms ? ["Scale"] : ["Scale", "B"];
-  const chain = Array.from({ length: nodes }, (_, i): Field => {
+  const chain = Array.from({ length: nodes }, (_, i) => {
     const inputs = [i === 0 ? "X" : `Y${i}`, ...(residual ? [i === 0 ? "Skip" : `Sum${i}`] : []), ...parameters];
     // The outputs between are the mean and rstd, which nobody asks for.
     const outputs = [i === nodes - 1 ? "Y" : `Y${i + 1}`, ...(residual ? ["", "", `Sum${i + 1}`] : [])];
-    return [
-      1,
-      message(
-        ...inputs.map((name): Field => [1, name]),
-        ...outputs.map((name): Field => [2, name]),
-        [4, operator],
-        ...(residual ? [] : [[5, message([1, "axis"], [20, ATTRIBUTE_INT], [3, -1])] as Field]),
-        [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, new Float32(epsilon)])],
-        [7, domain],
-      ),
-    ];
+    return message(
+      ...each(1, inputs),
+      ...each(2, outputs),
+      [4, operator],
+      ...each(5, residual ? [] : [message([1, "axis"], [20, ATTRIBUTE_INT], [3, 1])]),
+      [5, message([1, "epsilon"], [20, ATTRIBUTE_FLOAT], [2, Float32Array.of(eps)])],
+      [7, residual ? "com.microsoft" : ""],
+    );
   });
-  const graph = message(
-    ...chain,
-    [2, "norm"],
-    [11, value("X", [rows, cols])],
-    ...(residual ? [[11, value("Skip", [rows, cols])] as Field] : []),
-    ...parameters.map((name): Field => [11, value(name, [cols])]),
-    [12, value("Y", [rows, cols])],
-  );
-  const opset = (domain: string, version: number): Field => [8, message([1, domain], [2, version])];
-  return message([1, 8], opset("", 17), opset("com.microsoft", 1), [7, graph]);
+  const inputs = [value("X", rows, cols), ...(residual ? [value("Skip", rows, cols)] : [])];
+  const weights = parameters.map((name) => value(name, cols));
+  const graph = message(...each(1, chain), [2, "norm"], ...each(11, [...inputs, ...weights]), [
+    12,
+    value("Y", rows, cols),
+  ]);
+  const opset = (domain: string, version: number) => message([1, domain], [2, version]);
+  return message([1, 8], ...each(8, [opset("", 17), opset("com.microsoft", 1)]), [7, graph]);
 }

@@ -3,51 +3,25 @@
 // A block of width d multiplies each row by matrices of d x 3d, d x d, d x 4d and 4d x d. Attention itself and the
 // activation are left out, so true shares are smaller. All are verified. Then they take turns; the fastest round counts.
 
-import { normal } from "../test/helpers.js";
+import { normal } from "../test/random.js";
 import { referenceForward } from "../test/reference.js";
-import { CONTENDERS } from "./contenders.js";
-import { loadTf } from "./rivals.js";
+import { CONTENDERS, OURS } from "./contenders.js";
+import { problemOf } from "./problem.js";
+import { type Runner, race, repeat, repeatAsync, verify } from "./race.js";
+import { loadTf, read } from "./rivals.js";
 
 const ROWS = 128;
 const WIDTHS = [64, 256, 768];
-const ROUNDS = 9;
-const ROUND_MS = 5;
-const EPS = 1e-5;
 /** How far results may be off, of the largest: what float32 sums of 3072 products may be off by. */
 const TOLERANCE = 1e-4;
 
-interface Matrix {
-  data(): Promise<Float32Array>;
-  dispose(): void;
-}
+const { tf } = await loadTf("wasm");
 
-const tf = (await loadTf("wasm")) as unknown as {
-  tensor2d(data: Float32Array, shape: [number, number]): Matrix;
-  matMul(a: Matrix, b: Matrix): Matrix;
-};
-
-interface Product {
-  inputs: number;
-  outputs: number;
-  a: Float32Array;
-  b: Float32Array;
+/** A product of a block: a [rows, inputs] times b [inputs, outputs]. */
+function productOf(inputs: number, outputs: number) {
+  return { inputs, outputs, a: normal(ROWS * inputs, 1), b: normal(inputs * outputs, 2) };
 }
-
-/** The products of a block: a [rows, inputs] times b [inputs, outputs]. */
-function productsOf(d: number): Product[] {
-  const sizes = [
-    [d, 3 * d],
-    [d, d],
-    [d, 4 * d],
-    [4 * d, d],
-  ] as const;
-  return sizes.map(([inputs, outputs]) => ({
-    inputs,
-    outputs,
-    a: normal(ROWS * inputs, 1),
-    b: normal(inputs * outputs, 2),
-  }));
-}
+type Product = ReturnType<typeof productOf>;
 
 /** Products in TensorFlow.js, results read back. */
 function inTf(products: Product[]): () => Promise<Float32Array[]> {
@@ -57,11 +31,7 @@ function inTf(products: Product[]): () => Promise<Float32Array[]> {
   }));
   return async () => {
     const results = [];
-    for (const { a, b } of operands) {
-      const c = tf.matMul(a, b);
-      results.push(await c.data());
-      c.dispose();
-    }
+    for (const { a, b } of operands) results.push(await read(tf.matMul(a, b)));
     return results;
   };
 }
@@ -86,55 +56,30 @@ function inLoops(products: Product[]): () => Float32Array[] {
   };
 }
 
-function verify(name: string, got: Float32Array, expected: ArrayLike<number>): void {
-  let largest = 0;
-  let error = 0;
-  for (let i = 0; i < expected.length; i++) {
-    largest = Math.max(largest, Math.abs(expected[i]!));
-    error = Math.max(error, Math.abs(got[i]! - expected[i]!));
-  }
-  if (!(error <= TOLERANCE * largest)) throw new Error(`${name}: off by ${error} of ${largest}`);
-}
-
 console.log(
   `Node ${process.version}, one block, ${ROWS} rows: milliseconds, and the share of the norms in the block\n`,
 );
 for (const d of WIDTHS) {
-  const tasks: Record<string, (calls: number) => unknown> = {};
-  const products = productsOf(d);
+  const products = [productOf(d, 3 * d), productOf(d, d), productOf(d, 4 * d), productOf(4 * d, d)];
   const [tfjs, loops] = [inTf(products), inLoops(products)];
-  for (const [i, result] of (await tfjs()).entries()) verify("products", result, loops()[i]!);
-  tasks["products, TensorFlow.js"] = async (calls) => {
-    for (let i = 0; i < calls; i++) await tfjs();
+  for (const [i, result] of (await tfjs()).entries()) verify("a product", result, loops()[i]!, TOLERANCE);
+  const runners: Record<string, Runner> = {
+    "products, TensorFlow.js": { call: repeatAsync(tfjs) },
+    "products, plain JavaScript": { call: repeat(loops) },
   };
-  tasks["products, plain JavaScript"] = (calls) => {
-    for (let i = 0; i < calls; i++) loops();
-  };
-
-  const x = normal(ROWS * d, 3);
-  const problem = { rows: ROWS, cols: d, x, dy: x, weight: normal(d, 4, 1, 0.5), bias: normal(d, 5), eps: EPS };
+  const problem = problemOf(ROWS, d);
   const { y } = referenceForward(problem);
-  for (const name of ["module, Tensor with out", "plain JavaScript", "tfjs, wasm"]) {
-    const contender = CONTENDERS.find((each) => each.name === name && each.pass === "forward")!;
-    const entry = await contender.prepare(problem);
+  for (const name of [OURS, "plain JavaScript", "tfjs, wasm"]) {
+    const entry = await CONTENDERS.find((each) => each.name === name)!.prepare(problem, "forward", {});
     await entry.call(1);
-    verify(name, (await entry.result())!, y);
-    tasks[`norms, ${name}`] = (calls) => entry.call(2 * calls);
+    verify(name, (await entry.result())!, y, TOLERANCE);
+    runners[`norms, ${name}`] = { ...entry, call: (calls) => entry.call(2 * calls) };
   }
-
-  const times = new Map<string, number>();
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, task] of Object.entries(tasks)) {
-      const calls = Math.max(1, Math.ceil(ROUND_MS / (times.get(name) ?? ROUND_MS)));
-      const start = performance.now();
-      await task(calls);
-      const time = (performance.now() - start) / calls;
-      times.set(name, Math.min(time, times.get(name) ?? time));
-    }
-  }
+  const times = (await race(Object.values(runners), { rounds: 9, roundMs: 5 })).map(([fastest]) => fastest!);
+  const named = Object.keys(runners).map((name, i) => [name, times[i]!] as const);
   console.log(`width ${d}`);
-  for (const [name, time] of times) {
-    const shares = [...times]
+  for (const [name, time] of named) {
+    const shares = named
       .filter(([other]) => name.startsWith("norms") && other.startsWith("products"))
       .map(([other, products]) => `${((100 * time) / (time + products)).toPrecision(2)} % beside ${other.slice(10)}`);
     console.log(`  ${name.padEnd(32)} ${time.toPrecision(3).padStart(9)} ms   ${shares.join(", ")}`);

@@ -5,36 +5,19 @@
 import type { Tensor } from "@tensorflow/tfjs-core";
 import { layerNormalization } from "../dist/tfjs.js";
 import { batchesOf, tf, tfl, transformer } from "../examples/transformer.js";
-import { normal } from "../test/helpers.js";
+import { normal } from "../test/random.js";
 import { errorsOf, LIMITS } from "../test/reference.js";
+import { race, repeatAsync } from "./race.js";
 
 await tf.setBackend("wasm");
-console.log(
-  `Node ${process.version}, TensorFlow.js ${tf.version_core}, ${tf.getBackend()}: fastest of the rounds, in ms`,
-);
+console.log(`Node ${process.version}, TensorFlow.js ${tf.version_core}, ${tf.getBackend()}: fastest rounds, in ms`);
 const EPS = 1e-3;
 const [OWN, HAND] = ["tf.layers.layerNormalization", "tf.moments and five ops by hand"];
 
-const ROUNDS = 50;
-/** How long a contender may go on, in ms. Its first round is not counted. */
-const BUDGET = 4000;
-
-/** Times contenders in turns, in this order and the reverse. Returns the fastest round of each. */
-async function race(contenders: Record<string, () => unknown>): Promise<Record<string, number>> {
-  const times: Record<string, number> = {};
-  const spent: Record<string, number> = {};
-  const turns = Object.entries(contenders);
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, run] of turns.reverse()) {
-      if (round > 1 && (spent[name] as number) > BUDGET) continue;
-      const start = performance.now();
-      await run();
-      const time = performance.now() - start;
-      times[name] = Math.min(times[name] ?? Infinity, time);
-      spent[name] = (spent[name] ?? -time) + time;
-    }
-  }
-  return times;
+/** The fastest round of each. */
+async function fastest(contenders: Record<string, () => unknown>): Promise<Record<string, number>> {
+  const times = await race(Object.values(contenders).map((run) => ({ call: repeatAsync(run) })));
+  return Object.fromEntries(Object.keys(contenders).map((name, i) => [name, times[i]![0]!]));
 }
 
 function print(what: string, times: Record<string, number>): void {
@@ -60,10 +43,8 @@ for (const [rows, cols] of [
   [16, 256],
   [1024, 768],
 ] as const) {
-  const [x, dy] = [
-    tf.tensor2d(normal(rows * cols, 1), [rows, cols]),
-    tf.tensor2d(normal(rows * cols, 2), [rows, cols]),
-  ];
+  const numbers = normal(rows * cols, 1);
+  const [x, dy] = [numbers, normal(rows * cols, 2)].map((data) => tf.tensor2d(data, [rows, cols])) as [Tensor, Tensor];
   const [weight, bias] = [normal(cols, 3), normal(cols, 4)];
   const [gamma, beta] = [tf.tensor1d(weight), tf.tensor1d(bias)];
   const layers = [tfl.layers.layerNormalization({ epsilon: EPS }), layerNormalization({ epsilon: EPS })] as const;
@@ -72,12 +53,8 @@ for (const [rows, cols] of [
     layer.setWeights([gamma, beta]);
   }
   const [own, ours] = layers.map((layer) => (x: Tensor) => layer.apply(x) as Tensor) as [F, F];
-  const contenders: Record<string, F> = {
-    [OWN]: own,
-    [HAND]: (x) => byHand(x, gamma, beta),
-    ours,
-  };
-  const input = { x: normal(rows * cols, 1), weight, bias, rows, cols, eps: EPS };
+  const contenders: Record<string, F> = { [OWN]: own, [HAND]: (x) => byHand(x, gamma, beta), ours };
+  const input = { x: numbers, weight, bias, rows, cols, eps: EPS };
   for (const [name, f] of Object.entries(contenders)) {
     const units = tf.tidy(() => errorsOf({ y: f(x).dataSync() }, input).y ?? Infinity);
     // Five roundings and sums in float32, whose errors grow with the root of the columns.
@@ -85,18 +62,15 @@ for (const [rows, cols] of [
       throw new Error(`${name}: ${units} units off`);
   }
   const forward = (f: F) => () => tf.tidy(() => void f(x).dataSync());
-  const loss = (f: F) => () =>
-    tf.tidy(
-      () =>
-        void tf
-          .grad((x: Tensor) => tf.sum(tf.mul(f(x), dy)))(x)
-          .dataSync(),
-    );
+  const loss = (f: F) => () => {
+    const gradient = tf.grad((x: Tensor) => tf.sum(tf.mul(f(x), dy)));
+    tf.tidy(() => void gradient(x).dataSync());
+  };
   const gradient = (f: F) => () => tf.tidy(() => void tf.grad(f)(x, dy).dataSync());
-  print(`forward, ${rows} x ${cols}`, await race(map(contenders, forward)));
+  print(`forward, ${rows} x ${cols}`, await fastest(map(contenders, forward)));
   const withLoss = { "that loss alone": (x: Tensor) => tf.reshape(x, x.shape), ...contenders };
-  print(`forward and backward, with a loss of sum(y * dy), ${rows} x ${cols}`, await race(map(withLoss, loss)));
-  print(`forward and backward, dy given, ${rows} x ${cols}`, await race(map(contenders, gradient)));
+  print(`forward and backward, with a loss of sum(y * dy), ${rows} x ${cols}`, await fastest(map(withLoss, loss)));
+  print(`forward and backward, dy given, ${rows} x ${cols}`, await fastest(map(contenders, gradient)));
 }
 
 interface LayerOfWeights extends tfl.layers.Layer {
@@ -112,11 +86,8 @@ class ByHand extends (tfl.layers.layerNormalization().constructor as new () => L
 }
 
 const [length, batch] = [32, 16];
-const { characters, next } = batchesOf(
-  "a row of numbers comes in, and a row of numbers goes out. ".repeat(9),
-  length,
-  batch,
-);
+const text = "a row of numbers comes in, and a row of numbers goes out. ".repeat(9);
+const { characters, next } = batchesOf(text, length, batch);
 const sizes = { characters, length, width: 64, heads: 2, blocks: 4 };
 const norms = { [OWN]: tfl.layers.layerNormalization, [HAND]: () => new ByHand() as never, ours: layerNormalization };
 const models = map(norms, (norm) => transformer(norm, sizes));
@@ -128,5 +99,8 @@ for (const [name, model] of Object.entries(models)) {
 }
 const predict = (model: tfl.LayersModel) => () => tf.tidy(() => void (model.predict(x) as Tensor).dataSync());
 const what = `of four blocks, ${batch} x ${length} tokens of ${sizes.width}`;
-print(`prediction of a transformer ${what}`, await race(map(models, predict)));
-print(`step of training of a transformer ${what}`, await race(map(models, (model) => () => model.trainOnBatch(x, y))));
+print(`prediction of a transformer ${what}`, await fastest(map(models, predict)));
+print(
+  `step of training of a transformer ${what}`,
+  await fastest(map(models, (model) => () => model.trainOnBatch(x, y))),
+);

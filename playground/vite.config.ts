@@ -1,3 +1,9 @@
+// The playground's pages. README's picture of it, docs/playground.png, is a window of 1200 by 890:
+//
+//   chromium --headless=new --hide-scrollbars --window-size=1200,890 --virtual-time-budget=5000 \
+//     --screenshot=page.png http://localhost:5173/
+//   pngquant --nofs --output docs/playground.png 64 page.png    a third of the size
+
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 import { homepage, repository } from "../package.json";

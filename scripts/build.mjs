@@ -1,5 +1,8 @@
 // Builds everything: the kernels and the heap with asc into build/, src/binaries.ts from their bytes, then dist/: one
 // file of JavaScript for each entry with esbuild, the types with tsc, and the binaries themselves.
+//
+// The entries for edge hosts import .wasm files instead of strings. Those for threads and TensorFlow.js have builds for a
+// shared memory, in binaries.shared.js. They import Runtime from "layernorm-wasm", so that a program has it only once.
 
 import { execFileSync } from "node:child_process";
 import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -8,45 +8,30 @@ import { extname, join, normalize } from "node:path";
 import { brotliDecompressSync } from "node:zlib";
 
 const MINI_BROWSER = "/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser";
+const flags = (names) => names.split(" ").map((name) => `--${name}`);
 
 /** An old Chromium of test/engines/chromium, a headless program that its package holds compressed. */
 function oldChromium(version) {
-  const compressed = join(import.meta.dirname, `engines/chromium/node_modules/chromium${version}/bin/chromium.br`);
-  const program = compressed.replace(".br", "");
-  return {
-    binary: compressed,
-    command: (profile) => {
-      if (!existsSync(program)) {
-        writeFileSync(program, brotliDecompressSync(readFileSync(compressed)), { mode: 0o755 });
-      }
-      const flags = ["no-sandbox", "disable-gpu", "disable-software-rasterizer", "disable-dev-shm-usage"];
-      // Without a port for debugging it prints the page and ends.
-      return [
-        program,
-        "--headless",
-        ...flags.map((flag) => `--${flag}`),
-        "--remote-debugging-port=0",
-        `--user-data-dir=${profile}`,
-      ];
-    },
+  const binary = join(import.meta.dirname, `engines/chromium/node_modules/chromium${version}/bin/chromium.br`);
+  const program = binary.replace(".br", "");
+  const command = (profile) => {
+    if (!existsSync(program)) writeFileSync(program, brotliDecompressSync(readFileSync(binary)), { mode: 0o755 });
+    // Without a port for debugging it prints the page and ends.
+    const port = "remote-debugging-port=0";
+    const names = `headless no-sandbox disable-gpu disable-software-rasterizer disable-dev-shm-usage ${port}`;
+    return [program, ...flags(`${names} user-data-dir=${profile}`)];
   };
+  return { binary, command };
 }
 
+const QUIET = "no-first-run disable-quic disable-background-networking disable-component-update disable-sync";
 export const BROWSERS = {
   chromium: {
     binary: "/usr/bin/chromium",
     packages: "chromium",
     command: (profile) => [
       "/usr/bin/chromium",
-      "--headless=new",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-      `--user-data-dir=${profile}`,
+      ...flags(`headless=new no-sandbox disable-gpu ${QUIET} user-data-dir=${profile}`),
     ],
   },
   firefox: {
@@ -77,6 +62,8 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
+const textOf = async (request) => Buffer.concat(await request.toArray()).toString();
+
 /**
  * Opens a page and waits for what it posts to /report.
  * @param browser a name of BROWSERS
@@ -84,11 +71,8 @@ const TYPES = {
  * @param options `page`: the path to open, or a whole address elsewhere, told where to report by `?report=`; `html`: the page at
  * that path; `headers` of every response, `pageHeaders` of `html` alone; `timeout` in milliseconds
  */
-export async function openPage(
-  browser,
-  folder,
-  { page = "/", html, headers = {}, pageHeaders = {}, timeout = 60_000 } = {},
-) {
+export async function openPage(browser, folder, options = {}) {
+  const { page = "/", html, headers = {}, pageHeaders = {}, timeout = 60_000 } = options;
   const profile = mkdtempSync(join(tmpdir(), "layernorm-page-"));
   let at = "the start";
   let child;
@@ -96,37 +80,29 @@ export async function openPage(
   const server = createServer();
   try {
     return await new Promise((resolve, reject) => {
-      server.on("request", (request, response) => {
+      server.on("request", async (request, response) => {
         const { pathname } = new URL(request.url, "http://localhost");
         if (request.method === "POST") {
-          let body = "";
-          request.on("data", (data) => {
-            body += data;
-          });
-          request.on("end", () => {
-            response.end();
-            if (pathname === "/report") resolve(JSON.parse(body));
-            else at = body;
-          });
+          const text = await textOf(request);
+          response.end();
+          if (pathname === "/report") resolve(JSON.parse(text));
+          else at = text;
           return;
         }
         const path = pathname.endsWith("/") ? `${pathname}index.html` : pathname;
+        const own = html && pathname === new URL(page, "http://localhost").pathname;
         try {
-          const content =
-            html && pathname === new URL(page, "http://localhost").pathname
-              ? html
-              : readFileSync(join(folder, normalize(path)));
+          const content = own ? html : readFileSync(join(folder, normalize(path)));
           const type = TYPES[extname(path)] ?? "application/octet-stream";
-          const more = content === html ? pageHeaders : {};
-          response.writeHead(200, { "content-type": type, ...headers, ...more }).end(content);
+          response.writeHead(200, { "content-type": type, ...headers, ...(own && pageHeaders) }).end(content);
         } catch {
           response.writeHead(404).end();
         }
       });
       server.listen(0, "127.0.0.1", () => {
-        const own = `http://127.0.0.1:${server.address().port}`;
-        const url = new URL(page, own);
-        url.searchParams.set("report", `${own}/report`);
+        const origin = `http://127.0.0.1:${server.address().port}`;
+        const url = new URL(page, origin);
+        url.searchParams.set("report", `${origin}/report`);
         const [command, ...args] = BROWSERS[browser].command(profile);
         // As in Safari: WebKitGTK itself has shared memory in every page or in none.
         const shares = { ...headers, ...pageHeaders }["cross-origin-opener-policy"] ? "1" : "0";
@@ -135,10 +111,8 @@ export async function openPage(
         child.on("error", reject);
         child.on("exit", (code) => code && reject(new Error(`${command} ended with ${code}`)));
       });
-      timer = setTimeout(
-        () => reject(new Error(`${browser}: no report in ${timeout / 1000} s, last at: ${at}`)),
-        timeout,
-      );
+      const late = () => reject(new Error(`${browser}: no report in ${timeout / 1000} s, last at: ${at}`));
+      timer = setTimeout(late, timeout);
     });
   } finally {
     clearTimeout(timer);

@@ -44,29 +44,8 @@ const INPUTS: Record<string, Values> = {
 
 // Rows to either side of four, of a group, and of chunks of backward; columns around the steps, a block of the sums, and those
 // up to which four rows are taken at a time, or are normalized side by side.
-const SHAPES = [
-  [3, 1],
-  [5, 2],
-  [4, 3],
-  [2, 7],
-  [3, 15],
-  [5, 16],
-  [2, 17],
-  [64, 21],
-  [65, 33],
-  [53, 24],
-  [131, 5],
-  [3, 127],
-  [2, 129],
-  [3, 256],
-  [9, 128],
-  [53, 264],
-  [2, 257],
-  [2, 768],
-  [1, 1023],
-  [3, 3072],
-  [3300, 3],
-] as const;
+const SHAPES =
+  "3x1 5x2 4x3 2x7 3x15 5x16 2x17 64x21 65x33 53x24 131x5 3x127 2x129 3x256 9x128 53x264 2x257 2x768 1x1023 3x3072 3300x3";
 
 type Pointers = [number, number, number, number, number, number, number, number];
 
@@ -87,7 +66,8 @@ export function* results(machine: Machine): Generator<Uint32Array<ArrayBuffer>> 
 
   const next = uniform(2026);
   for (const values of Object.values(INPUTS)) {
-    for (const [rows, cols] of SHAPES) {
+    for (const shape of SHAPES.split(" ")) {
+      const [rows, cols] = shape.split("x").map(Number) as [number, number];
       for (const affine of [true, false]) {
         for (const eps of [1e-5, 0]) {
           const size = rows * cols;
@@ -95,26 +75,18 @@ export function* results(machine: Machine): Generator<Uint32Array<ArrayBuffer>> 
           const dy = place(bells(0, 1)(size, cols, next));
           const weight = affine ? place(bells(1, 0.5)(cols, cols, next)) : 0;
           const bias = affine ? place(bells(0, 1)(cols, cols, next)) : 0;
-          const room = kernels.layerNormBackwardWorkspace(rows, cols) / 4;
-          const sizes = [size, size, rows, rows, size, cols, cols, room];
-          const [y, sum, mean, rstd, dx, dweight, dbias, workspace] = sizes.map((length) =>
-            place(new Float32Array(length)),
-          ) as Pointers;
-          const outputs = [
-            [y, size],
-            [mean, rows],
-            [rstd, rows],
-            [dx, size],
-            [dweight, cols],
-            [dbias, cols],
-          ] as const;
+          const lengths = { y: size, mean: rows, rstd: rows, dx: size, dweight: cols, dbias: cols };
+          const sizes = [size, ...Object.values(lengths), kernels.layerNormBackwardWorkspace(rows, cols) / 4];
+          const pointers = sizes.map((length) => place(new Float32Array(length)));
+          const [sum, y, mean, rstd, dx, dweight, dbias, workspace] = pointers as Pointers;
+          const all = () => Object.values(lengths).map((length, i) => take(pointers[i + 1]!, length));
           kernels.layerNormForward(y, 0, mean, rstd, x, 0, weight, bias, rows, cols, eps);
           kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, 0, rows, cols, workspace);
-          for (const [pointer, length] of outputs) yield take(pointer, length);
+          yield* all();
           kernels.rmsNormForward(y, sum, rstd, x, dy, weight, rows, cols, eps);
           kernels.rmsNormBackward(dx, dweight, dy, sum, rstd, weight, x, rows, cols, workspace);
           yield take(sum, size);
-          for (const [pointer, length] of outputs) yield take(pointer, length);
+          yield* all();
         }
       }
     }

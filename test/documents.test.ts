@@ -11,6 +11,7 @@ import { documentsOf, snippetsOf, sourcesOf } from "./snippets.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+  name: string;
   version: string;
   homepage: string;
   repository: { url: string };
@@ -78,11 +79,12 @@ describe("README.md", () => {
     expect(text.trimEnd().split("\n").length).toBeLessThanOrEqual(150);
   });
 
-  test("links only to pages of the addresses that package.json has", () => {
-    const { homepage, repository } = manifest;
+  test("links only to addresses that package.json has, its page on npm, and badges of the package", () => {
+    const { homepage, name, repository } = manifest;
     const pages = [...text.matchAll(/\]\((https:\/\/[^)]*)\)/g)].map((match) => match[1] as string);
-    const source = repository.url.replace(/^git\+(.*)\.git$/, "$1/");
-    expect(pages.filter((page) => !page.startsWith(homepage) && !page.startsWith(source))).toEqual([]);
+    const own = [homepage, repository.url.replace(/^git\+(.*)\.git$/, "$1/"), `https://www.npmjs.com/package/${name}`];
+    const isBadge = (page: string) => page.startsWith("https://img.shields.io/") && page.endsWith(`/${name}`);
+    expect(pages.filter((page) => !isBadge(page) && !own.some((address) => page.startsWith(address)))).toEqual([]);
     expect(pages).toContain(`${homepage}playground/`);
   });
 
@@ -114,18 +116,20 @@ test.each(excerpts)("is in $mark: $title", ({ mark, code }) => {
 
 /** In the package, so that its name leads to what was built. */
 const folder = join(root, "build/documents");
-const snippets = [...DOCUMENTS, ...sourcesOf(root)].flatMap((name) =>
-  snippetsOf(root, name)
-    .filter(({ language, mark }) => /^[jt]s$/.test(language as string) && !mark.includes("/"))
-    .map((snippet, i) => ({
-      ...snippet,
-      file: `${name
-        .replaceAll("/", "-")
-        .replace(/\.\w+$/, "")
-        .toLowerCase()}-${i + 1}`,
-      title: `${name}, ${i + 1}: ${snippet.title}`,
-    })),
-);
+const snippets = [...DOCUMENTS, ...sourcesOf(root)].flatMap((name) => {
+  const programs = snippetsOf(root, name).filter(
+    ({ language, mark }) => /^[jt]s$/.test(language!) && !mark.includes("/"),
+  );
+  const file = name
+    .replace(/\.\w+$/, "")
+    .replaceAll("/", "-")
+    .toLowerCase();
+  return programs.map((snippet, i) => ({
+    ...snippet,
+    file: `${file}-${i + 1}`,
+    title: `${name}, ${i + 1}: ${snippet.title}`,
+  }));
+});
 
 describe("code in the documents", () => {
   beforeAll(() => {
@@ -136,20 +140,11 @@ describe("code in the documents", () => {
 
   test("has the right types", () => {
     // As strict as a program in JavaScript can be checked.
-    const compilerOptions = {
-      noEmit: true,
-      strict: true,
-      target: "es2022",
-      module: "nodenext",
-      types: ["node"],
-      skipLibCheck: true, // for those of TensorFlow.js
-      noImplicitAny: false,
-    };
-    const lib = ["es2022", "dom", "esnext.disposable"];
-    writeFileSync(
-      join(folder, "tsconfig.json"),
-      JSON.stringify({ compilerOptions: { ...compilerOptions, lib }, include: ["*.mts"] }),
-    );
+    const strictness = { strict: true, noImplicitAny: false, noEmit: true };
+    const language = { target: "es2022", module: "nodenext", lib: ["es2022", "dom", "esnext.disposable"] };
+    const types = { types: ["node"], skipLibCheck: true }; // not those of TensorFlow.js
+    const config = { compilerOptions: { ...strictness, ...language, ...types }, include: ["*.mts"] };
+    writeFileSync(join(folder, "tsconfig.json"), JSON.stringify(config));
     const tsc = join(root, "node_modules/typescript/bin/tsc");
     const { stdout } = spawnSync(process.execPath, [tsc, "-p", folder], { encoding: "utf8" });
     expect(stdout).toBe("");

@@ -3,13 +3,23 @@
 import type { Kernels } from "../src/index.js";
 import { moduleOf } from "./builds.js";
 
-export { bell, normal, uniform } from "./random.js";
+export { bell, between, normal, uniform } from "./random.js";
 
 export const COLS = [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 768, 1023];
 export const ROWS = [0, 1, 2, 3, 5];
 
+/** Numbers of rows and columns, as in "3x23 5x64". */
+export const shapesOf = (list: string) =>
+  list.split(" ").map((shape) => shape.split("x").map(Number) as [number, number]);
+
 /** What `using` calls: where an engine has no `Symbol.dispose` yet, what compilers put in its place. */
 export const DISPOSE: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
+
+/** The index of the first float whose bits differ, or -1; `toEqual` takes seconds for as many as some tests have. */
+export function difference(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Math.min(a.length, b.length);
+  return a.findIndex((value, i) => !Object.is(value, b[i]));
+}
 
 export type Resizable = ArrayBuffer & { resize(bytes: number): void };
 

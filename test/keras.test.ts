@@ -6,12 +6,7 @@ import { describe, expect, test } from "vitest";
 import { LayerNorm } from "../src/index.js";
 import { referenceForward, UNIT, unitsOff } from "./reference.js";
 
-interface Weights {
-  gamma: number[];
-  beta: number[];
-  kernel: number[];
-  bias: number[];
-}
+type Weights = Record<"gamma" | "beta" | "kernel" | "bias", number[]>;
 
 interface Fixture {
   versions: Record<string, string>;
@@ -62,9 +57,10 @@ class Model {
       const error = products.reduce((sum, product) => sum + product, bias) - wanted;
       const gradient = (2 * error) / target.length;
       loss += error ** 2 / target.length;
+      const sizes = [...products, bias, wanted].map(Math.abs);
       size = Math.max(
         size,
-        products.reduce((sum, product) => sum + Math.abs(product), Math.abs(bias) + Math.abs(wanted)),
+        sizes.reduce((sum, part) => sum + part),
       );
       dbias += gradient;
       for (let i = 0; i < cols; i++) {
@@ -127,13 +123,8 @@ describe("Keras", () => {
     ] as const) {
       // A unit of the largest for each step, half of it for either side.
       const scale = Math.max(...expected.map(Math.abs));
-      expect(
-        unitsOff(
-          got,
-          expected,
-          expected.map(() => scale),
-        ),
-      ).toBeLessThanOrEqual(steps);
+      const scales = expected.map(() => scale);
+      expect(unitsOff(got, expected, scales)).toBeLessThanOrEqual(steps);
     }
   });
 

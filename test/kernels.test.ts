@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import type { Runtime } from "../src/index.js";
 import { addSums, callRows, KERNELS, type Kernel, sumsAnything } from "../src/kernels.js";
 import { BUILDS, moduleOf } from "./builds.js";
-import { Arena, normal } from "./helpers.js";
+import { Arena, normal, shapesOf } from "./helpers.js";
 import { machineOf } from "./recipe.js";
 
 /** What the table leaves out: how many of the first arguments are outputs, which may be absent, which is residual or add. */
@@ -14,17 +14,7 @@ const OPERANDS: Record<Kernel["name"], { outputs: number; optional: readonly num
   rmsNormForward: { outputs: 3, optional: [1, 2, 4, 5], addend: 4 },
   rmsNormBackward: { outputs: 2, optional: [0, 1, 5, 6], addend: 6 },
 };
-const SHAPES = [
-  [0, 6],
-  [1, 1],
-  [2, 769],
-  [3, 23],
-  [5, 64],
-  [27, 24],
-  [27, 264],
-  [67, 17],
-  [130, 5],
-] as const;
+const SHAPES = shapesOf("0x6 1x1 2x769 3x23 5x64 27x24 27x264 67x17 130x5");
 
 /** A call of a kernel in a memory of its own. Without `misalignment` operands are at multiples of 16. */
 function prepare(build: string, kernel: Kernel, rows: number, cols: number, absent?: number, misalignment = 0) {
@@ -40,11 +30,8 @@ function prepare(build: string, kernel: Kernel, rows: number, cols: number, abse
     if (i > kernel.cols) return 1e-5;
     if (i === absent) return 0;
     if (i >= outputs) return arena.input(normal(length, i).map(Math.abs));
-    const pointer = arena.output(
-      length,
-      true,
-      [kernel.dweight, kernel.dbias].includes(i) ? normal(length, 50 + i) : undefined,
-    );
+    const sum = [kernel.dweight, kernel.dbias].includes(i);
+    const pointer = arena.output(length, true, sum ? normal(length, 50 + i) : undefined);
     results.push([pointer, length]);
     return pointer;
   });
@@ -101,28 +88,25 @@ describe.each(BUILDS)("%s", (build) => {
       expect(floats(fused.args[0])).toEqual(first);
     });
 
-    test.each([
-      [3, 23],
-      [67, 17],
-      [130, 5],
-      [261, 33],
-      [203, 24],
-    ])("of %i rows of %i gives the same bits in parts", (rows, cols) => {
-      const whole = prepare(build, kernel, rows, cols);
-      run(whole.arena.kernels, whole.args);
-      const parts = prepare(build, kernel, rows, cols);
-      const { kernels } = parts.arena;
-      const kernelCall = { kernel, args: parts.args };
-      const sums = sumsAnything(kernelCall) && parts.args[kernel.workspace] !== 0;
-      // Sums without a workspace are taken in the order of the rows. With one, parts are chunks, here the last one first.
-      const count = sums ? kernels.sumsChunk(rows) : 2;
-      const starts = Array.from({ length: Math.ceil(rows / count) }, (_, i) => i * count);
-      if (sums) starts.reverse();
-      for (const start of starts) callRows(kernels, kernelCall, start, Math.min(count, rows - start), sums);
-      if (sums) addSums(kernels, kernelCall);
-      expect(parts.arena.strayWrite()).toBe(-1);
-      expect(parts.bits()).toEqual(whole.bits());
-    });
+    test.each(shapesOf("3x23 67x17 130x5 261x33 203x24"))(
+      "of %i rows of %i gives the same bits in parts",
+      (rows, cols) => {
+        const whole = prepare(build, kernel, rows, cols);
+        run(whole.arena.kernels, whole.args);
+        const parts = prepare(build, kernel, rows, cols);
+        const { kernels } = parts.arena;
+        const kernelCall = { kernel, args: parts.args };
+        const sums = sumsAnything(kernelCall) && parts.args[kernel.workspace] !== 0;
+        // Sums without a workspace are taken in the order of the rows. With one, parts are chunks, here the last one first.
+        const count = sums ? kernels.sumsChunk(rows) : 2;
+        const starts = Array.from({ length: Math.ceil(rows / count) }, (_, i) => i * count);
+        if (sums) starts.reverse();
+        for (const start of starts) callRows(kernels, kernelCall, start, Math.min(count, rows - start), sums);
+        if (sums) addSums(kernels, kernelCall);
+        expect(parts.arena.strayWrite()).toBe(-1);
+        expect(parts.bits()).toEqual(whole.bits());
+      },
+    );
   });
 });
 

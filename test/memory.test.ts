@@ -1,4 +1,4 @@
-// What is made and dropped in a memory.
+// What calls take of the memory and give back, and that none writes anywhere but to its outputs.
 
 import { describe, expect, test } from "vitest";
 import {
@@ -11,75 +11,49 @@ import {
   Runtime,
   Tensor,
 } from "../src/index.js";
-import { DISPOSE, normal } from "./helpers.js";
+import { DISPOSE, normal, resizable } from "./helpers.js";
+import { FAMILIES, gradientsOf, type Norm } from "./norms.js";
+import { Watched } from "./watched.js";
 
 const rows = 5;
 const cols = 37;
+const shape = [rows, cols];
 const x = normal(rows * cols, 1);
+const dy = normal(rows * cols, 2);
 
-test("a hundred modules made, used and disposed leave the memory at its first size", () => {
-  const runtime = Runtime.create();
-  for (let i = 0; i < 100; i++) {
-    const ln = new LayerNorm(cols, { runtime });
-    ln.backward(ln.forward(x));
-    ln.dispose();
-  }
-  expect(runtime.memory.buffer.byteLength).toBe(65536);
-});
-
-test("a hundred thousand forward and backward calls on arrays leave the memory at its first size", () => {
-  const runtime = Runtime.create();
-  const ln = new LayerNorm(8, { runtime });
-  const arrays = [1, 2, 3].map((count) => normal(8 * count, count));
-  for (let i = 0; i < 1e5; i++) ln.backward(ln.forward(arrays[i % 3]!));
-  expect(runtime.memory.buffer.byteLength).toBe(65536);
-});
-
-/** The blocks of a runtime: the bytes of those taken, the addresses of those held, and how many more there is room for. */
-class Blocks {
-  readonly #heap = Runtime.create();
-  readonly held = new Set<number>();
-  room = Infinity;
-  #taken: number[] = [];
-  readonly runtime = Runtime.create({
-    memory: this.#heap.memory,
-    allocate: (bytes) => {
-      if (this.room-- <= 0) return 0;
-      this.#taken.push(bytes);
-      const pointer = this.#heap.allocate(bytes);
-      this.held.add(pointer);
-      return pointer;
-    },
-    free: (pointer) => {
-      if (!this.held.delete(pointer)) throw new Error(`${pointer} is not held`);
-      this.#heap.free(pointer);
-    },
+describe.each(FAMILIES)("the memory stays at its first size, $name:", ({ make }) => {
+  test("a hundred modules made, used and disposed", () => {
+    const runtime = Runtime.create();
+    for (let i = 0; i < 100; i++) {
+      using norm = make(cols, { runtime });
+      norm.backward(norm.forward(x));
+    }
+    expect(runtime.memory.buffer.byteLength).toBe(65536);
   });
 
-  /** Has the runtime give back the memory that it keeps between calls, as it does when there is no other. */
-  flush(): void {
-    this.room = 0;
-    expect(() => new Tensor([1], undefined, { runtime: this.runtime })).toThrow(/out of memory/);
-    this.room = Infinity;
-  }
-
-  taken(use: () => void): number[] {
-    this.#taken = [];
-    use();
-    return this.#taken;
-  }
-}
+  test("twenty thousand forward and backward calls on arrays", () => {
+    const runtime = Runtime.create();
+    const norm = make(8, { runtime });
+    const arrays = [1, 2, 3].map((count) => normal(8 * count, count));
+    for (let i = 0; i < 2e4; i++) norm.backward(norm.forward(arrays[i % 3]!));
+    expect(runtime.memory.buffer.byteLength).toBe(65536);
+  });
+});
 
 describe("the blocks of a runtime", () => {
   const many = 67;
   const manyX = normal(many * cols, 5);
+  /** A weight and a bias in a runtime. */
+  const affine = (runtime: Runtime) =>
+    [3, 4].map((seed) => new Tensor([cols], normal(cols, seed), { runtime })) as [Tensor, Tensor];
 
   test.each([
-    ["Tensor", 1, (runtime: Runtime) => new Tensor([rows, cols], x, { runtime })],
-    ["Parameter", 2, (runtime: Runtime) => new Parameter([rows, cols], x, { runtime })],
+    ["Tensor", 1, (runtime: Runtime) => new Tensor(shape, x, { runtime })],
+    ["Parameter", 2, (runtime: Runtime) => new Parameter(shape, x, { runtime })],
     ["LayerNorm", 4, (runtime: Runtime) => new LayerNorm(cols, { runtime })],
+    ["RMSNorm", 2, (runtime: Runtime) => new RMSNorm(cols, { runtime })],
   ])("a %s holds %i, and gives each back once", (_, count, make) => {
-    const { runtime, held } = new Blocks();
+    const { runtime, held } = new Watched();
     const made = make(runtime);
     expect(held.size).toBe(count);
     made[DISPOSE]();
@@ -89,94 +63,87 @@ describe("the blocks of a runtime", () => {
   });
 
   test("a module over given Tensors holds their gradients alone, and gives back no more than these", () => {
-    const { runtime, held } = new Blocks();
-    const weight = new Tensor([cols], normal(cols, 3), { runtime });
-    const bias = new Tensor([cols], normal(cols, 4), { runtime });
-    const given = [weight.pointer, bias.pointer];
+    const { runtime, held } = new Watched();
+    const [weight, bias] = affine(runtime);
+    const parameter = new Parameter([cols], undefined, { runtime });
+    const given = [...held.keys()];
     for (const [count, make] of [
       [2, () => new LayerNorm(cols, { weight, bias })],
       [3, () => new LayerNorm(cols, { weight })],
       [1, () => new LayerNorm(cols, { weight, bias: false })],
       [1, () => new RMSNorm(cols, { weight })],
+      [0, () => new RMSNorm(cols, { weight: parameter })],
     ] as const) {
       const module = make();
       expect(held.size).toBe(given.length + count);
       module.dispose();
       module.dispose();
-      expect([...held]).toEqual(given);
+      expect([...held.keys()]).toEqual(given);
     }
-    const parameter = new Parameter([cols], undefined, { runtime });
-    const before = [...held];
-    new RMSNorm(cols, { weight: parameter }).dispose();
-    expect([...held]).toEqual(before);
   });
 
   test.each([0, 1])("a module over given Tensors that has room for %i of two gradients gives all back", (room) => {
-    const blocks = new Blocks();
-    const { runtime, held } = blocks;
-    const weight = new Tensor([cols], normal(cols, 3), { runtime });
-    const bias = new Tensor([cols], normal(cols, 4), { runtime });
-    blocks.room = room;
+    const watched = new Watched();
+    const { runtime, held } = watched;
+    const [weight, bias] = affine(runtime);
+    watched.room = room;
     expect(() => new LayerNorm(cols, { weight, bias })).toThrow(/out of memory/);
-    expect([...held]).toEqual([weight.pointer, bias.pointer]);
+    expect([...held.keys()]).toEqual([weight.pointer, bias.pointer]);
     expect(weight.data).toEqual(normal(cols, 3));
   });
 
   test("functions of arrays keep none but the memory for the next call", () => {
-    const blocks = new Blocks();
-    const { runtime, held } = blocks;
-    const weight = new Tensor([cols], normal(cols, 3), { runtime });
+    const watched = new Watched();
+    const { runtime, held } = watched;
+    const [weight] = affine(runtime);
+    const before = [...held.keys()];
     layerNorm(x, cols, weight);
     const { mean, rstd } = layerNormWithStats(manyX, cols, weight);
     layerNormBackward(manyX, manyX, mean, rstd, weight);
-    expect(held.size).toBe(2);
-    blocks.flush();
-    expect([...held]).toEqual([weight.pointer]);
+    expect(held.size).toBe(before.length + 1);
+    watched.flush();
+    expect([...held.keys()]).toEqual(before);
   });
 
   test("eval gives back what forward kept", () => {
-    const blocks = new Blocks();
-    const { runtime, held } = blocks;
+    const watched = new Watched();
+    const { runtime, held } = watched;
     const ln = new LayerNorm(cols, { runtime });
-    const parameters = [...held];
-    const t = new Tensor([rows, cols], x, { runtime });
-    ln.forward(x);
-    ln.forward(t).dispose();
-    ln.eval();
-    blocks.flush();
-    expect([...held]).toEqual([...parameters, t.pointer]);
-    ln.train().forward(x);
-    ln.eval();
-    blocks.flush();
-    expect([...held]).toEqual([...parameters, t.pointer]);
+    const t = new Tensor(shape, x, { runtime });
+    const before = [...held.keys()];
+    for (const use of [() => ln.forward(x), () => ln.forward(t).dispose()]) {
+      ln.train();
+      use();
+      ln.eval();
+      watched.flush();
+      expect([...held.keys()]).toEqual(before);
+    }
   });
 
   test("a pass over as many rows as the last takes one for a Tensor that it returns, and no other", () => {
-    const blocks = new Blocks();
-    const { runtime } = blocks;
+    const watched = new Watched();
+    const { runtime } = watched;
     const ln = new LayerNorm(cols, { runtime });
     for (const array of [x, manyX]) {
-      const size = array.byteLength;
-      const shape = [array.length / cols, cols];
-      const t = new Tensor(shape, array, { runtime });
-      const out = new Tensor(shape, undefined, { runtime });
+      const t = new Tensor([array.length / cols, cols], array, { runtime });
+      const out = new Tensor(t.shape, undefined, { runtime });
       for (const operand of [array, t]) {
         ln.forward(operand);
         ln.backward(operand);
-        const result = operand === t ? [size] : [];
-        expect(blocks.taken(() => ln.forward(operand))).toEqual(result);
-        expect(blocks.taken(() => ln.backward(operand))).toEqual(result);
+        const result = operand === t ? [array.byteLength] : [];
+        expect(watched.taken(() => ln.forward(operand))).toEqual(result);
+        expect(watched.taken(() => ln.backward(operand))).toEqual(result);
       }
-      expect(blocks.taken(() => ln.forward(t, { out }))).toEqual([]);
-      expect(blocks.taken(() => ln.backward(t, { out }))).toEqual([]);
+      expect(watched.taken(() => ln.forward(t, { out }))).toEqual([]);
+      expect(watched.taken(() => ln.backward(t, { out }))).toEqual([]);
     }
     for (const parameter of ln.parameters()) parameter.requiresGrad = false;
-    expect(blocks.taken(() => ln.backward(manyX))).toEqual([]);
+    expect(watched.taken(() => ln.backward(manyX))).toEqual([]);
   });
 
   test.each(["array", "Tensor"])("a call on an %s that has no room for one gives back the others", (kind) => {
-    const blocks = new Blocks();
-    const { runtime, held } = blocks;
+    const watched = new Watched();
+    const { runtime, held } = watched;
     const operand = kind === "array" ? manyX : new Tensor([many, cols], manyX, { runtime });
     const ln = new LayerNorm(cols, { runtime });
     const { mean, rstd } = layerNormWithStats(operand, cols, ln.weight);
@@ -187,46 +154,121 @@ describe("the blocks of a runtime", () => {
       [1, 3, () => layerNormWithStats(operand, cols, ln.weight)],
       [1, 4, () => layerNormBackward(operand, operand, mean, rstd, ln.weight)],
     ] as const) {
-      blocks.flush();
-      const before = [...held];
+      watched.flush();
+      const before = [...held.keys()];
       const count = kind === "array" ? ofArray : ofTensor;
       for (let room = 0; room < count; room++) {
-        blocks.room = room;
+        watched.room = room;
         expect(use).toThrow(/out of memory/);
-        expect([...held]).toEqual(before);
+        expect([...held.keys()]).toEqual(before);
       }
-      blocks.room = count;
-      expect(blocks.taken(use).length).toBe(count);
-      blocks.room = Infinity;
+      watched.room = count;
+      expect(watched.taken(use).length).toBe(count);
+      watched.room = Infinity;
     }
   });
 
-  test("what a call has given stays when the next one finds no room", () => {
-    const blocks = new Blocks();
-    const { runtime, held } = blocks;
-    const ln = new LayerNorm(cols, { runtime });
-    const t = new Tensor([rows, cols], x, { runtime });
-    for (const module of [ln, ln.eval()]) {
-      const y = module.forward(t);
-      blocks.flush();
-      const before = [...held];
-      blocks.room = 0;
-      expect(() => module.forward(t)).toThrow(/out of memory/);
-      blocks.room = Infinity;
-      expect([...held]).toEqual(before);
-      expect(y.data).toEqual(module.forward(x));
+  test("what a call has given, or kept, stays when the next one finds no room", () => {
+    const watched = new Watched();
+    const { runtime, held } = watched;
+    const [ln, apart] = [new LayerNorm(cols, { runtime }), new LayerNorm(cols)];
+    const t = new Tensor(shape, x, { runtime });
+    const expected = apart.forward(x);
+    const y = ln.forward(t);
+    watched.flush();
+    const before = [...held.keys()];
+    watched.room = 0;
+    for (const use of [() => ln.forward(t), () => ln.forward(manyX), () => ln.backward(t)]) {
+      expect(use).toThrow(/out of memory/);
+      expect([...held.keys()]).toEqual(before);
     }
+    watched.room = Infinity;
+    expect(y.data).toEqual(expected);
+    expect(ln.backward(dy)).toEqual(apart.backward(dy));
+    expect(gradientsOf(ln)).toEqual(gradientsOf(apart));
+  });
+
+  test("an allocator that has no block of 0 bytes serves calls of no rows", () => {
+    const { runtime, held } = new Watched();
+    const ln = new LayerNorm(cols, { runtime });
+    for (const none of [new Float32Array(0), new Tensor([0, cols], undefined, { runtime })]) {
+      ln.backward(ln.forward(none));
+      layerNormWithStats(none, cols, ln.weight);
+    }
+    expect(Math.min(...held.values())).toBeGreaterThan(0);
+    expect(ln.weight.grad).toEqual(new Float32Array(cols));
   });
 });
 
-test("a state dict goes from one instance to another, and to another runtime", () => {
-  const trained = new LayerNorm([cols]);
-  trained.weight?.data.set(normal(cols, 3));
-  trained.bias?.data.set(normal(cols, 4));
-  const runtime = Runtime.create();
-  const copy = new LayerNorm(cols, { runtime });
-  copy.loadStateDict(trained.stateDict());
-  expect(copy.forward(x)).toEqual(trained.forward(x));
-  trained.resetParameters();
-  expect(copy.weight?.data).toEqual(normal(cols, 3));
+// An object that lies about itself may give an exception or a wrong result, but never a write outside of the outputs.
+describe.each(FAMILIES)("$name writes nothing outside of its outputs, whatever it is given:", ({ make, apply }) => {
+  class Lying extends Tensor {
+    override get pointer() {
+      return super.pointer + 32;
+    }
+    override get size() {
+      return 50 * cols;
+    }
+    override get shape() {
+      return [50, cols];
+    }
+  }
+  const outOf = (shape: number[], runtime: Runtime) => new Tensor(shape, undefined, { runtime });
+  const lying = (name: string, value: unknown) => Object.defineProperty(x.slice(), name, { value });
+  /** Options whose out is another at each reading, and does something. */
+  const changing = (outs: unknown[], act = () => {}) => ({
+    get out() {
+      act();
+      return outs.length > 1 ? outs.shift() : outs[0];
+    },
+  });
+
+  const shrinking = (): Given => {
+    const buffer = resizable(x.byteLength);
+    return [new Float32Array(buffer), changing([x.slice()], () => buffer.resize(cols * 4))];
+  };
+
+  type Given = [operand: unknown, options?: object];
+  test.each<[string, (runtime: Runtime, norm: Norm) => Given]>([
+    ["another out at the second reading", (runtime) => [x, changing([outOf(shape, runtime), outOf([1], runtime)])]],
+    ["an x with another pointer, size and shape", (runtime) => [new Lying(shape, x, { runtime })]],
+    ["an out like that", (runtime) => [outOf(shape, runtime), { out: new Lying(shape, x, { runtime }) }]],
+    ["an array with another length", () => [x, { out: lying("length", 64 * cols) }]],
+    ["an array with another byteOffset", () => [lying("byteOffset", 64 * cols)]],
+    ["an array with another byteLength", () => [lying("byteLength", 256 * cols)]],
+    ["an array that says it is in the memory", ({ memory }) => [lying("buffer", memory.buffer)]],
+    ["an out that disposes of the module", (_, norm) => [x, changing([undefined], () => norm.dispose())]],
+    ["an out that disposes of the weight", (_, norm) => [x, changing([undefined], () => norm.weight.dispose())]],
+    ["an out that shrinks the buffer of x while it is read", shrinking],
+  ])("%s", (_, given) => {
+    const watched = new Watched();
+    const { runtime } = watched;
+    for (const training of [true, false]) {
+      const norm = make(cols, { runtime }).train(training);
+      const [operand, options] = given(runtime, norm) as [Tensor, object?];
+      for (const call of [
+        () => apply(operand, cols, norm.weight, null, 1e-5, options),
+        () => norm.forward(operand, options),
+        () => norm.forward(operand),
+        () => norm.backward(operand, options),
+      ]) {
+        try {
+          call();
+        } catch (error) {
+          expect(error).toBeInstanceOf(Error);
+        }
+        expect(watched.strayWrite()).toBe(-1);
+      }
+    }
+  });
+
+  test("a shape of another length at the second reading", () => {
+    const watched = new Watched();
+    let lengths = 0;
+    const lengthening = new Proxy([cols, 1000], {
+      get: (target, key) => (key === "length" && lengths++ === 0 ? 1 : Reflect.get(target, key)),
+    });
+    make(lengthening, { runtime: watched.runtime }).resetParameters();
+    expect(watched.strayWrite()).toBe(-1);
+  });
 });

@@ -10,13 +10,11 @@ import { LIMITS, referenceBackward, referenceForward, UNIT } from "./reference.j
 
 fc.configureGlobal({ seed: 0x1607_0645, numRuns: 300 });
 
-interface Batch {
-  rows: number;
-  cols: number;
-  x: Float32Array;
-  dy: Float32Array;
-  weight: Float32Array;
-  bias: Float32Array;
+type Batch = Record<"rows" | "cols", number> & Record<"x" | "dy" | "weight" | "bias", Float32Array>;
+
+/** Expects something of whatever an arbitrary gives. */
+function forAll<T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => void): void {
+  fc.assert(fc.property(arbitrary, check));
 }
 
 /** Any floats, down to the subnormal ones, and the ends of the range. */
@@ -40,16 +38,12 @@ function batchOf(value: fc.Arbitrary<number>): fc.Arbitrary<Batch> {
   );
 }
 
-/** A batch and an order of its rows or columns. */
-function withOrderOf(side: "rows" | "cols"): fc.Arbitrary<[Batch, number[]]> {
-  return batchOf(anyFloat).chain((batch) => {
-    const indices = Array.from({ length: batch[side] }, (_, i) => i);
-    return fc.tuple(
-      fc.constant(batch),
-      fc.shuffledSubarray(indices, { minLength: indices.length, maxLength: indices.length }),
-    );
-  });
-}
+/** A batch and an order of its rows. */
+const ordered = batchOf(anyFloat).chain((batch) => {
+  const indices = Array.from({ length: batch.rows }, (_, i) => i);
+  const all = { minLength: batch.rows, maxLength: batch.rows };
+  return fc.tuple(fc.constant(batch), fc.shuffledSubarray(indices, all));
+});
 
 function forward({ x, cols, weight, bias }: Batch, eps = 1e-5) {
   return layerNormWithStats(x, cols, weight, bias, eps);
@@ -60,12 +54,6 @@ function backward({ x, dy, cols, weight }: Batch, eps = 1e-5) {
   const { mean, rstd } = layerNormWithStats(x, cols, null, null, eps);
   return layerNormBackward(dy, x, mean, rstd, weight);
 }
-
-const withoutAffine = (batch: Batch): Batch => ({
-  ...batch,
-  weight: batch.weight.map(() => 1),
-  bias: batch.bias.map(() => 0),
-});
 
 const row = (array: ArrayLike<number>, r: number, cols: number): number[] =>
   Array.from(array).slice(r * cols, (r + 1) * cols);
@@ -90,8 +78,17 @@ function backwardBound(batch: Batch, r: number, eps = 1e-5): number {
   return (LIMITS.layerNorm.dx / 3) * UNIT * Math.max(rstd[r]!, 1) * (terms + 2 ** -126);
 }
 
-function expectWithin(got: ArrayLike<number>, expected: ArrayLike<number>, bound: number): void {
-  for (let i = 0; i < expected.length; i++) expect(Math.abs(got[i]! - expected[i]!)).toBeLessThanOrEqual(bound);
+/** Expects two results to differ by no more than a bound of each row. */
+function expectWithin(
+  { cols }: Batch,
+  got: Float32Array,
+  expected: ArrayLike<number>,
+  bound: (row: number) => number,
+): void {
+  const bounds = Array.from({ length: got.length / cols }, (_, r) => bound(r));
+  for (const [i, value] of got.entries()) {
+    expect(Math.abs(value - expected[i]!)).toBeLessThanOrEqual(bounds[Math.floor(i / cols)]!);
+  }
 }
 
 /** `sum` - (a + b) of floats, where float64 would round a + b: `sum` less the larger of them is exact. */
@@ -111,115 +108,62 @@ describe("forward", () => {
       fc.integer({ min: -(2 ** 13), max: 2 ** 13 }),
       fc.float({ min: -(2 ** 20), max: 2 ** 20, noNaN: true }),
     );
-    fc.assert(
-      fc.property(fc.oneof(batchOf(anyFloat), batchOf(gridFloat)), constant, (batch, c) => {
-        const moved = { ...batch, x: batch.x.map((value) => value + c) };
-        const errors = Array.from(moved.x, (value, i) => roundingOf(value, batch.x[i]!, c));
-        const { xhat } = referenceForward({ ...batch, eps: 1e-5 });
-        const { rstd } = referenceForward({ ...moved, eps: 1e-5 });
-        const before = forward(batch).y;
-        const after = forward(moved).y;
-        for (let r = 0; r < batch.rows; r++) {
-          // Of the errors e of x + c, |e| <= E: x - mean moves by e - mean(e), at most 2E. sqrt(var + eps) is a norm, that of
-          // (x - mean) / sqrt(cols) and sqrt(eps), and moves by at most that of e - mean(e), which is no more than E. So
-          //   |xhat' - xhat| <= rstd' * (2E + |xhat| * E)
-          const e = largest(row(errors, r, batch.cols));
-          const rounding = rstd[r]! * e * (2 + largest(row(xhat, r, batch.cols))) * largest(batch.weight);
-          const bound = forwardBound(batch, r) + forwardBound(moved, r) + rounding;
-          expectWithin(row(after, r, batch.cols), row(before, r, batch.cols), bound);
-        }
-      }),
-    );
+    forAll(fc.tuple(fc.oneof(batchOf(anyFloat), batchOf(gridFloat)), constant), ([batch, c]) => {
+      const moved = { ...batch, x: batch.x.map((value) => value + c) };
+      const errors = Array.from(moved.x, (value, i) => roundingOf(value, batch.x[i]!, c));
+      const { xhat } = referenceForward({ ...batch, eps: 1e-5 });
+      const { rstd } = referenceForward({ ...moved, eps: 1e-5 });
+      expectWithin(batch, forward(moved).y, forward(batch).y, (r) => {
+        // Of the errors e of x + c, |e| <= E: x - mean moves by e - mean(e), at most 2E. sqrt(var + eps) is a norm, that of
+        // (x - mean) / sqrt(cols) and sqrt(eps), and moves by at most that of e - mean(e), which is no more than E. So
+        //   |xhat' - xhat| <= rstd' * (2E + |xhat| * E)
+        const e = largest(row(errors, r, batch.cols));
+        const rounding = rstd[r]! * e * (2 + largest(row(xhat, r, batch.cols))) * largest(batch.weight);
+        return forwardBound(batch, r) + forwardBound(moved, r) + rounding;
+      });
+    });
   });
 
   test("scaling the rows by a power of two leaves y to the bit, with eps = 0", () => {
-    fc.assert(
-      fc.property(batchOf(gridFloat), fc.integer({ min: -20, max: 20 }), (batch, k) => {
-        // A standard deviation of 2^-30, 2^-50 once scaled, is where the kernel takes the variance to have underflowed.
-        fc.pre(varies(batch, 2 ** -29));
-        const scaled = { ...batch, x: batch.x.map((value) => value * 2 ** k) };
-        const before = forward(batch, 0);
-        const after = forward(scaled, 0);
-        expect(bits(after.y)).toEqual(bits(before.y));
-        expect(bits(after.mean)).toEqual(bits(before.mean.map((value) => value * 2 ** k)));
-        expect(bits(after.rstd)).toEqual(bits(before.rstd.map((value) => value / 2 ** k)));
-      }),
-    );
+    forAll(fc.tuple(batchOf(gridFloat), fc.integer({ min: -20, max: 20 })), ([batch, k]) => {
+      // A standard deviation of 2^-30, 2^-50 once scaled, is where the kernel takes the variance to have underflowed.
+      fc.pre(varies(batch, 2 ** -29));
+      const before = forward(batch, 0);
+      const after = forward({ ...batch, x: batch.x.map((value) => value * 2 ** k) }, 0);
+      expect(bits(after.y)).toEqual(bits(before.y));
+      expect(bits(after.mean)).toEqual(bits(before.mean.map((value) => value * 2 ** k)));
+      expect(bits(after.rstd)).toEqual(bits(before.rstd.map((value) => value / 2 ** k)));
+    });
   });
 
   test("scaling the rows by any power of two that floats can take leaves y, with eps = 0", () => {
-    fc.assert(
-      fc.property(batchOf(gridFloat), fc.integer({ min: -139, max: 119 }), (batch, k) => {
-        // Squares overflow from 2^64 and underflow from 2^-63: the other ways through the kernel. x itself is exact throughout.
-        fc.pre(varies(batch));
-        const before = forward(batch, 0).y;
-        const after = forward({ ...batch, x: batch.x.map((value) => value * 2 ** k) }, 0).y;
-        for (let r = 0; r < batch.rows; r++) {
-          expectWithin(row(after, r, batch.cols), row(before, r, batch.cols), 2 * forwardBound(batch, r, 0));
-        }
-      }),
-    );
-  });
-
-  test("permuting the columns, of weight and bias too, permutes y", () => {
-    fc.assert(
-      fc.property(withOrderOf("cols"), ([batch, order]) => {
-        const { cols } = batch;
-        const permute = (array: Float32Array) => array.map((_, i) => array[i - (i % cols) + order[i % cols]!]!);
-        const permuted = { ...batch, x: permute(batch.x), weight: permute(batch.weight), bias: permute(batch.bias) };
-        const expected = permute(forward(batch).y);
-        const got = forward(permuted).y;
-        for (let r = 0; r < batch.rows; r++) {
-          expectWithin(row(got, r, cols), row(expected, r, cols), 2 * forwardBound(batch, r));
-        }
-      }),
-    );
-  });
-
-  test("the mean of y is 0 and its standard deviation that of x times rstd, without weight and bias", () => {
-    fc.assert(
-      fc.property(batchOf(anyFloat), fc.constantFrom(0, 1e-5, 1), (given, eps) => {
-        const batch = withoutAffine(given);
-        fc.pre(eps > 0 || varies(batch, 2 ** -100));
-        const { y } = forward(batch, eps);
-        const { rstd } = referenceForward({ ...batch, eps });
-        const { rstd: withoutEps } = referenceForward({ ...batch, eps: 0 });
-        for (let r = 0; r < batch.rows; r++) {
-          const got = row(y, r, batch.cols);
-          const bound = forwardBound(batch, r, eps);
-          expect(Math.abs(mean(got))).toBeLessThanOrEqual(bound);
-          // Roots of mean squares are norms: that of y and that of xhat differ by no more than y and xhat do.
-          const deviation = Math.sqrt(mean(got.map((value) => value ** 2)));
-          expect(Math.abs(deviation - rstd[r]! / withoutEps[r]!)).toBeLessThanOrEqual(bound);
-        }
-      }),
-    );
+    forAll(fc.tuple(batchOf(gridFloat), fc.integer({ min: -139, max: 119 })), ([batch, k]) => {
+      // Squares overflow from 2^64 and underflow from 2^-63: the other ways through the kernel. x itself is exact throughout.
+      fc.pre(varies(batch));
+      const after = forward({ ...batch, x: batch.x.map((value) => value * 2 ** k) }, 0).y;
+      expectWithin(batch, after, forward(batch, 0).y, (r) => 2 * forwardBound(batch, r, 0));
+    });
   });
 });
 
 test("permuting the rows permutes y and dx to the bit", () => {
-  fc.assert(
-    fc.property(withOrderOf("rows"), ([batch, order]) => {
-      const { cols } = batch;
-      const permute = (array: Float32Array) => Float32Array.from(order.flatMap((r) => row(array, r, cols)));
-      const permuted = { ...batch, x: permute(batch.x), dy: permute(batch.dy) };
-      expect(bits(forward(permuted).y)).toEqual(bits(permute(forward(batch).y)));
-      expect(bits(backward(permuted).dx)).toEqual(bits(permute(backward(batch).dx)));
-    }),
-  );
+  forAll(ordered, ([batch, order]) => {
+    const permute = (array: Float32Array) => Float32Array.from(order.flatMap((r) => row(array, r, batch.cols)));
+    const permuted = { ...batch, x: permute(batch.x), dy: permute(batch.dy) };
+    expect(bits(forward(permuted).y)).toEqual(bits(permute(forward(batch).y)));
+    expect(bits(backward(permuted).dx)).toEqual(bits(permute(backward(batch).dx)));
+  });
 });
 
 describe("backward", () => {
   test("scaling dy by a power of two scales all gradients, to the bit", () => {
-    fc.assert(
-      fc.property(batchOf(gridFloat), fc.integer({ min: -20, max: 20 }), (batch, k) => {
-        const scale = (array: Float32Array) => array.map((value) => value * 2 ** k);
-        const before = backward(batch);
-        const after = backward({ ...batch, dy: scale(batch.dy) });
-        for (const name of ["dx", "dweight", "dbias"] as const)
-          expect(bits(after[name])).toEqual(bits(scale(before[name])));
-      }),
-    );
+    forAll(fc.tuple(batchOf(gridFloat), fc.integer({ min: -20, max: 20 })), ([batch, k]) => {
+      const scale = (array: Float32Array) => array.map((value) => value * 2 ** k);
+      const before = backward(batch);
+      const after = backward({ ...batch, dy: scale(batch.dy) });
+      for (const name of ["dx", "dweight", "dbias"] as const)
+        expect(bits(after[name])).toEqual(bits(scale(before[name])));
+    });
   });
 
   test("dx of a sum of dy is the sum of their dx", () => {
@@ -228,55 +172,16 @@ describe("backward", () => {
       .chain((batch) =>
         fc.tuple(fc.constant(batch), fc.array(anyFloat, { minLength: batch.dy.length, maxLength: batch.dy.length })),
       );
-    fc.assert(
-      fc.property(pairs, ([batch, other]) => {
-        const { cols } = batch;
-        const second = { ...batch, dy: Float32Array.from(other) };
-        const both = { ...batch, dy: batch.dy.map((value, i) => value + second.dy[i]!) };
-        // What the rounding of that sum does is the dx of the roundings, by the linearity itself.
-        const dy = Float64Array.from(both.dy, (value, i) => roundingOf(value, batch.dy[i]!, second.dy[i]!));
-        const rounding = referenceBackward({ ...batch, dy, eps: 1e-5 }).dx;
-        const a = backward(batch).dx;
-        const b = backward(second).dx;
-        const got = backward(both).dx;
-        for (let r = 0; r < batch.rows; r++) {
-          const expected = row(rounding, r, cols).map((value, i) => value + a[r * cols + i]! + b[r * cols + i]!);
-          const bound = backwardBound(batch, r) + backwardBound(second, r) + backwardBound(both, r);
-          expectWithin(row(got, r, cols), expected, bound);
-        }
-      }),
-    );
-  });
-
-  test("dx of a row sums to 0", () => {
-    fc.assert(
-      fc.property(batchOf(anyFloat), fc.boolean(), (given, affine) => {
-        const batch = affine ? given : withoutAffine(given);
-        const { dx } = backward(batch);
-        // Each of the cols summands may be off by the bound.
-        for (let r = 0; r < batch.rows; r++) {
-          expect(Math.abs(mean(row(dx, r, batch.cols)))).toBeLessThanOrEqual(backwardBound(batch, r));
-        }
-      }),
-    );
-  });
-
-  test("dx is orthogonal to xhat, but for eps", () => {
-    fc.assert(
-      fc.property(batchOf(anyFloat), fc.constantFrom(0, 1e-5, 1), (batch, eps) => {
-        fc.pre(eps > 0 || varies(batch, 2 ** -100));
-        const { dx } = backward(batch, eps);
-        const { xhat, rstd } = referenceForward({ ...batch, eps });
-        for (let r = 0; r < batch.rows; r++) {
-          const hats = row(xhat, r, batch.cols);
-          const projection = mean(row(dx, r, batch.cols).map((value, i) => value * hats[i]!));
-          // From the formula, as mean(xhat) = 0: rstd * mean(g * xhat) * (1 - mean(xhat^2)), where the last is eps * rstd^2.
-          const c = mean(hats.map((value, i) => value * batch.dy[r * batch.cols + i]! * batch.weight[i]!));
-          const expected = rstd[r]! * c * eps * rstd[r]! ** 2;
-          const bound = backwardBound(batch, r, eps) * mean(hats.map(Math.abs));
-          expect(Math.abs(projection - expected)).toBeLessThanOrEqual(bound);
-        }
-      }),
-    );
+    forAll(pairs, ([batch, other]) => {
+      const second = { ...batch, dy: Float32Array.from(other) };
+      const both = { ...batch, dy: batch.dy.map((value, i) => value + second.dy[i]!) };
+      // What the rounding of that sum does is the dx of the roundings, by the linearity itself.
+      const dy = Float64Array.from(both.dy, (value, i) => roundingOf(value, batch.dy[i]!, second.dy[i]!));
+      const rounding = referenceBackward({ ...batch, dy, eps: 1e-5 }).dx;
+      const [a, b] = [backward(batch).dx, backward(second).dx];
+      const expected = rounding.map((value, i) => value + a[i]! + b[i]!);
+      const bound = (r: number) => backwardBound(batch, r) + backwardBound(second, r) + backwardBound(both, r);
+      expectWithin(batch, backward(both).dx, expected, bound);
+    });
   });
 });

@@ -25,3 +25,9 @@ export function bell(next: () => number): number {
   for (let i = 0; i < 12; i++) sum += next();
   return sum;
 }
+
+/** `size` uniform numbers from `least` to `most`, as float32. */
+export function between(least: number, most: number, size: number, seed: number): Float32Array<ArrayBuffer> {
+  const next = uniform(seed);
+  return Float32Array.from({ length: size }, () => least + (most - least) * next());
+}

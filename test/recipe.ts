@@ -1,8 +1,8 @@
-// An input of the kernels in few numbers, and how far they are off on it: what worst.test.ts names and scripts/search.ts finds.
+// An input of the kernels in few numbers, and how far they are off on it: what accuracy.test.ts names and scripts/search.ts finds.
 
 import type { Kernels } from "../src/index.js";
 import { bell, uniform } from "./helpers.js";
-import { type Case, errorsOf, type Results, referenceForward } from "./reference.js";
+import { errorsOf, type Results, referenceForward } from "./reference.js";
 
 /** Each number of a matrix is v * scale + offset + noise * N(0, 1), with v as `kind` says. */
 export interface Pattern {
@@ -41,13 +41,7 @@ export interface Recipe {
   wanted?: (keyof Results)[];
 }
 
-interface Input extends Case {
-  norm: Recipe["norm"];
-  x: Float32Array<ArrayBuffer>;
-  dy: Float32Array<ArrayBuffer> | undefined;
-  weight: Float32Array<ArrayBuffer> | null;
-  bias: Float32Array<ArrayBuffer> | null;
-}
+type Input = ReturnType<typeof inputOf>;
 
 const LARGEST = (2 - 2 ** -23) * 2 ** 127;
 
@@ -92,7 +86,7 @@ function matrix(pattern: Pattern, rows: number, cols: number, xhatOf?: () => Flo
   return made;
 }
 
-export function inputOf({ norm, rows, cols, eps, ...recipe }: Recipe): Input {
+export function inputOf({ norm, rows, cols, eps, ...recipe }: Recipe) {
   const x = matrix(recipe.x, rows, cols);
   const dy = recipe.dy && matrix(recipe.dy, rows, cols, () => referenceForward({ norm, x, rows, cols, eps }).xhat);
   const weight = recipe.weight ? matrix(recipe.weight, 1, cols) : null;

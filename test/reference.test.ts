@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "vitest";
 import { inputOf, type Recipe } from "./recipe.js";
-import { errorsOf } from "./reference.js";
+import { errorsOf, UNIT, unitsOff } from "./reference.js";
 
 /** A rational number. */
 type Ratio = readonly [numerator: bigint, denominator: bigint];
@@ -125,4 +125,19 @@ test("exact arithmetic is right on numbers known by hand", () => {
   expect(results.rstd).toEqual([0.5]);
   expect(results.y).toEqual([-0.5, 0.5, -0.5, 0.5]);
   expect(results.dx).toEqual([11, -3, -5, -3].map((value) => value / 32));
+});
+
+test("the measure of errors sees every kind of them", () => {
+  expect(unitsOff([1, 2, 3], [1, 2, 3], [3, 3, 3])).toBe(0);
+  expect(unitsOff([1, 2 + 6 * UNIT, 3], [1, 2, 3], [3, 3, 3])).toBe(2);
+  expect(unitsOff([1 + UNIT, 5, 5 + 10 * UNIT], [1, 5, 5], [1, 5, 5])).toBe(2);
+  expect(unitsOff([NaN, 1 + UNIT], [1, 1], [1, 1])).toBe(Infinity);
+  expect(unitsOff([Infinity, 1], [1, 1], [1, 1])).toBe(Infinity);
+  expect(unitsOff([0, 1], [0, 0], [0, 0])).toBe(Infinity);
+  expect(() => unitsOff([1], [1, 2], [1, 1])).toThrow();
+});
+
+test("a unit is that of float32", () => {
+  expect(Math.fround(1 + UNIT)).toBe(1 + UNIT);
+  expect(Math.fround(1 + UNIT / 2)).toBe(1);
 });

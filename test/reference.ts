@@ -16,14 +16,7 @@ export interface Case {
 export const UNIT = 2 ** -23;
 
 /** What the kernels give, as far as it is wanted. */
-export interface Results {
-  y: ArrayLike<number>;
-  mean: ArrayLike<number>;
-  rstd: ArrayLike<number>;
-  dx: ArrayLike<number>;
-  dweight: ArrayLike<number>;
-  dbias: ArrayLike<number>;
-}
+export type Results = Record<"y" | "mean" | "rstd" | "dx" | "dweight" | "dbias", ArrayLike<number>>;
 
 type Units = { [name in keyof Results]?: number };
 

@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { root } from "./packed.mjs";
 
 export const WORKERD = join(root, "test/engines/node_modules/@cloudflare/workerd-linux-64/bin/workerd");
@@ -13,34 +14,26 @@ export const WORKERD = join(root, "test/engines/node_modules/@cloudflare/workerd
  * @param port by default one that is free
  */
 export async function serveWorker(folder, modules, use, port = 0) {
-  const list = modules.map(
-    (name) => `(name = "${name}", ${name.endsWith(".wasm") ? "wasm" : "esModule"} = embed "${name}")`,
-  );
+  const kind = (name) => (name.endsWith(".wasm") ? "wasm" : "esModule");
+  const list = modules.map((name) => `(name = "${name}", ${kind(name)} = embed "${name}")`).join(", ");
   const config = join(folder, "config.capnp");
-  writeFileSync(
-    config,
-    `using Workerd = import "/workerd/workerd.capnp";
+  const text = `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
-  services = [(name = "main", worker = (modules = [${list.join(", ")}], compatibilityDate = "2026-01-01"))],
+  services = [(name = "main", worker = (modules = [${list}], compatibilityDate = "2026-01-01"))],
   sockets = [(name = "http", address = "127.0.0.1:${port}", service = "main")],
 );
-`,
-  );
-  const child = spawn(WORKERD, ["serve", config, "--control-fd=3"], {
-    stdio: ["ignore", "inherit", "inherit", "pipe"],
-  });
+`;
+  writeFileSync(config, text);
+  const stdio = ["ignore", "inherit", "inherit", "pipe"];
+  const child = spawn(WORKERD, ["serve", config, "--control-fd=3"], { stdio });
   const kill = () => child.kill("SIGKILL");
   process.once("exit", kill);
   try {
     const listening = await new Promise((resolve, reject) => {
       child.on("error", reject);
       child.on("exit", (code) => reject(new Error(`workerd ended with ${code}`)));
-      child.stdio[3].on("data", (data) => {
-        const line = String(data)
-          .split("\n")
-          .find((line) => line.includes('"listen"'));
-        if (line) resolve(JSON.parse(line).port);
-      });
+      const events = createInterface({ input: child.stdio[3] });
+      events.on("line", (line) => line.includes('"listen"') && resolve(JSON.parse(line).port));
     });
     return await use(`http://127.0.0.1:${listening}`, child.pid);
   } finally {

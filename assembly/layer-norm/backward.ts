@@ -1,7 +1,9 @@
 // Layer normalization, backward, from the statistics of the forward pass.
 //
 //   xhat = (x - mean) * rstd     g = dy * weight
+//
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
+//
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
 // dx is assigned (=), dweight and dbias are added to (+=). dx may be dy or add. No other overlap is allowed. The loops

@@ -1,6 +1,7 @@
 // Layer normalization, forward.
 //
 //   mean = sum(x) / cols     var = sum((x - mean)^2) / cols     rstd = 1 / sqrt(var + eps)
+//
 //   y = (x - mean) * rstd * weight + bias
 //
 // With a residual, x + residual takes the place of x. It is rounded to float32, as a separate addition would round it.

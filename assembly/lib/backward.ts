@@ -1,7 +1,9 @@
 // The rows of backward, for both norms: `Mean` is Absent for RMSNorm, whose loops are compiled without one.
 //
 //   xhat = (x - mean) * rstd     g = dy * weight
+//
 //   dx       = rstd * (g - mean(g) - xhat * mean(g * xhat)) + add
+//
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
 // A row in the range of float32 is computed by the loops in gradient.ts and dx.ts. Any other row is computed in double,

@@ -1,6 +1,8 @@
 // The second pass of backward over a row: dx, from the sums of the first.
 //
-//   dx = (rstd * g - c * x) - k + add        c = rstd^2 * mean(g * xhat)     k = rstd * mean(g) - c * mean
+//   c = rstd^2 * mean(g * xhat)      k = rstd * mean(g) - c * mean
+//
+//   dx = (rstd * g - c * x) - k + add
 //
 // In a row far from zero x - m takes the place of x, and k has the rest of the mean in place of the mean.
 //

@@ -1,7 +1,7 @@
 // Forward of both norms: rows one by one, or four at a time where they are short.
 //
-// A row is read twice, for its moments and to be normalized, the second time from the first-level cache where it fits
-// there. With a residual, x + residual is stored in `sum`, which takes the place of x.
+// A row is read twice: for its moments, and to be normalized. The second time, it comes from the first-level cache if
+// it fits there. With a residual, x + residual is stored in `sum`, which takes the place of x.
 //
 // What a row yields depends on that row alone, bit for bit: the order of every sum is fixed by cols.
 

@@ -1,7 +1,9 @@
 // Backward of one row in float32, from the statistics of the forward pass. RMSNorm has no `Mean`.
 //
-//   dx = (rstd * g - c * x) - k      g = dy * weight
-//   c  = rstd^2 * mean(g * xhat)     k = rstd * mean(g) - c * mean      xhat = (x - mean) * rstd
+//   xhat = (x - mean) * rstd         g = dy * weight
+//   c = rstd^2 * mean(g * xhat)      k = rstd * mean(g) - c * mean
+//
+//   dx = (rstd * g - c * x) - k
 //
 // A row is read twice. The first pass sums g and g * (x - mean), and adds to dweight and dbias. The second, in dx.ts,
 // writes dx. A sum along the row runs in float32 over a block of 32 columns, and in double from block to block. The

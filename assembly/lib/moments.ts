@@ -16,9 +16,9 @@ import { load4, pair, sumHalves, sumLanes } from "./lanes";
 const LEAST: f64 = 7.888609052210118e-31;
 const LARGEST: f64 = 8.507059173023462e37;
 
-// The largest delta^2 beside the variance, rho in the proof: about 0 with two additions, about 0 with three, and about
-// a shift, where x - k is rounded too. With these, rstd errs by less than 3.5 units, dx by less than 16, and dweight by
-// less than 9.
+// The largest delta^2 beside the variance, rho in the proof. The first two are of moments about 0, with two additions
+// and with three. The last is of moments about a shift, where x - k is rounded too. With these, rstd errs by less than
+// 3.5 units, dx by less than 16, and dweight by less than 9.
 const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
 const SHIFTED_RATIO: f64 = 0.2;

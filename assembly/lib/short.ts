@@ -1,5 +1,5 @@
-// Forward, four short rows at a time, with the same bits as one by one. A row also costs the last steps of its moments,
-// above all the wait for a root and a division. Four rows wait once.
+// Forward, four short rows at a time, with the same bits as one by one. A short row takes much of its time for the root
+// and the division at the end of its moments. Four rows wait for these once.
 
 import { Absent } from "./lanes";
 import { accuratePair, rowSums } from "./moments";

@@ -1,9 +1,8 @@
 // The sums over rows, dweight and dbias: where they are kept, and in which order they are added.
 //
 // A sum runs in float32 over a group of rows, and in double from group to group. Groups make at most CHUNKS chunks,
-// each with totals of its own, and the totals of the chunks are added in their order. All of this depends on the number
-// of rows alone. So every sum has the same bits for one thread or many. Nor does it matter whether the rows come all at
-// once, or some groups at a time.
+// each with totals of its own. The totals of the chunks are added in their order. All of this depends on the number of
+// rows alone. So every sum has the same bits for one thread or many, and for rows that come some groups at a time.
 //
 // A chunk's slot in the workspace: its totals in double, then the sums of its current group in float32, each for
 // dweight and dbias.

@@ -1,6 +1,7 @@
 // RMS normalization, backward, from the statistics of the forward pass.
 //
 //   xhat = x * rstd     g = dy * weight
+//
 //   dx       = rstd * (g - xhat * mean(g * xhat)) + add
 //   dweight += sum over rows of dy * xhat
 //

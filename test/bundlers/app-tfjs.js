@@ -5,6 +5,7 @@ import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import * as tfl from "@tensorflow/tfjs-layers";
 import { layerNorm, layerNormalization, patchLayerNormalization } from "layernorm-wasm/tfjs";
+import { report } from "./report.js";
 
 const warnings = [];
 console.warn = (...args) => warnings.push(args.join(" "));
@@ -60,9 +61,4 @@ export async function compare(binaries) {
   };
 }
 
-if (typeof document === "object") {
-  const address = new URL(location.href).searchParams.get("report");
-  compare("/")
-    .catch((error) => ({ error: error.message ?? String(error) }))
-    .then((report) => fetch(address, { method: "POST", mode: "no-cors", body: JSON.stringify(report) }));
-}
+report(() => compare("/"));

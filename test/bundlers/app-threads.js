@@ -2,6 +2,7 @@
 
 import { LayerNorm, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime } from "layernorm-wasm/threads";
+import { report } from "./report.js";
 
 export async function compute(options) {
   let refusal = "";
@@ -27,9 +28,4 @@ export async function compute(options) {
   return { threads, shared, right, refusal, fallbackReason };
 }
 
-if (typeof document === "object") {
-  const address = new URL(location.href).searchParams.get("report");
-  compute(globalThis.threadsOptions)
-    .catch((error) => ({ error: error.message }))
-    .then((report) => fetch(address, { method: "POST", mode: "no-cors", body: JSON.stringify(report) }));
-}
+report(() => compute(globalThis.threadsOptions));

@@ -2,11 +2,13 @@
 
 import drift from "../fixtures/drift.safetensors";
 import golden from "../fixtures/golden.safetensors";
+import goldenRms from "../fixtures/golden-rms.safetensors";
 import keras from "../fixtures/keras.json" with { type: "json" };
 
 const files: Record<string, Uint8Array> = {
   "drift.safetensors": drift,
   "golden.safetensors": golden,
+  "golden-rms.safetensors": goldenRms,
   "keras.json": new TextEncoder().encode(JSON.stringify(keras)),
 };
 

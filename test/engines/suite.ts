@@ -8,28 +8,28 @@ import { digest, GOLDEN } from "../digest.js";
 // make hundreds of memories are left out, because a page has no room for so many: the digest, which is compared below, has what
 // they would show.
 const FILES: Record<string, () => Promise<unknown>> = {
-  modules: () => import("../modules.test.js"),
+  accuracy: () => import("../accuracy.test.js"),
+  axes: () => import("../axes.test.js"),
   backward: () => import("../backward.test.js"),
   borders: () => import("../borders.test.js"),
   conformance: () => import("../conformance.test.js"),
-  "conformance-axes": () => import("../conformance-axes.test.js"),
-  "conformance-pytorch": () => import("../conformance-pytorch.test.js"),
-  "conformance-rms": () => import("../conformance-rms.test.js"),
   forward: () => import("../forward.test.js"),
   functional: () => import("../functional.test.js"),
   gigabytes: () => import("../gigabytes.test.js"),
-  golden: () => import("../golden.test.js"),
   keras: () => import("../keras.test.js"),
-  "layer-norm": () => import("../layer-norm.test.js"),
   memory: () => import("../memory.test.js"),
-  properties: () => import("../properties.test.js"),
+  modules: () => import("../modules.test.js"),
+  norm: () => import("../norm.test.js"),
   operands: () => import("../operands.test.js"),
-  "rms-norm": () => import("../rms-norm.test.js"),
-  runtime: () => import("../runtime.test.js"),
+  properties: () => import("../properties.test.js"),
+  pytorch: () => import("../pytorch.test.js"),
   reference: () => import("../reference.test.js"),
+  residual: () => import("../residual.test.js"),
+  runtime: () => import("../runtime.test.js"),
+  "state-dict": () => import("../state-dict.test.js"),
   tensor: () => import("../tensor.test.js"),
   threads: () => import("../threads.test.js"),
-  worst: () => import("../worst.test.js"),
+  "threads-runtime": () => import("../threads-runtime.test.js"),
 };
 
 export interface Report {
@@ -44,19 +44,12 @@ class Runner implements VitestRunner {
   config = {
     root: "/",
     setupFiles: [],
-    passWithNoTests: false,
-    allowOnly: false,
-    sequence: { shuffle: false, concurrent: false, seed: 0, hooks: "stack", setupFiles: "list" },
+    sequence: { hooks: "stack", setupFiles: "list" },
     maxConcurrency: 1,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     retry: 0,
-    includeTaskLocation: false,
-    diffOptions: undefined,
     tags: [],
-    tagsFilter: undefined,
-    strictTags: false,
-    chaiConfig: undefined,
   } as unknown as VitestRunnerConfig;
 
   readonly #progress: (name: string) => unknown;
