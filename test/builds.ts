@@ -1,9 +1,9 @@
-// The builds of the kernels: one suite runs against each. `scripts/mutate.mjs` names a build of its own, and in other engines
-// than Node test/engines/builds.ts stands in for this file.
+// The builds of the kernels: one suite runs against each. In other engines than Node test/engines/builds.ts stands in for
+// this file.
 
 import { readFileSync } from "node:fs";
 
-export const BUILDS = process.env.KERNELS ? [process.env.KERNELS] : ["debug", "release"];
+export const BUILDS = ["debug", "release"];
 
 export function readBuild(name: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(readFileSync(new URL(`../build/${name}.wasm`, import.meta.url)));

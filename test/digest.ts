@@ -49,10 +49,9 @@ const SHAPES =
 
 type Pointers = [number, number, number, number, number, number, number, number];
 
-/** The digest of a machine, in hexadecimal. */
-export async function digest(machine: Machine): Promise<string> {
+/** What the kernels make of each input, NaN always as the same bits. */
+export function* results(machine: Machine): Generator<Uint32Array<ArrayBuffer>> {
   const { kernels, memory } = machine;
-  const hashed: Uint8Array[] = [];
   const place = (values: ArrayLike<number>) => {
     const pointer = machine.allocate(values.length * 4);
     new Float32Array(memory.buffer, pointer, values.length).set(values);
@@ -62,7 +61,7 @@ export async function digest(machine: Machine): Promise<string> {
     const words = new Uint32Array(memory.buffer, pointer, length).slice();
     const floats = new Float32Array(words.buffer);
     for (let i = 0; i < length; i++) if (Number.isNaN(floats[i])) words[i] = 0x7fc00000;
-    hashed.push(new Uint8Array(words.buffer));
+    return words;
   };
 
   const next = uniform(2026);
@@ -80,26 +79,26 @@ export async function digest(machine: Machine): Promise<string> {
           const sizes = [size, ...Object.values(lengths), kernels.layerNormBackwardWorkspace(rows, cols) / 4];
           const pointers = sizes.map((length) => place(new Float32Array(length)));
           const [sum, y, mean, rstd, dx, dweight, dbias, workspace] = pointers as Pointers;
-          const takeAll = () => {
-            for (const [i, length] of Object.values(lengths).entries()) take(pointers[i + 1]!, length);
-          };
+          const all = () => Object.values(lengths).map((length, i) => take(pointers[i + 1]!, length));
           kernels.layerNormForward(y, 0, mean, rstd, x, 0, weight, bias, rows, cols, eps);
           kernels.layerNormBackward(dx, dweight, dbias, dy, x, mean, rstd, weight, 0, rows, cols, workspace);
-          takeAll();
+          yield* all();
           kernels.rmsNormForward(y, sum, rstd, x, dy, weight, rows, cols, eps);
           kernels.rmsNormBackward(dx, dweight, dy, sum, rstd, weight, x, rows, cols, workspace);
-          take(sum, size);
-          takeAll();
+          yield take(sum, size);
+          yield* all();
         }
       }
     }
   }
-  const bytes = new Uint8Array(hashed.reduce((total, part) => total + part.length, 0));
-  let at = 0;
-  for (const part of hashed) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+}
+
+/** SHA-256 of bits, in hexadecimal. */
+export async function hashOf(parts: Iterable<BlobPart>): Promise<string> {
+  const blob = new Blob(Array.from(parts));
+  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
   return Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+
+/** The digest of a machine. */
+export const digest = (machine: Machine): Promise<string> => hashOf(results(machine));

@@ -37,12 +37,11 @@ export function forward<Mean>(
     const m = mean && mean + (row << 2);
     const r = rstd && rstd + (row << 2);
     let from = x + at;
-    let more = residual && residual + at;
+    const more = residual && residual + at;
     // Long rows of LayerNorm add the residual in their first pass.
     if (more && (isVoid<Mean>() || cols <= SHORT)) {
       add(sum + at, from, more, count * stride);
       from = sum + at;
-      more = 0;
     }
     if (count === 4) fourRows<Mean>(y + at, m, r, from, weight, bias, cols, inverse, eps);
     else inline.always(oneRow<Mean>(y + at, sum + at, m, r, from, more, weight, bias, cols, inverse, eps));
@@ -57,7 +56,7 @@ function oneRow<Mean>(
   mean: usize, // [1] or 0
   rstd: usize, // [1] or 0
   x: usize, // [cols]
-  residual: usize, // [cols] or 0; 0 without a mean, and of short rows
+  residual: usize, // [cols] or 0; not read without a mean, nor of short rows
   weight: usize, // [cols] or 0
   bias: usize, // [cols] or 0
   cols: usize,

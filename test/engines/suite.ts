@@ -11,6 +11,7 @@ const FILES: Record<string, () => Promise<unknown>> = {
   accuracy: () => import("../accuracy.test.js"),
   axes: () => import("../axes.test.js"),
   backward: () => import("../backward.test.js"),
+  borders: () => import("../borders.test.js"),
   conformance: () => import("../conformance.test.js"),
   forward: () => import("../forward.test.js"),
   functional: () => import("../functional.test.js"),
