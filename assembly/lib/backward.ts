@@ -12,7 +12,8 @@
 import { exactRow } from "./exact";
 import { gradientRow } from "./gradient";
 import { Absent, Far, Present } from "./lanes";
-import { addGroup, addTo, addTotals, GROUP, SLOT, sumsChunk } from "./sums";
+import { rowSums } from "./moments";
+import { addGroup, addTo, addTotals, GROUP, HALF, SLOT, sumsChunk } from "./sums";
 
 // The bits of 2^-24 and 2^24: positive floats are ordered like their bits. Between these, products that underflow don't
 // count. See "The range of backward" in docs/guides/numerics.md.
@@ -73,7 +74,6 @@ export function backwardRows<Mean>(
     const stop = min((index + 1) * chunk, next);
     const totals = sums ? workspace + (whole ? min(index, 1) : index) * slot : 0;
     const group = sums ? totals + (cols << 4) : direct ? dweight : 0;
-    const biases = direct ? dbias : group + stride;
     if (sums && start === index * chunk) memory.fill(totals, 0, slot);
 
     // a group per step
@@ -85,15 +85,17 @@ export function backwardRows<Mean>(
         const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
         const r = load<f32>(rstd);
         const known = inRange(m, rstd);
+        // the sums of this row's half of the group
+        const dw = group && group + (start & HALF) * cols;
+        const db = direct ? dbias : dw + stride;
         let done: bool = false;
         if (known && abs(m) * r <= NEAR) {
-          if (weight && group) {
-            done = inline.always(
-              gradientRow<Mean, Present>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse),
-            );
-          } else done = gradientRow<Mean, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
+          if (!isVoid<Mean>() && weight && dw) {
+            done = inline.always(gradientRow<Mean, Present>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse));
+          } else done = gradientRow<Mean, Absent>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse);
         } else if (!isVoid<Mean>() && known) {
-          done = gradientRow<Far, Absent>(dx, group, biases, dy, x, weight, add, cols, m, r, inverse);
+          const rest = f32(f64x2.extract_lane(rowSums<Mean, Present, Present, Absent>(x, 0, 0, cols, m), 0) * inverse);
+          done = gradientRow<Far, Absent>(dx, dw, db, dy, x, weight, add, cols, m, rest, r, inverse);
         }
         if (!done) exactRow(dx, known ? 0 : totals, dy, x, weight, add, cols, r, !isVoid<Mean>());
         mean += 4;
