@@ -193,10 +193,10 @@ describe.each(SUITES)("backward of %s, %s build", (norm, build) => {
 
     test("says how much workspace that takes: a slot for one chunk, two for more", () => {
       const { kernels } = machineOf(moduleOf(build));
-      expect(kernels[`${norm}BackwardWorkspace`](96, 1000)).toBe(24 * 1000);
-      for (const rows of [97, 193]) expect(kernels[`${norm}BackwardWorkspace`](rows, 1000)).toBe(2 * 24 * 1000);
-      expect([0, 96, 97, 3072, 3073].map((rows) => kernels.sumsChunk(rows))).toEqual([96, 96, 96, 96, 104]);
-      expect([0, 96, 97, 3072, 3073].map((rows) => kernels.sumsWorkspace(rows, 10) / 240)).toEqual([0, 1, 2, 32, 30]);
+      expect(kernels[`${norm}BackwardWorkspace`](96, 1000)).toBe(32 * 1000);
+      for (const rows of [97, 193]) expect(kernels[`${norm}BackwardWorkspace`](rows, 1000)).toBe(2 * 32 * 1000);
+      expect([0, 96, 97, 3072, 3073].map((rows) => kernels.sumsChunk(rows))).toEqual([96, 96, 96, 96, 112]);
+      expect([0, 96, 97, 3072, 3073].map((rows) => kernels.sumsWorkspace(rows, 10) / 320)).toEqual([0, 1, 2, 32, 28]);
     });
 
     test("65536 rows of N(0, 1), and of a constant", () => {

@@ -193,7 +193,7 @@ describe("an engine", () => {
     replace({ compile });
     const message =
       /^Runtime.create: (module|heap) may not be compiled here, Refused to compile; .*'wasm-unsafe-eval'.*"workerd"/;
-    await expect(Runtime.create({ module: response(bytes) })).rejects.toThrow(message);
+    await expect(Runtime.create({ module: Promise.resolve(bytes) })).rejects.toThrow(message);
     await expect(Runtime.create({ async: true })).rejects.toThrow(message);
   });
 
@@ -230,7 +230,7 @@ describe("an engine", () => {
     test("has runtimes of Runtime.create with async, and of promises", async () => {
       replace({ Module: NoModule, Instance: NoInstance });
       expectWorking(await Runtime.create({ async: true }));
-      expectWorking(await Runtime.create({ module: response(bytes) }));
+      expectWorking(await Runtime.create({ module: Promise.resolve(bytes) }));
     });
   });
 

@@ -200,6 +200,8 @@ describe("what is shown of an object", () => {
     ["Tensor []", new Tensor([])],
     ["Parameter [3]", new Parameter([3])],
     ["LayerNorm(768, eps=1e-5)", new LayerNorm(768)],
+    ["LayerNorm(3, eps=1e-5, bias=false)", new LayerNorm(3, { bias: false })],
+    ["LayerNorm(3, eps=1e-5, elementwiseAffine=false)", new LayerNorm(3, { elementwiseAffine: false })],
     ["RMSNorm([4, 8], eps=0)", new RMSNorm([4, 8], { eps: 0 })],
     ["Runtime(65536 bytes)", Runtime.create()],
   ])("%s", (expected, object) => {
