@@ -72,8 +72,6 @@ const EQUIVALENT = {
   "the last columns, fewer at a time, have the same bits": [
     ["lib/dx.ts", "const end16 = (cols & ~15) <<", ">>"],
     ["lib/dx.ts", "const end16 = (cols & ~15) << 2", "0"],
-    ["lib/gradient.ts", "r: f32): void {\n  const end8 = (cols & ~7) <<", ">>"],
-    ["lib/gradient.ts", "r: f32): void {\n  const end8 = (cols & ~7) << 2", "0"],
     ["lib/normalize.ts", "const end16 = (cols & ~15) <<", ">>"],
     ["lib/normalize.ts", "const end16 = (cols & ~15) << 2", "0"],
     ["lib/sums.ts", "const end4 = (cols & ~3) <<", ">>"],
@@ -97,7 +95,6 @@ const EQUIVALENT = {
     ["lib/short.ts", "(r, r, 1, 2, 3, 0"],
   ],
   "both lanes are the same": [
-    ["lib/gradient.ts", "sumLanes(e, e), 0"],
     ["lib/moments.ts", "f32x4.extract_lane(sums, 0", "1"],
     ["lib/moments.ts", "f32x4.extract_lane(sums, 2", "3"],
   ],
