@@ -6,9 +6,9 @@
  * scratch memory and back: all at once, or by blocking calls in blocks of rows that stay in the second-level cache.
  * A call has three steps, and only the last one writes to operands:
  *
- * 1. take the operands, and check each of them;
- * 2. place: make the results that are not given, find memory for copies and sums;
- * 3. run, or start without blocking.
+ * 1. Take the operands, and check each of them.
+ * 2. Place: make the results that are not given. Find memory for copies and sums.
+ * 3. Run, or start without blocking.
  * @module
  */
 

@@ -1,11 +1,12 @@
 /**
  * The norms as functions.
  *
- * Operands are Tensors, which are used where they lie, or Float32Arrays, which are copied to the memory for the call.
- * A result is of the kind of the first operand. With statistics over the trailing dimensions `normalizedShape` of
+ * Operands are Tensors, which are used where they lie, or arrays of numbers, which are copied to the memory for the
+ * call. A result is of the kind of the first operand. With statistics over the trailing dimensions `normalizedShape` of
  * each row,
  *
  *     layerNorm   y = (x - mean) * rstd * weight + bias        rstd = 1 / sqrt(var + eps)
+ *
  *     rmsNorm     y = x * rstd * weight                        rstd = 1 / sqrt(mean(x²) + eps)
  *
  * The variance is that of the population (Ba, Kiros and Hinton, "Layer Normalization", 2016; Zhang and Sennrich,
@@ -55,7 +56,7 @@ export type LayerNormBackwardOptions<T extends Operand> = RMSNormBackwardOptions
  * @param eps added inside the root
  * @param options `out` receives the result, and is what is returned. `residual` is added to x: the result is the norm
  * of x + residual, which `sum` receives. Each is of the kind and shape of x. `out` and `sum` may be x or residual
- * @returns a new Tensor or Float32Array of the shape of x, or `out`
+ * @returns a new Tensor or array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
 export function layerNorm<T extends Operand>(
@@ -88,7 +89,7 @@ export function layerNormWithStats<T extends Operand>(
  * @param weight of the shape `normalizedShape`; ones where it is absent
  * @param eps added inside the root; 2⁻²³ by default, as in PyTorch
  * @param options as for `layerNorm`
- * @returns a new Tensor or Float32Array of the shape of x, or `out`
+ * @returns a new Tensor or array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
 export function rmsNorm<T extends Operand>(
@@ -122,9 +123,9 @@ export function rmsNormWithStats<T extends Operand>(
  * @param mean one number for each row, as `layerNormWithStats` gives them
  * @param rstd the same
  * @param weight as in the forward pass; ones where it is absent
- * @param options `out` receives dx; `add` is added to dx. Both are of the kind and shape of dy, and
- * `out` may be dy or add. `dweight`, `dbias`: what to add those gradients to; `eps`: that of the forward pass
- * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
+ * @param options `out` receives dx. `add` is added to dx. Both have the kind and shape of dy, and `out` may be either dy
+ * or add. `dweight` and `dbias` are added to. `eps` is accepted and not used
+ * @returns Tensors or arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
 export function layerNormBackward<T extends Operand>(

@@ -154,16 +154,16 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * Normalizes each row of x, or of x + `residual`. In training mode it keeps what `backward` needs. Of an array that
-   * is a copy, of a Tensor a reference: its elements must stay as they are until then.
+   * Normalizes each row of x, or of x + `residual`. In training mode it also keeps what `backward` needs: a copy of an
+   * array, or a reference to a Tensor. Leave that Tensor's elements as they are until `backward`.
    *
-   * With the option `residual`, x + residual is computed first, and the result is its norm. In a transformer x is what
-   * a layer made, and residual what it was made from. With the option `sum`, x + residual is written there, for what
-   * follows.
+   * With the option `residual`, it first adds: the result is the norm of x + residual. In a transformer, x is the
+   * output of a layer, and residual the stream that the layer read. The option `sum` receives x + residual, the stream
+   * for the next layer.
    * @param x an array of [rows, cols] flattened, or a Tensor whose trailing dimensions are `normalizedShape`
    * @param options `out` receives the result, and is what is returned. `residual` is added to x. `sum` receives
    * x + residual. All have the shape of x: Tensors for a Tensor, arrays for an array. `out` and `sum` may be x or
-   * residual. Only a Tensor x that is kept may not be `out`
+   * residual. But in training mode without a residual, `out` may not be a Tensor x
    * @returns the result, of the kind and shape of x; a Float32Array for a list of numbers
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
@@ -251,8 +251,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @param options `out` receives dx, and is what is returned. `add` is added to dx. Both have the shape of dy: Tensors
    * for a Tensor, arrays for an array. `out` may be dy or add
    * @returns dx, of the kind and shape of dy; a Float32Array for a list of numbers
-   * @throws TypeError without such a forward pass, or where a later call has overwritten a Tensor of it; TypeError,
-   * RangeError for an operand that doesn't fit, or when the memory is full
+   * @throws TypeError without such a forward pass, or if a later call has overwritten a Tensor that it kept. TypeError
+   * or RangeError for an operand that doesn't fit, or when the memory is full
    */
   backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
     return this.#backward(this.#family.backward.where, dy, options).run() as Out;

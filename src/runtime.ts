@@ -48,6 +48,7 @@ const KEPT = 1 << 20;
  * import { LayerNorm, Runtime } from "layernorm-wasm";
  *
  * const memory = new WebAssembly.Memory({ initial: 16, maximum: 1024 }); // at most 64 MiB
+ *
  * const runtime = Runtime.create({ memory });
  * const ln = new LayerNorm(4, { runtime });
  * console.log(ln.weight.data.buffer === memory.buffer); // true

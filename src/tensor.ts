@@ -112,6 +112,7 @@ export let gradientOf: (parameter: Parameter) => Storage;
  * import { LayerNorm, Tensor } from "layernorm-wasm";
  *
  * const x = new Tensor([2, 2], [1, 3, 5, 9]); // a copy of the numbers
+ *
  * const y = new LayerNorm(2, { eps: 0 }).forward(x); // a Tensor for a Tensor, without a copy
  * console.log(y.data); // -1, 1, -1, 1
  * y.dispose(); // gives the memory back at once
