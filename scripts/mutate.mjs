@@ -107,6 +107,7 @@ const EQUIVALENT = {
     ["lib/gradient.ts", "(!(size <", "<="],
     ["lib/gradient.ts", "(!(size < 1", "2"],
   ],
+  "either way the block ends at the same place": [["lib/gradient.ts", "last - d >", ">="]],
   "a byte fewer is as many floats": [["lib/forward.ts", "(cols << 2) - 128", "129"]],
   "either way it is the largest number": [["lib/sums.ts", "SLOT || bytes >"]],
   "RMSNorm does not read its mean": [["rms-norm/backward.ts", "(dx, dweight, 0, dy, x, 0"]],

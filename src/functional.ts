@@ -38,7 +38,7 @@ export type RMSNormGradients<T extends Operand> = { dx: T; dweight: T };
 /** The same with the gradient of the bias: the sum over the rows of dy. */
 export type Gradients<T extends Operand> = { dx: T; dweight: T; dbias: T };
 
-/** `dweight` is what to add that gradient to and to return. `eps` is that of the forward pass, which `rstd` has in it. */
+/** `dweight` is what to add that gradient to, and to return. `eps` is that of the forward pass, and not used. */
 export type RMSNormBackwardOptions<T extends Operand> = BackwardOptions<T> & {
   dweight?: Operand | undefined;
   eps?: number | undefined;
@@ -123,8 +123,8 @@ export function rmsNormWithStats<T extends Operand>(
  * @param mean one number for each row, as `layerNormWithStats` gives them
  * @param rstd the same
  * @param weight as in the forward pass; ones where it is absent
- * @param options `out` receives dx. `add` is added to dx. Both have the kind and shape of dy, and `out` may be either dy
- * or add. `dweight` and `dbias` are added to. `eps` is accepted and not used
+ * @param options `out` receives dx. `add` is added to dx. Both have the kind and shape of dy, and `out` may be either
+ * dy or add. `dweight` and `dbias` are added to. `eps` is accepted and not used
  * @returns Tensors or arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */

@@ -345,8 +345,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /**
-   * Copies parameters in from a checkpoint: under the names `weight` and `bias`, `gamma` and `beta`, `gamma:0` and
-   * `beta:0`, `scale` and `bias` or `offset`, `g` and `b`, or `a_2` and `b_2`.
+   * Copies parameters in from a checkpoint. A weight may be named `weight`, `gamma`, `gamma:0`, `scale`, `g` or `a_2`,
+   * and a bias `bias`, `beta`, `beta:0`, `offset`, `b` or `b_2`.
    * @param dict Float32Arrays, other lists of numbers, or Tensors, each of the size of its parameter; 16-bit floats as
    * `{ dtype, data }`
    * @param options `strict`: a missing or unknown entry is an error (the default); otherwise they are only reported.

@@ -10,8 +10,8 @@
 // proof in docs/guides/numerics.md derives the limits of the results from the roundings of these loops. It also has the
 // range in which they hold.
 //
-// In a row far from zero one float doesn't hold the mean, which is m + rest there: (x - m) - rest takes the place of
-// x - mean. `Far` takes the place of `Mean`.
+// In a row far from zero one float doesn't hold the mean, which is m + rest there. So (x - m) - rest takes the place of
+// x - mean, and `Far` that of `Mean`.
 
 import { writeDx } from "./dx";
 import { load4, store4, sumHalves, sumLanes } from "./lanes";
@@ -114,8 +114,7 @@ export function gradientRow<Mean, All>(
   for (let i = last - dy; i < end; i += end - i < 16 ? 4 : 16) {
     const left = end - i;
     let g = load4(dy + i, left);
-    let d = centered<Mean>(load4(x + i, left), mv, ev);
-    if (left < 16) d = v128.and(d, i32x4(-1, 0, 0, 0));
+    const d = centered<Mean>(load4(x + i, left), mv, ev); // of fewer than 4, only the first: g is 0 in the others
     if (sums) {
       store4(sums + i, f32x4.add(load4(sums + i, left), f32x4.mul(g, f32x4.mul(d, rv))), left);
       if (!isVoid<Mean>()) store4(biases + i, f32x4.add(load4(biases + i, left), g), left);
