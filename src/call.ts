@@ -135,7 +135,7 @@ export class Call implements KernelCall {
     return this.checkSize(index, place, source, name);
   }
 
-  /** Checks that it has the size of another operand, or of what is normalized. Where both have a shape, it is the same. */
+  /** Checks that it has the size of another operand or of what is normalized, and where both have one, its shape. */
   checkSize(index: number, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): Place {
     const got = place.shape;
     const shapes = got !== null && shape !== null;
@@ -166,7 +166,7 @@ export class Call implements KernelCall {
 
   /**
    * Checks that each output lies apart from all else in the memory. But y and sum may be x or residual, and dx may be
-   * dy or add, as the kernel reads an element there before it writes. Copies are apart. Only arrays that are both copied
+   * dy or add, as the kernel reads an element there before it writes. Copies are apart. Only two arrays that are copied
    * back must not overlap.
    */
   #checkApart(): void {
