@@ -109,11 +109,10 @@ export function addGroup(
   cols: usize,
 ): void {
   const half = cols << 3;
-  const end4 = (cols & ~1) << 3;
   let i: usize = 0;
 
   // 4 per step
-  for (; i < end4; i += 16) {
+  for (; half - i >= 16; i += 16) {
     const first = group + i;
     const second = first + half;
     const v = v128.load(first);
@@ -126,10 +125,13 @@ export function addGroup(
   }
 
   // tail: the last two numbers, where cols is odd
-  for (let at = group + i; at < group + (half << 1) && cols & 1; at += half) {
+  if (i < half) {
     const t = totals + (i << 1);
-    v128.store(t, f64x2.add(v128.load(t), f64x2.promote_low_f32x4(v128.load64_zero(at))));
-    store<u64>(at, 0);
+    const v = f64x2.promote_low_f32x4(v128.load64_zero(group + i));
+    const w = f64x2.promote_low_f32x4(v128.load64_zero(group + half + i));
+    v128.store(t, f64x2.add(f64x2.add(v128.load(t), v), w));
+    store<u64>(group + i, 0);
+    store<u64>(group + half + i, 0);
   }
 }
 
