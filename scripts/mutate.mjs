@@ -108,6 +108,22 @@ const EQUIVALENT = {
     ["lib/gradient.ts", "(!(size < 1", "2"],
   ],
   "either way the block ends at the same place": [["lib/gradient.ts", "last - d >", ">="]],
+  "with and without All, the loops have the same bits": [
+    ["lib/backward.ts", "if (", ""],
+    ["lib/backward.ts", "if (!isVoid<Mean>() && weight && dw"],
+  ],
+  "a row near zero does not read the rest": [
+    ["lib/backward.ts", "Present>(dx, dw, db, dy, x, weight, add, cols, m, 0", "1"],
+    ["lib/backward.ts", "Absent>(dx, dw, db, dy, x, weight, add, cols, m, 0", "1"],
+  ],
+  "without a residual, these are not read": [
+    ["lib/backward.ts", "Absent>(x, 0", "1"],
+    ["lib/backward.ts", "Absent>(x, 0, 0", "1"],
+  ],
+  "the sums of groups, which follow, are 0": [
+    ["lib/sums.ts", "const end = cols << 4", "5"],
+    ["lib/sums.ts", "for (let i: usize = 0; i <", "<="],
+  ],
   "a byte fewer is as many floats": [["lib/forward.ts", "(cols << 2) - 128", "129"]],
   "either way it is the largest number": [["lib/sums.ts", "SLOT || bytes >"]],
   "RMSNorm does not read its mean": [["rms-norm/backward.ts", "(dx, dweight, 0, dy, x, 0"]],
