@@ -69,7 +69,7 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 
 /** Options must be an object with these properties of its own: a misspelled one would be ignored. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
-  if (typeof options !== "object" || options === null || options instanceof Shown)
+  if (typeof options !== "object" || options === null || options instanceof Shown || ArrayBuffer.isView(options))
     wrongType(`${where}: options`, options, "an object");
   for (const name of Object.keys(options)) {
     if (names.includes(name)) continue;

@@ -149,7 +149,7 @@ export function layerNormBackward<T extends Operand>(
  * @param rstd one number for each row, as `rmsNormWithStats` gives them
  * @param weight as in the forward pass; ones where it is absent
  * @param options as for `layerNormBackward`, without `dbias`
- * @returns Tensors or Float32Arrays, as dy is: new ones, or those given; dweight is of the normalized shape
+ * @returns Tensors or arrays, as dy is: new ones, or those given; dweight is of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
 export function rmsNormBackward<T extends Operand>(

@@ -67,10 +67,7 @@ export interface Kernels extends RowKernels {
   addSums(dweight: number, dbias: number, total: number, cols: number, workspace: number): void;
 }
 
-type Invoke = (
-  kernels: { [Name in KernelName]: (...args: (number | undefined)[]) => void },
-  a: readonly number[],
-) => void;
+type Invoke = (kernels: Record<KernelName, (...args: (number | undefined)[]) => void>, a: readonly number[]) => void;
 
 // Each in a call of its own, which engines compile to a jump. To spread a list takes them as long as a short row.
 // biome-ignore format: one list a line

@@ -3,7 +3,8 @@
  * @module
  */
 
-import { biasOf, familyOf, Norm, type NormOptions, type ParameterUnless, type WeightOf } from "./norm.js";
+import type { NormOptions, ParameterUnless, WeightOf, WithWeight } from "./norm.js";
+import { biasOf, familyOf, Norm } from "./norm.js";
 import type { Parameter, Tensor } from "./tensor.js";
 
 export interface LayerNormOptions extends NormOptions {
@@ -15,6 +16,9 @@ export interface LayerNormOptions extends NormOptions {
 export type BiasOf<O> =
   | Extract<WeightOf<O>, null>
   | (WeightOf<O> extends null ? never : O extends { bias?: infer Bias } ? ParameterUnless<Bias> : Parameter);
+
+/** The options of a module of which nothing says that its weight or bias may be missing. */
+export type WithBoth = WithWeight & { bias?: true | Tensor | undefined };
 
 /** Layer normalization, to the calls that modules and functions share. */
 export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBackward");
@@ -36,7 +40,7 @@ export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBa
  * const dx = ln.backward(Float32Array.of(1, 0, 0, 0)); // adds to ln.weight.grad and ln.bias.grad
  * ```
  */
-export class LayerNorm<const O extends LayerNormOptions = object> extends Norm<O> {
+export class LayerNorm<const O extends LayerNormOptions = WithBoth> extends Norm<O> {
   /**
    * @param normalizedShape a positive integer or a non-empty list of them
    * @param options eps is 1e-5 by default

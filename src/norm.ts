@@ -24,6 +24,9 @@ export interface NormOptions {
   runtime?: Runtime | undefined;
 }
 
+/** The options of a module of which nothing says that its weight may be missing. */
+export type WithWeight = Omit<NormOptions, "elementwiseAffine"> & { elementwiseAffine?: true | undefined };
+
 /** null where an option says that there is none. */
 export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 
@@ -119,12 +122,10 @@ export abstract class Norm<O = unknown> extends check.Shown {
       if (given instanceof Parameter) return given;
     }
     if (!wanted) return null;
-    const parameter = given
-      ? parameterOver(given)
-      : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
-    if (!given) parameter.data.fill(initial);
-    this.#made.push(parameter);
-    return parameter;
+    const made = given ? parameterOver(given) : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
+    if (!given) made.data.fill(initial);
+    this.#made.push(made);
+    return made;
   }
 
   /** The dimensions that are normalized, the last ones of x. */
@@ -285,9 +286,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** What the last forward left, if all of it is still as it was. */
   #checkSaved(where: string): Saved {
     const saved = this.#saved;
-    if (!this.#training) {
-      throw new TypeError(`${where}: in eval mode, which keeps nothing for backward; call train() first`);
-    }
+    if (!this.#training) throw new TypeError(`${where}: eval mode keeps nothing for backward; call train() first`);
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
     if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
     storageOf(this.#weight)?.checkVersion(where, "weight", saved.weightVersion as number);
@@ -337,6 +336,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** Sets weight to ones and bias to zeros. */
   resetParameters(): void {
     for (const [name, parameter] of this.namedParameters()) parameter.data.fill(name === "weight" ? 1 : 0);
+    for (const one of this.parameters()) storageOf(one).overwrite(`${this.#family.name}.resetParameters`, "");
   }
 
   /** Copies of the parameters, by name. */

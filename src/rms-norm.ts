@@ -3,7 +3,7 @@
  * @module
  */
 
-import { familyOf, Norm, type NormOptions } from "./norm.js";
+import { familyOf, Norm, type NormOptions, type WithWeight } from "./norm.js";
 
 export interface RMSNormOptions extends NormOptions {}
 
@@ -30,7 +30,7 @@ export const RMS_EPS = 2 ** -23;
  * const dx = norm.backward(Float32Array.of(1, 0, 0, 0)); // adds to norm.weight.grad
  * ```
  */
-export class RMSNorm<const O extends RMSNormOptions = object> extends Norm<O> {
+export class RMSNorm<const O extends RMSNormOptions = WithWeight> extends Norm<O> {
   /**
    * @param normalizedShape a positive integer or a non-empty list of them
    * @param options eps is 2⁻²³ by default

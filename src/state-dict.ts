@@ -85,6 +85,7 @@ export function loadParameters(
     throw new RangeError(`${where}: ${problems.join(", ")}${rest}${cure}`);
   }
   for (const [storage, floats] of loads) storage.data.set(floats);
+  for (const [storage] of loads) storage.overwrite(where, "");
   return { missingKeys, unexpectedKeys };
 }
 
@@ -112,7 +113,7 @@ function floatsOf(where: string, value: unknown): Float32Array {
 
 /** The floats that bits stand for. Every 16-bit float is a float32, too: nothing is rounded. */
 function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
-  const name = typeof dtype === "string" ? dtype.toLowerCase() : "";
+  const name = typeof dtype === "string" ? dtype.toLowerCase().replace("torch.", "") : "";
   const type = name === "half" ? "f16" : name.replace("float", "f");
   if (!["bf16", "f16", "f32"].includes(type)) check.wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
   const held = ArrayBuffer.isView(data) || /^(Shared)?ArrayBuffer$/.test(check.classOf(data));
