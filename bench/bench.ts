@@ -9,6 +9,7 @@
 //
 // Each contender is first verified against the float64 reference, then timed in rounds in which all take turns. See README.md.
 
+import { execFileSync } from "node:child_process";
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { LayerNorm } from "../dist/index.js";
@@ -44,16 +45,30 @@ const versions: Record<string, string> = {};
 const results: Result[] = [];
 const [date, cpu] = [new Date().toISOString(), cpus()[0]?.model];
 
-print(`${date.slice(0, 10)}, Node ${process.version}, ${process.arch}, ${cpu}\n`);
-print(`${await dataLoop()}\n`); // first, as in a program of its own
-for (const [i, shape] of shapes.entries()) {
+if (shapes.length === 1) {
+  const [shape] = shapes as [string];
   const [rows, cols] = shape.split("x").map(Number);
   if (!rows || !cols) throw new Error(`${shape}: expected rows x cols, as in 1024x768`);
+  print(`${date.slice(0, 10)}, Node ${process.version}, ${process.arch}, ${cpu}\n`);
+  print(`${await dataLoop()}\n`); // first, as in a program of its own
   const problem = problemOf(rows, cols);
   for (const pass of PASSES) {
-    const found = await measure(problem, pass, `${i + 1}/${shapes.length} ${shape} ${pass}`);
+    const found = await measure(problem, pass, `${shape} ${pass}`);
     if (found.length > 0) table(found);
     results.push(...found);
+  }
+} else {
+  // Each shape in a process of its own: some contenders keep the memory that they had.
+  for (const shape of shapes) {
+    const own = ["--json", "--shape", shape, ...(options.only ? ["--only", options.only] : [])];
+    const report = execFileSync(process.execPath, [...process.execArgv, process.argv[1] as string, ...own], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "inherit"],
+      maxBuffer: 2 ** 26,
+    });
+    const part: Report = JSON.parse(report);
+    Object.assign(versions, part.versions);
+    results.push(...part.results);
   }
 }
 for (const [name, version] of Object.entries(versions)) print(`${name}: ${version}`);

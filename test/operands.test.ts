@@ -136,8 +136,8 @@ describe.each(FAMILIES)("$name", ({ name, norm, make, apply, withStats, backward
     expect(module.forward(doubles, { out: floats })).toEqual(Float32Array.from(module.forward(x)));
   });
 
-  test("refuses doubles in the memory that the call detaches, because the memory grows", () => {
-    const runtime = Runtime.create();
+  test("refuses doubles in the memory that the call detaches, because the memory grows", async () => {
+    const runtime = await Runtime.create({ async: true });
     const tensor = new Tensor([1], [2], { runtime });
     const doubles = new Float64Array(runtime.memory.buffer); // all of it, so that there is no room for copies
     expect(() => apply(doubles, 1, tensor, null, 1e-5, { residual: doubles })).toThrow(

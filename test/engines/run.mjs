@@ -179,7 +179,7 @@ const webkitVersion = () =>
 // JavaScriptCore in bun, SpiderMonkey in firefox), and npm test does in Node. The digest pins the bits everywhere.
 const KERNELS = "accuracy backward conformance forward properties reference".split(" ");
 // They make runtimes, or compile, at once.
-const AT_ONCE = "functional gigabytes memory modules norm runtime state-dict tensor".split(" ");
+const AT_ONCE = "borders functional gigabytes memory modules norm runtime state-dict tensor".split(" ");
 const THREADS = ["threads", "threads-runtime"];
 
 // Memories of 3 and 4 GiB make WebKit hang, in one run of four. A page reserves gigabytes of addresses for each memory until it is
