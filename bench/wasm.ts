@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = "build/bench/earlier";
 const compiled = new Map<string, WebAssembly.Module>();
 
-const BASE = "-O3 --runtime stub --enable simd --importMemory --noExportMemory --initialMemory 0";
+const BASE = "--config none -O3 --runtime stub --enable simd --importMemory --noExportMemory --initialMemory 0";
 const BUILDS = {
   limits: `bench/limits/index.ts ${BASE}`,
   sharedLimits: `bench/limits/index.ts ${BASE} --sharedMemory --maximumMemory 65536 --enable threads`,
