@@ -114,7 +114,7 @@ export class Call implements KernelCall {
       check.wrongSize(this.#name(source), place.shape, `[..., ${shape.join(", ")}]`);
     }
     this.rows = rows ?? Math.floor(place.size / size);
-    if (place.size !== this.rows * size) {
+    if (place.size !== this.rows * size || place.size < this.rows) {
       const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
       check.wrongSize(this.#name(source), place.size, wanted);
     }
@@ -155,9 +155,7 @@ export class Call implements KernelCall {
   takeOptions(addend: unknown, sum: unknown, out: unknown): void {
     const { kernel } = this;
     this.addend = this.#takeLike(kernel.addend, addend, READ);
-    if (sum !== undefined && addend === undefined) {
-      throw new TypeError(`${this.where}: sum is given without a residual to add to x`);
-    }
+    if (sum !== undefined && addend === undefined) throw new TypeError(`${this.where}: sum needs a residual`);
     this.sum = this.#takeLike(kernel.sum, sum, WRITTEN);
     this.out = this.#takeLike(OUT, out, WRITTEN);
     this.#result = out as Operand | undefined;

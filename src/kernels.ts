@@ -18,9 +18,8 @@ export const ARGUMENTS = {
   layerNormForward: "y sum mean rstd x residual weight bias rows cols eps",
   /**
    * dx = the gradient of x, plus add. `dweight` and `dbias` are added to. `dx`, `dweight`, `dbias`, `weight` and `add`
-   * may be 0. `mean` and `rstd` are those of the forward pass. `workspace`
-   * has as many bytes as `layerNormBackwardWorkspace` says. It may be 0 only where `dweight` and `dbias` are. `dx` may
-   * be `dy` or `add`.
+   * may be 0. `mean` and `rstd` are those of the forward pass. `workspace` has as many bytes as
+   * `layerNormBackwardWorkspace` says. It may be 0 only where `dweight` and `dbias` are. `dx` may be `dy` or `add`.
    */
   layerNormBackward: "dx dweight dbias dy x mean rstd weight add rows cols workspace",
   /** sum = x + residual; y, rstd = RMS normalization of it. As `layerNormForward`, without mean and bias. */
@@ -37,7 +36,7 @@ type Words<List> = List extends `${infer Word} ${infer Rest}` ? Word | Words<Res
 type Argument = Words<Lists[KernelName]> & string;
 type Numbers<List> = List extends `${string} ${infer Rest}` ? [number, ...Numbers<Rest>] : [number];
 /** A number for each argument of a kernel, in the order of `ARGUMENTS`. */
-export type KernelArguments<Name extends KernelName> = Numbers<Lists[Name]>;
+type KernelArguments<Name extends KernelName> = Numbers<Lists[Name]>;
 
 /** The kernels that compute row by row, and what belongs to them. */
 type RowKernels = {

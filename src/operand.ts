@@ -54,8 +54,9 @@ export function entangled(last: ArrayOperand | null): boolean {
   for (let a = last; a !== null; a = a.next) {
     if (isShared(a.array.buffer)) return true; // two buffers may be one memory
     for (let b = a.next; b !== null; b = b.next) {
-      const same = a.array.byteOffset === b.array.byteOffset && a.size === b.size && a.step === b.step;
-      if (!same && overlap(a.array, b.array)) return true;
+      const [one, other] = [a.array, b.array];
+      const same = one.byteOffset === other.byteOffset && one.byteLength === other.byteLength && a.step === b.step;
+      if (!same && overlap(one, other)) return true;
     }
   }
   return false;

@@ -203,6 +203,7 @@ describe("layerNormBackward", () => {
     ["rstd has 5 elements, expected 6, as mean has", RangeError, dy, x, mean, rstd.slice(1)],
     [ROWS(4), RangeError, dy, x, mean.slice(2), rstd.slice(2)],
     [ROWS(6), RangeError, dy, x, mean, rstd, weight.slice(1)],
+    ["dy has 0 elements, expected 2 rows, one for each rstd, of the same size", RangeError, [], [], [1, 2], [1, 2]],
     [`rstd is undefined, ${NO_X}`, TypeError, dy, x, mean],
     ["x has the shape [35, 6], expected that of dy, [6, 35]", RangeError, wide, new Tensor([35, 6]), mean, rstd],
     [`dy has the shape [${shape.join(", ")}], expected [..., 7, 5]`, RangeError, t, t, ...ofT, new Tensor([7, 5])],

@@ -88,7 +88,7 @@ describe.each(SUITES)("$name on $kind", ({ make: makeNorm, kind, onTensors }) =>
     [`sum has ${onTensors ? "the shape [4, 37]" : "148 elements"}`, { residual: b, sum: short }],
     [`sum is a ${onTensors ? "Float32Array" : "Tensor"}, ${LIKE_X}`, { residual: b, sum: other(x) }],
     ["residual is null", { residual: null }],
-    ["sum is given without a residual to add to x", { sum: b }],
+    ["sum needs a residual", { sum: b }],
     ["out overlaps sum", { residual: b, sum: a, out: a }],
   ])("forward refuses what doesn't fit, before anything is written: %s", (message, options) => {
     const norm = make();
