@@ -336,7 +336,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** Sets weight to ones and bias to zeros. */
   resetParameters(): void {
     for (const [name, parameter] of this.namedParameters()) parameter.data.fill(name === "weight" ? 1 : 0);
-    for (const one of this.parameters()) storageOf(one).overwrite(`${this.#family.name}.resetParameters`, "");
   }
 
   /** Copies of the parameters, by name. */

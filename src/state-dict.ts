@@ -85,7 +85,6 @@ export function loadParameters(
     throw new RangeError(`${where}: ${problems.join(", ")}${rest}${cure}`);
   }
   for (const [storage, floats] of loads) storage.data.set(floats);
-  for (const [storage] of loads) storage.overwrite(where, "");
   return { missingKeys, unexpectedKeys };
 }
 

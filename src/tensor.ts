@@ -79,10 +79,8 @@ export class Storage {
   checkVersion(where: string, name: string, version: number): void {
     if (this.pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
     if (this.version === version) return;
-    const { written, writer } = this;
-    const own = `give that call ${written === "out" ? "an" : "a"} ${written} of its own`;
-    const [by, cure] = written ? [`${written} of `, own] : ["", "call forward again"];
-    throw new TypeError(`${where}: ${name} was overwritten since, by ${by}${writer}; ${cure}`);
+    const cure = `give that call ${this.written === "out" ? "an" : "a"} ${this.written} of its own`;
+    throw new TypeError(`${where}: ${name} was overwritten since, by ${this.written} of ${this.writer}; ${cure}`);
   }
 
   /** Gives the memory back. */
