@@ -292,13 +292,16 @@ export class Call implements KernelCall {
     const { runtime, rows } = this;
     // A call under way may write to an array.
     if (this.#arrays !== null) runtime.settle();
-    if (this.#blockRows < rows) this.#runBlocks();
-    else {
-      this.#copy(READ, 0, rows);
-      call(runtime.kernels, this);
-      this.#copy(WRITTEN, 0, rows);
+    try {
+      if (this.#blockRows < rows) this.#runBlocks();
+      else {
+        this.#copy(READ, 0, rows);
+        call(runtime.kernels, this);
+        this.#copy(WRITTEN, 0, rows);
+      }
+    } finally {
+      this.#end();
     }
-    this.#end();
     return this.#answer;
   }
 

@@ -46,6 +46,15 @@ describe.each(FAMILIES)("$name", (family) => {
     expect(difference(inPlace, norm.forward(tensor(x), { residual: tensor(residual) }).data)).toBe(-1);
   });
 
+  test("a call that fails while it copies gives its memory back", () => {
+    const [norm, x] = [make(2 ** 19).eval(), from(0, 2 ** 19)];
+    const out = Object.assign(x.slice(), { set: null });
+    const call = () => expect(() => norm.forward(x, { out })).toThrow(TypeError);
+    const [, bytes] = [call(), norm.weight.runtime.memory.buffer.byteLength];
+    for (let i = 0; i < 8; i++) call();
+    expect(norm.weight.runtime.memory.buffer.byteLength).toBe(bytes);
+  });
+
   test("an out of doubles that begins where x does, computed after all of x was read, has the results of two arrays", () => {
     const [rows, cols] = [2000, 64];
     const { buffer } = new Float64Array(rows * cols);
