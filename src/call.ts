@@ -13,9 +13,9 @@
  */
 
 import * as check from "./check.js";
-import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf } from "./kernels.js";
+import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, workspaceOf } from "./kernels.js";
 import { ArrayOperand, entangled, overlap, type Place, READ, share, WRITTEN } from "./operand.js";
-import type { Runtime } from "./runtime.js";
+import type { Block, Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 import type { Operand } from "./types.js";
 
@@ -46,7 +46,7 @@ export class Call implements KernelCall {
   #arrays: ArrayOperand | null = null;
   #made = NONE;
   /** What it has borrowed of the runtime. */
-  #scratch = 0;
+  #scratch: Block | null = null;
   /** Where what is normalized is kept for backward, all rows of it; 0 where it isn't. */
   #kept = 0;
   /** How many rows of arrays are copied at a time. */
@@ -168,15 +168,18 @@ export class Call implements KernelCall {
    * back must not overlap.
    */
   #checkApart(): void {
-    const { args, kernel } = this;
-    const { moves, source, addend } = kernel;
+    const { args, kernel, rows } = this;
+    const { moves, source, addend, rows: operands } = kernel;
+    const { size: cols } = this.normalized;
+    const all = rows * cols;
     for (let i = 0; i < source; i++) {
       const start = args[i] as number;
       if (start === 0) continue;
-      const end = start + this.#bytes(i);
-      for (let j = i + 1; j < kernel.rows; j++) {
+      const end = start + 4 * (moves[i] === 2 ? all : moves[i] === 1 ? rows : cols);
+      for (let j = i + 1; j < operands; j++) {
         const other = args[j] as number;
-        if (other === 0 || other >= end || start >= other + this.#bytes(j)) continue;
+        if (other === 0 || other >= end) continue;
+        if (start >= other + 4 * (moves[j] === 2 ? all : moves[j] === 1 ? rows : cols)) continue;
         if (start !== other || moves[i] !== 2 || (j !== source && j !== addend)) this.#refuse(i, j);
       }
     }
@@ -191,10 +194,6 @@ export class Call implements KernelCall {
   #step(index: number): number {
     const move = this.kernel.moves[index] as number;
     return move === 2 ? this.normalized.size : move;
-  }
-
-  #bytes(index: number): number {
-    return 4 * (this.kernel.moves[index] === 0 ? this.normalized.size : this.rows * this.#step(index));
   }
 
   #refuse(index: number, other: number): never {
@@ -219,15 +218,19 @@ export class Call implements KernelCall {
    * @param kept where x + residual, or an array x, is kept for backward; 0 where it isn't
    */
   place(kept = 0): this {
-    const { source, addend, sum, kernel, args, where } = this;
+    const { source, addend, sum, kernel, args } = this;
     if (this.out === null) {
       this.#result = this.make(source.shape ?? [source.size], source.array);
       this.out = this.take(OUT, this.#result, WRITTEN);
     }
     this.#kept = kept;
-    share(kept === 0 ? source : addend, this.out);
-    if (kept === 0) share(addend, sum);
-    else {
+    if (kept === 0) {
+      if (source.array !== null) {
+        share(source, this.out);
+        share(addend, sum);
+      }
+    } else {
+      share(addend, this.out);
       // x is copied there, and x + residual written over it.
       if (addend !== null) args[kernel.sum] = kept;
       if (source.array && (addend === null || source.home === 0)) source.pointer = kept;
@@ -240,12 +243,18 @@ export class Call implements KernelCall {
     } catch (error) {
       this.#abandon(error);
     }
-    // A module that needs what was in a Tensor finds that it was overwritten.
-    this.out.overwrite(where, "out");
-    sum?.overwrite(where, "sum");
-    this.dweight?.overwrite(where, "dweight");
-    this.dbias?.overwrite(where, "dbias");
+    this.#overwrite(this.out, "out");
+    this.#overwrite(sum, "sum");
+    this.#overwrite(this.dweight, "dweight");
+    this.#overwrite(this.dbias, "dbias");
     return this;
+  }
+
+  /** Notes that a Tensor is written to, for a module that needs what was there. */
+  #overwrite(place: Place | null, name: string): void {
+    if (place === null || place.array !== null) return;
+    if (place.pointer === 0) this.#abandon(new TypeError(`${this.where}: ${name} was disposed by the allocator`));
+    place.overwrite(this.where, name);
   }
 
   /** Finds room for a workspace and for copies, of all rows or of as many as stay in the cache. */
@@ -253,7 +262,9 @@ export class Call implements KernelCall {
     const { runtime, kernel, args, rows } = this;
     const { size: cols } = this.normalized;
     const sums = this.dweight !== null || this.dbias !== null;
-    let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
+    let workspace = sums ? workspaceOf(runtime.kernels, kernel, rows, cols) : 0;
+    this.#blockRows = rows;
+    if (workspace === 0 && this.#arrays === null) return;
     let bytes = 0;
     let rowBytes = 0;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
@@ -270,8 +281,8 @@ export class Call implements KernelCall {
       if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
     }
     bytes += workspace + this.#blockRows * rowBytes;
-    if (bytes > 0) this.#scratch = runtime.borrow(bytes, this.concurrent);
-    let free = this.#scratch;
+    if (bytes > 0) this.#scratch = runtime.borrow(bytes);
+    let free = this.#scratch?.pointer ?? 0;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       const { over, step, size, home } = operand;
       if (over !== null) operand.pointer = over.pointer;
@@ -347,9 +358,9 @@ export class Call implements KernelCall {
       const from = step * start;
       const size = step * count || operand.size;
       const view = this.runtime.view(pointer === this.#kept ? pointer + from * 4 : pointer, size);
-      const part = size < operand.size ? array.subarray(from, from + size) : array;
+      const part = size < operand.size ? check.partOf(array, from, size) : array;
       if (mode === READ) view.set(part);
-      else part.set(view);
+      else check.copyTo(part, view);
     }
   }
 
@@ -362,8 +373,8 @@ export class Call implements KernelCall {
 
   /** Gives the scratch memory back. */
   #end(): void {
-    this.runtime.giveBack(this.#scratch);
-    this.#scratch = 0;
+    if (this.#scratch !== null) this.runtime.giveBack(this.#scratch);
+    this.#scratch = null;
   }
 
   /** What the caller gets: y or dx. An array may be another view of the memory, where that has grown. */

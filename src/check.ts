@@ -71,8 +71,8 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
   if (typeof options !== "object" || options === null || options instanceof Shown || ArrayBuffer.isView(options))
     wrongType(`${where}: options`, options, "an object");
-  for (const name of Object.keys(options)) {
-    if (names.includes(name)) continue;
+  for (const name in options) {
+    if (names.includes(name) || !Object.keys(options).includes(name)) continue;
     throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
   }
 }
@@ -158,6 +158,18 @@ export function checkNumbers(where: string, value: unknown, kinds: RegExp, expec
 /** Typed arrays that an operand may be. */
 export const FLOATS = /^Float/;
 
+const ownClass = (array: Float32Array): Float32ArrayConstructor => Reflect.get(globalThis, tagOf(array) as string);
+
 /** A new array of zeros, of the class of another, whatever a subclass says. */
-export const arrayLike = (array: Float32Array, length: number): Float32Array =>
-  new (Reflect.get(globalThis, tagOf(array) as string) as Float32ArrayConstructor)(length);
+export const arrayLike = (array: Float32Array, length: number): Float32Array => new (ownClass(array))(length);
+
+/** A part of an array. Unlike `subarray` it calls no code of a subclass. */
+export function partOf(array: Float32Array, from: number, length: number): Float32Array {
+  const floats = ownClass(array);
+  const offset = readTruly<number>(array, "byteOffset") + from * floats.BYTES_PER_ELEMENT;
+  return new floats(readTruly<ArrayBuffer>(array, "buffer"), offset, length);
+}
+
+/** Copies an array, or what it converts to, to the front of another. Unlike `set` it calls no code of a subclass. */
+export const copyTo = (to: Float32Array, from: Float32Array) => set.call(to, from);
+const { set } = Float32Array.prototype;

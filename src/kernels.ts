@@ -77,6 +77,12 @@ const INVOKE: Readonly<Record<KernelName, Invoke>> = {
   rmsNormBackward: (k, a) => k.rmsNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
 };
 
+/** The bytes of workspace for a backward kernel that is called for all of its rows. */
+export const workspaceOf = (kernels: Kernels, { name }: Kernel, rows: number, cols: number) =>
+  (name === "layerNormBackward"
+    ? kernels.layerNormBackwardWorkspace(rows, cols)
+    : kernels.rmsNormBackwardWorkspace(rows, cols)) >>> 0;
+
 /** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
 export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
@@ -92,9 +98,8 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly addend: number;
   /** Calls it with the arguments of a list, which may be longer. */
   readonly invoke: Invoke;
-  /** The names of what belongs to a backward kernel. */
+  /** The name of the kernel for some rows of a backward pass. */
   readonly ofRows: `${BackwardName}Rows`;
-  readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
 /** What has `cols` numbers for each row. */
@@ -110,7 +115,7 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
   const names = ["out", ...list.slice(1)];
   const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(/mean|rstd/.test(argument))));
   const own = { name, index, names, moves, source, addend, invoke: INVOKE[name as KernelName] };
-  return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
+  return { ...places, ...own, ofRows: `${name}Rows` } as unknown as Kernel;
 });
 
 /** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */

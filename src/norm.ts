@@ -11,7 +11,7 @@ import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import { dispose, gradientOf, Parameter, parameterOver, storageOf, type Tensor } from "./tensor.js";
+import { dispose, gradientOf, Parameter, parameterOver, type Storage, storageOf, type Tensor } from "./tensor.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 export interface NormOptions {
@@ -49,11 +49,15 @@ interface Saved {
   /** The elements of x, and its shape if it was a Tensor. */
   size: number;
   shape: readonly number[] | null;
-  /** The caller's Tensor that was normalized, and its version; null where the block has a copy. */
-  x: Tensor | null;
+  /** What was normalized, and its version: of the caller's Tensor, or of the block. */
+  normalized: Storage;
   version: number;
-  weightVersion: number | undefined;
-  /** The module's own: a copy of what was normalized, if x is null, then rstd and mean of each row. */
+  weightVersion: number;
+  /** The address of rstd of each row, and then mean. */
+  stats: number;
+  /** The caller's Tensor, which must not be collected; null where the block has a copy. */
+  x: Tensor | null;
+  /** The module's own: such a copy, rstd and mean. */
   block: Tensor;
 }
 
@@ -221,14 +225,17 @@ export abstract class Norm<O = unknown> extends check.Shown {
     // A call under way may still read a copy.
     const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
     const block = again ? last.block : (call.make([size], null) as Tensor);
-    const { pointer } = storageOf(block);
-    this.#giveStats(call, pointer + copied * 4);
+    const storage = storageOf(block);
+    const { pointer } = storage;
+    const stats = pointer + copied * 4;
+    this.#giveStats(call, stats);
     call.place(own ? pointer : 0);
-    if (storageOf(block).pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
+    if (storage.pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
     const x = own ? null : (given as Tensor);
-    const version = x === null ? 0 : storageOf(x).version;
-    const weightVersion = storageOf(this.#weight)?.version;
-    this.#save({ size: source.size, shape: source.shape, x, version, weightVersion, block });
+    const normalized = x === null ? storage : storageOf(x);
+    const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;
+    const { size: elements, shape } = source;
+    this.#save({ size: elements, shape, normalized, version: normalized.version, weightVersion, stats, x, block });
     return call;
   }
 
@@ -275,10 +282,10 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const { kernel } = call;
     const saved = this.#checkSaved(where);
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
-    call.give(kernel.x, storageOf(saved.x ?? saved.block));
-    this.#giveStats(call, storageOf(saved.block).pointer + (saved.x === null ? saved.size * 4 : 0));
-    if (this.#weight?.requiresGrad) call.dweight = call.give(kernel.dweight, gradientOf(this.#weight));
-    if (this.#bias?.requiresGrad) call.dbias = call.give(kernel.dbias, gradientOf(this.#bias));
+    call.give(kernel.x, saved.normalized);
+    this.#giveStats(call, saved.stats);
+    call.dweight = this.#giveGradient(call, kernel.dweight, this.#weight);
+    call.dbias = this.#giveGradient(call, kernel.dbias, this.#bias);
     call.takeOptions(add, undefined, out);
     return call.place();
   }
@@ -288,13 +295,17 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const saved = this.#saved;
     if (!this.#training) throw new TypeError(`${where}: eval mode keeps nothing for backward; call train() first`);
     if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    if (saved.x !== null) storageOf(saved.x).checkVersion(where, "the x or sum of the last forward", saved.version);
-    storageOf(this.#weight)?.checkVersion(where, "weight", saved.weightVersion as number);
-    for (const parameter of [this.#weight, this.#bias]) {
-      if (parameter === null || gradientOf(parameter).pointer !== 0) continue;
-      throw new TypeError(`${where}: the gradient of a parameter was disposed with the module that made it`);
-    }
+    saved.normalized.checkVersion(where, "the x or sum of the last forward", saved.version);
+    if (this.#weight !== null) storageOf(this.#weight).checkVersion(where, "weight", saved.weightVersion);
     return saved;
+  }
+
+  /** Has the gradient of a parameter as an argument of a call; null where it isn't wanted. */
+  #giveGradient(call: Call, index: number, parameter: Parameter | null): Storage | null {
+    if (parameter === null) return null;
+    const gradient = gradientOf(parameter);
+    if (gradient.pointer !== 0) return parameter.requiresGrad ? call.give(index, gradient) : null;
+    throw new TypeError(`${call.where}: the gradient of a parameter was disposed with the module that made it`);
   }
 
   /** Whether forward keeps what backward needs. */

@@ -37,7 +37,9 @@ function elsewhere(): never {
   throw new TypeError("Runtime: that of another thread; here only the data of its tensors can be read and written");
 }
 
-/** The largest block of scratch memory that is kept between calls. */
+/** A block of the memory that is lent to a call. */
+export type Block = { pointer: number; bytes: number };
+/** The largest block that is kept between calls. */
 const KEPT = 1 << 20;
 
 /**
@@ -60,8 +62,8 @@ export class Runtime extends check.Shown {
   readonly #memory: LinearMemory;
   readonly #kernels: Kernels;
   readonly #allocator: Allocator;
-  /** The block that calls share. */
-  #kept = { pointer: 0, bytes: 0 };
+  /** A block that calls borrow, while no call has it. */
+  #kept: Block | null = null;
   /** The view that was last made: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
   /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
@@ -199,7 +201,7 @@ export class Runtime extends check.Shown {
     // At least a word: an allocator may have no block of 0 bytes.
     const size = Math.max(bytes, 4);
     let pointer = this.#tryAllocate(size);
-    if (pointer === 0 && this.#kept.pointer !== 0) {
+    if (pointer === 0 && this.#kept !== null) {
       this.flush();
       pointer = this.#tryAllocate(size);
     }
@@ -232,29 +234,28 @@ export class Runtime extends check.Shown {
     this.#allocator.free(pointer);
   }
 
-  /**
-   * Lends a block for a call. A small one is the same for all calls, as one ends before the next begins.
-   * @param own whether the call goes on beside others @internal
-   */
-  borrow(bytes: number, own = false): number {
-    if (own || bytes > KEPT) return this.allocate(bytes);
-    if (this.#kept.bytes < bytes) {
-      this.flush();
-      this.#kept = { pointer: this.allocate(bytes), bytes };
+  /** Lends a block for a call: the one that is kept, if it is large enough, or a new one. @internal */
+  borrow(bytes: number): Block {
+    const kept = this.#kept;
+    if (kept !== null && kept.bytes >= bytes) {
+      this.#kept = null;
+      return kept;
     }
-    return this.#kept.pointer;
+    if (bytes <= KEPT) this.flush();
+    return { pointer: this.allocate(bytes), bytes };
   }
 
-  /** Takes back what `borrow` lent; nothing for 0. @internal */
-  giveBack(pointer: number): void {
-    if (pointer !== 0 && pointer !== this.#kept.pointer) this.free(pointer);
+  /** Takes back what `borrow` lent. @internal */
+  giveBack(block: Block): void {
+    if (this.#kept === null && block.bytes <= KEPT) this.#kept = block;
+    else this.free(block.pointer);
   }
 
   /** Frees the block that is kept for calls. @internal */
   flush(): void {
-    const { pointer } = this.#kept;
-    this.#kept = { pointer: 0, bytes: 0 };
-    if (pointer !== 0) this.free(pointer);
+    const kept = this.#kept;
+    this.#kept = null;
+    if (kept !== null) this.free(kept.pointer);
   }
 
   /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */

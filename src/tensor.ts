@@ -98,8 +98,13 @@ export class Storage {
 const dropped: FinalizationRegistry<Storage> | undefined =
   globalThis.FinalizationRegistry && new FinalizationRegistry((storage) => storage.free());
 
+let getStorage: (tensor: Tensor) => Storage;
+
 /** The storage of a Tensor; undefined for anything else. */
-export let storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined };
+export const storageOf = ((value: unknown) => (value instanceof Tensor ? getStorage(value) : undefined)) as {
+  (tensor: Tensor): Storage;
+  (value: unknown): Storage | undefined;
+};
 
 /** The storage of a Parameter's gradient. */
 export let gradientOf: (parameter: Parameter) => Storage;
@@ -124,10 +129,7 @@ export class Tensor extends check.Shown {
 
   /** Lets `storageOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
   protected static readonly friend = (() => {
-    storageOf = ((value: unknown) =>
-      typeof value === "object" && value !== null && #storage in value
-        ? value.#storage
-        : undefined) as typeof storageOf;
+    getStorage = (tensor) => tensor.#storage;
   })();
 
   /**

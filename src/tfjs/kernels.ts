@@ -72,7 +72,7 @@ function backwardInPlace(memory: WasmMemory, inputs: BackwardInputs, attributes:
     const dbeta = center ? make(shape, true) : 0;
     const bytes = gamma || center ? kernels[`${norm}BackwardWorkspace`](rows, cols) >>> 0 : 0;
     const scratch = runtime.borrow(bytes);
-    const workspace = bytes > 0 ? scratch : 0;
+    const workspace = bytes > 0 ? scratch.pointer : 0;
     const add = 0;
     if (norm === "layerNorm") {
       // biome-ignore format: the arguments as the table of kernels has them
