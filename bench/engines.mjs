@@ -1,11 +1,13 @@
-// npm run bench:engines: the kernels' speed in each engine, and how many × as long they take as in Node 24. The engines
-// take turns, three times; what counts is the fastest. It takes the engines that npm run test:engines takes.
+// npm run bench:engines: the kernels' speed in each engine, how many × as long they take as in Node 24, and how many × as
+// long the kernels of 2026-11-29 take in the same engine. The engines take turns, three times. Of the speeds the fastest
+// counts, of the last ratio the median. It takes the engines that npm run test:engines takes.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { BROWSERS, ISOLATED, openPage } from "../test/browsers.mjs";
+import { binaryOf } from "./wasm.ts";
 
 const TURNS = 3;
 const root = join(import.meta.dirname, "..");
@@ -13,7 +15,8 @@ const out = join(root, "build/bench-engines");
 const file = join(out, "engine.mjs");
 rmSync(out, { recursive: true, force: true });
 const options = { bundle: true, format: "esm", platform: "neutral", mainFields: ["module", "main"], logLevel: "error" };
-await build({ entryPoints: [join(root, "bench/engine.ts")], outfile: file, ...options });
+const define = { EARLIER: JSON.stringify(readFileSync(binaryOf("guessing"), "base64")) };
+await build({ entryPoints: [join(root, "bench/engine.ts")], outfile: file, define, ...options });
 
 const html = '<script type="module" src="/engine.mjs"></script>';
 const host = (path, ...args) => {
@@ -37,7 +40,7 @@ const ENGINES = {
   WebKit: page("webkit"),
 };
 
-const best = {};
+const runs = {};
 for (let turn = 1; turn <= TURNS; turn++) {
   for (const [name, { binary, run }] of Object.entries(ENGINES)) {
     if (!existsSync(binary)) {
@@ -45,18 +48,19 @@ for (let turn = 1; turn <= TURNS; turn++) {
       continue;
     }
     if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${turn}/${TURNS} ${name}`);
-    best[name] ??= {};
-    for (const [what, gigabytes] of Object.entries(await run())) {
-      best[name][what] = Math.max(best[name][what] ?? 0, gigabytes);
-    }
+    runs[name] = [...(runs[name] ?? []), await run()];
   }
 }
 if (process.stderr.isTTY) process.stderr.write("\r\x1b[K");
-const line = (name, cells) => console.log(name.padEnd(22) + cells.map((cell) => cell.padStart(13)).join(""));
-line("GB/s, × as long", Object.keys(best));
-for (const [what, first] of Object.entries(best["Node 24"])) {
-  line(
-    what,
-    Object.values(best).map((found) => `${found[what].toFixed(1)} ${(first / found[what]).toFixed(2)}`),
-  );
+const line = (name, cells) => console.log(name.padEnd(22) + cells.map((cell) => cell.padStart(18)).join(""));
+const fastest = (all, what) => Math.max(...all.map(({ [what]: { gigabytes } }) => gigabytes));
+const median = (all, what) => all.map(({ [what]: { earlier } }) => earlier).sort((a, b) => a - b)[all.length >> 1];
+line("GB/s, × as long, ×", Object.keys(runs));
+for (const what of Object.keys(runs["Node 24"][0])) {
+  const first = fastest(runs["Node 24"], what);
+  const cells = Object.values(runs).map((all) => {
+    const speed = fastest(all, what);
+    return `${speed.toFixed(1)} ${(first / speed).toFixed(2)} ${median(all, what).toFixed(2)}`;
+  });
+  line(what, cells);
 }
