@@ -280,7 +280,11 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const { out, add } = options;
     const call = this.#call(where, this.#family.backward);
     const { kernel } = call;
-    const saved = this.#checkSaved(where);
+    const saved = this.#saved;
+    if (!this.#training) throw new TypeError(`${where}: eval mode keeps nothing for backward; call train() first`);
+    if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
+    saved.normalized.checkVersion(where, "the x or sum of the last forward", saved.version);
+    if (this.#weight !== null) storageOf(this.#weight).checkVersion(where, "weight", saved.weightVersion);
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
     call.give(kernel.x, saved.normalized);
     this.#giveStats(call, saved.stats);
@@ -288,16 +292,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
     call.dbias = this.#giveGradient(call, kernel.dbias, this.#bias);
     call.takeOptions(add, undefined, out);
     return call.place();
-  }
-
-  /** What the last forward left, if all of it is still as it was. */
-  #checkSaved(where: string): Saved {
-    const saved = this.#saved;
-    if (!this.#training) throw new TypeError(`${where}: eval mode keeps nothing for backward; call train() first`);
-    if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
-    saved.normalized.checkVersion(where, "the x or sum of the last forward", saved.version);
-    if (this.#weight !== null) storageOf(this.#weight).checkVersion(where, "weight", saved.weightVersion);
-    return saved;
   }
 
   /** Has the gradient of a parameter as an argument of a call; null where it isn't wanted. */

@@ -228,8 +228,14 @@ describe.each(FAMILIES)("$name writes nothing outside of its outputs, whatever i
     return [new Float32Array(buffer), changing([x.slice()], () => buffer.resize(cols * 4))];
   };
 
+  const disposing = (watched: Watched, used: Norm | Tensor): Given => {
+    const operand = used instanceof Tensor ? new Tensor(shape, x, { runtime: watched.runtime }) : x;
+    watched.besides = () => used.dispose();
+    return [operand, used instanceof Tensor ? { out: used } : {}];
+  };
+
   type Given = [operand: unknown, options?: object];
-  test.each<[string, (runtime: Runtime, norm: Norm) => Given]>([
+  test.each<[string, (runtime: Runtime, norm: Norm, watched: Watched) => Given]>([
     ["another out at the second reading", (runtime) => [x, changing([outOf(shape, runtime), outOf([1], runtime)])]],
     ["an x with another pointer, size and shape", (runtime) => [new Lying(shape, x, { runtime })]],
     ["an out like that", (runtime) => [outOf(shape, runtime), { out: new Lying(shape, x, { runtime }) }]],
@@ -240,12 +246,14 @@ describe.each(FAMILIES)("$name writes nothing outside of its outputs, whatever i
     ["an out that disposes of the module", (_, norm) => [x, changing([undefined], () => norm.dispose())]],
     ["an out that disposes of the weight", (_, norm) => [x, changing([undefined], () => norm.weight.dispose())]],
     ["an out that shrinks the buffer of x while it is read", shrinking],
+    ["an allocator that disposes of out", (runtime, _, watched) => disposing(watched, outOf(shape, runtime))],
+    ["an allocator that disposes of the module", (_, norm, watched) => disposing(watched, norm)],
   ])("%s", (_, given) => {
     const watched = new Watched();
     const { runtime } = watched;
     for (const training of [true, false]) {
       const norm = make(cols, { runtime }).train(training);
-      const [operand, options] = given(runtime, norm) as [Tensor, object?];
+      const [operand, options] = given(runtime, norm, watched) as [Tensor, object?];
       for (const call of [
         () => apply(operand, cols, norm.weight, null, 1e-5, options),
         () => norm.forward(operand, options),

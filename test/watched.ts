@@ -13,6 +13,8 @@ export class Watched {
   readonly held = new Map<number, number>();
   /** How many more there is room for. */
   room = Infinity;
+  /** What its allocator does besides. */
+  besides: () => void = () => {};
   readonly runtime: Runtime;
   readonly #bytes: Uint8Array;
   #taken: number[] = [];
@@ -22,6 +24,7 @@ export class Watched {
     this.#bytes = new Uint8Array(memory.buffer).fill(GAP);
     let next = 64;
     const allocate = (bytes: number) => {
+      this.besides();
       if (this.room-- <= 0) return 0;
       const pointer = next;
       next += bytes + 64 + (-bytes & 15);
