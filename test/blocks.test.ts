@@ -46,17 +46,10 @@ describe.each(FAMILIES)("$name", (family) => {
     expect(difference(inPlace, norm.forward(tensor(x), { residual: tensor(residual) }).data)).toBe(-1);
   });
 
-  test("no code of an array's own is called while a call copies", () => {
-    const [norm, x] = [make(1000), from(0, 500_000)];
-    const dispose = () => norm.dispose();
-    class Own extends Float32Array {
-      static get [Symbol.species]() {
-        return dispose() ?? Float32Array;
-      }
-    }
-    const out = Object.assign(new Own(x.length), { set: dispose, subarray: dispose });
-    expect(difference(norm.forward(Own.from(x), { out }), make(1000).forward(x))).toBe(-1);
-    expect(norm.backward(x).length).toBe(x.length);
+  test.each([1000, 500_000])("no code of its own is called while a call copies an array of %i", (size) => {
+    const x = from(0, size);
+    const own = () => Object.assign(x.slice(), { set: null, subarray: null, constructor: null }) as never;
+    expect(difference(make(1000).forward(own(), { out: own() }), make(1000).forward(x))).toBe(-1);
   });
 
   test("an out of doubles that begins where x does, computed after all of x was read, has the results of two arrays", () => {
