@@ -7,7 +7,8 @@
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
 // A row in the range of float32 is computed by the loops in gradient.ts and dx.ts. Any other row is computed in double,
-// by exact.ts. dx is assigned (=), dweight and dbias are added to (+=).
+// by exact.ts. dx is assigned (=), dweight and dbias are added to (+=). Rows that are larger than a cache are read
+// ahead, some at a time. This changes no result.
 
 import { exactRow } from "./exact";
 import { gradientRow } from "./gradient";
