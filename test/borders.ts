@@ -245,6 +245,8 @@ function* operandsCalls(): Generator<Call> {
     }
     // Two chunks of one column: the sums of the second are the last 32 bytes of the memory.
     yield calls({ norm, rows: 97, cols: 1, x: bells(97, 3) })[1];
+    // Rows that are fetched some at a time: reading behind the last one traps.
+    for (const last of ["dy", "x"]) yield { ...calls({ norm, rows: 9, cols: 1376, x: bells(12384, 3) })[1], last };
     // Sums of nothing: what a group leaves would show.
     const [, backward] = calls({ norm, rows: 35, cols: 5, x: bells(175, 3), dy: new Float32Array(175) });
     yield having(backward, {

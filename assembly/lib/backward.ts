@@ -7,7 +7,8 @@
 //   dweight += sum over rows of dy * xhat        dbias += sum over rows of dy
 //
 // A row in the range of float32 is computed by the loops in gradient.ts and dx.ts. Any other row is computed in double,
-// by exact.ts. dx is assigned (=), dweight and dbias are added to (+=).
+// by exact.ts. dx is assigned (=), dweight and dbias are added to (+=). Rows that are larger than a cache are read
+// ahead, some at a time. This changes no result.
 
 import { exactRow } from "./exact";
 import { gradientRow } from "./gradient";
@@ -24,10 +25,24 @@ const LARGEST_RSTD: u32 = 0x4b800000;
 // count. See "Backward: the roundings of dx" in docs/guides/numerics.md.
 const NEAR: f32 = 4;
 const FAR: f32 = 16384;
+// For speed alone: the bytes of most first-level caches, or less.
+const CACHE: usize = 32768;
 
 /** Whether floats hold x - mean and xhat of a row. */
 function inRange(mean: f32, rstd: usize): bool {
   return load<u32>(rstd) - LEAST_RSTD <= LARGEST_RSTD - LEAST_RSTD && abs(mean) * load<f32>(rstd) <= FAR;
+}
+
+/** Reads rows of dy and x side by side, so that the processor fetches all of them from memory at once. */
+function prefetch(dy: usize, x: usize, rows: usize, stride: usize): void {
+  const end = rows * stride;
+  // a line of the cache per step
+  for (let i: usize = 0; i < stride; i += 64) {
+    for (let j = i; j < end; j += stride) {
+      load<u8>(dy + j);
+      load<u8>(x + j);
+    }
+  }
 }
 
 /**
@@ -65,6 +80,8 @@ export function backwardRows<Mean>(
   const sums = (dweight | dbias) !== 0 && !direct;
   const slot = cols * SLOT;
   const next = start + rows;
+  // Whether a row of x, dy, dx, weight and the two sums is larger than the cache.
+  const wide = stride * 6 > CACHE;
   const dxStride = dx ? stride : 0;
   const addStride = add ? stride : 0;
 
@@ -82,6 +99,7 @@ export function backwardRows<Mean>(
 
       // 1 per step
       for (; start < end; start++) {
+        if (wide && start % HALF === 0) prefetch(dy, x, min(end - start, HALF), stride);
         const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
         const r = load<f32>(rstd);
         const known = inRange(m, rstd);
@@ -109,5 +127,7 @@ export function backwardRows<Mean>(
     }
     if (whole && sums && index) addTotals(workspace, totals, cols);
   }
-  if (whole && sums && rows) addTo(dweight, dbias, workspace, cols);
+  if (!whole || !sums || !rows) return;
+  addTo(dweight, workspace, cols);
+  addTo(dbias, workspace + (cols << 3), cols);
 }

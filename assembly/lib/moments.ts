@@ -144,6 +144,5 @@ export function accurate<Long>(moments: v128, k: f32, eps: f64): bool {
 export function accuratePair(squares: v128, variances: v128, eps: v128): v128 {
   const least = f64x2.gt(f64x2.add(variances, eps), f64x2.splat(LEAST));
   const largest = f64x2.lt(variances, f64x2.splat(LARGEST));
-  const ratio = f64x2.splat(SHORT_RATIO);
-  return v128.and(f64x2.le(squares, f64x2.mul(ratio, variances)), v128.and(least, largest));
+  return v128.and(f64x2.le(squares, f64x2.mul(f64x2.splat(SHORT_RATIO), variances)), v128.and(least, largest));
 }

@@ -38,8 +38,7 @@ function chunksOf(rows: usize): usize {
 
 /** The bytes of so many slots; the largest number where 32 bits don't hold them. */
 function slots(count: usize, cols: usize): usize {
-  const bytes = u64(count) * u64(cols * SLOT);
-  return cols > usize.MAX_VALUE / SLOT || bytes > u64(usize.MAX_VALUE) ? usize.MAX_VALUE : usize(bytes);
+  return usize(min(u64(count) * u64(cols) * SLOT, u64(usize.MAX_VALUE)));
 }
 
 /** The bytes of workspace for all chunks together. */
@@ -65,41 +64,27 @@ export function addSums(
 
   // a chunk per step
   for (let index: usize = 1; index < chunks; index++) addTotals(workspace, workspace + index * slot, cols);
-  if (rows) addTo(dweight, dbias, workspace, cols);
-}
-
-/** dweight += and dbias += the totals, from double to float32. */
-export function addTo(
-  dweight: usize, // [cols] or 0
-  dbias: usize, // [cols] or 0
-  totals: usize, // [2, cols], double
-  cols: usize,
-): void {
-  if (dweight) round(dweight, totals, cols);
-  if (dbias) round(dbias, totals + (cols << 3), cols);
+  addTo(rows && dweight, workspace, cols);
+  addTo(rows && dbias, workspace + (cols << 3), cols);
 }
 
 /** sum += totals, from double to float32. */
-function round(
-  sum: usize, // [cols]
+export function addTo(
+  sum: usize, // [cols] or 0
   totals: usize, // [cols], double
   cols: usize,
 ): void {
-  const end4 = (cols & ~3) << 2;
-  const end = cols << 2;
+  const end = sum && cols << 2;
   let i: usize = 0;
 
-  // 4 per step
-  for (; i < end4; i += 16) {
-    const t = totals + (i << 1);
-    const v = v128.load(sum + i);
-    const low = f64x2.add(f64x2.promote_low_f32x4(v), v128.load(t));
-    const high = f64x2.add(promoteHigh(v), v128.load(t, 16));
-    v128.store(sum + i, v128.shuffle<f64>(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 2));
+  // 2 per step
+  for (; end - i >= 8; i += 8) {
+    const v = f64x2.add(f64x2.promote_low_f32x4(v128.load64_zero(sum + i)), v128.load(totals + (i << 1)));
+    v128.store64_lane(sum + i, f32x4.demote_f64x2_zero(v), 0);
   }
 
-  // tail, 1 per step
-  for (; i < end; i += 4) store<f32>(sum + i, f32(f64(load<f32>(sum + i)) + load<f64>(totals + (i << 1))));
+  // tail: the last number, where cols is odd
+  if (i < end) store<f32>(sum + i, f32(f64(load<f32>(sum + i)) + load<f64>(totals + (i << 1))));
 }
 
 /** totals += the sums of both halves of a group, from float32 to double. The halves are then 0. */
