@@ -116,12 +116,8 @@ export type Normalized = { shape: readonly number[]; size: number };
 
 /** A positive integer or a non-empty list of them. */
 export function checkNormalizedShape(where: string, value: unknown): Normalized {
-  const shape = checkShape(
-    where,
-    typeof value === "number" ? [value] : value,
-    1,
-    "a positive integer or a list of them",
-  );
+  const dimensions = typeof value === "number" ? [value] : value;
+  const shape = checkShape(where, dimensions, 1, "a positive integer or a list of them");
   if (shape.length === 0) wrongValue(where, shape, "at least one dimension");
   return { shape, size: sizeOf(shape) };
 }

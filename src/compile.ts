@@ -12,20 +12,35 @@ export type ModuleSource = object;
 /** A module that is yet to arrive, as that of `WebAssembly.compileStreaming(fetch(url))`. */
 export type LaterModuleSource = PromiseLike<ModuleSource>;
 
+/** Reads a text that `textOf` in scripts/build.mjs has written, one number after the other; NaN at its end. */
+function reader(text: string): () => number {
+  let at = 0;
+  return () => {
+    let code = text.charCodeAt(at++);
+    if (code < 35) code = (code - 31) * 92 + text.charCodeAt(at++);
+    return (code + 218) % 256;
+  };
+}
+
 /**
- * The bytes of an inlined binary, which `text` in scripts/build.mjs has written. A module that was imported in its
+ * The bytes of an inlined binary, which `textsOf` in scripts/build.mjs has written. A module that was imported in its
  * place is returned as it is. @internal
  */
-export function inlined(binary: string | WebAssembly.Module): ModuleSource {
-  if (typeof binary !== "string") return binary;
-  const bytes: number[] = [];
-  let more = 0;
-  for (let i = 0; i < binary.length; i++) {
-    const code = binary.charCodeAt(i);
-    if (code >= 35) bytes.push(code - 38 + more);
-    more = code < 35 ? (code - 31) * 92 : 0;
+export function inlined(binary: string[] | WebAssembly.Module): ModuleSource {
+  if (!Array.isArray(binary)) return binary;
+  const [nextByte, nextPlace] = binary.map(reader) as [() => number, () => number];
+  const recent = Uint8Array.from({ length: 256 }, (_, byte) => byte);
+  const bytes = new Uint8Array(binary.join("").length);
+  let length = 0;
+  for (let byte = nextByte(); byte >= 0; byte = nextByte()) {
+    bytes[length++] = byte;
+    if (byte >> 2 !== 8) continue;
+    const place = nextPlace();
+    bytes[length++] = recent[place] as number;
+    recent.copyWithin(1, 0, place);
+    recent[0] = bytes[length - 1] as number;
   }
-  return Uint8Array.from(bytes);
+  return bytes.subarray(0, length);
 }
 
 const isModule = (source: unknown): source is WebAssembly.Module => classOf(source) === "WebAssembly.Module";

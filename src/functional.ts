@@ -193,8 +193,6 @@ function forward<T extends Operand>(
   return { y: call.place().run(), ...results } as WithStats<ResultOf<T>>;
 }
 
-const SUMS = ["dweight", "dbias"] as const;
-
 function backward<T extends Operand>(
   where: string,
   family: Family,
@@ -206,7 +204,7 @@ function backward<T extends Operand>(
   options: LayerNormBackwardOptions<Operand>,
 ): Gradients<ResultOf<T>> {
   const { kernel } = family.backward;
-  const names = SUMS.filter((name) => kernel[name] >= 0);
+  const names = (["dweight", "dbias"] as const).filter((name) => kernel[name] >= 0);
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
   const shape = normalizedShapeOf(dy, x, rstd, weight ?? dweight ?? dbias);

@@ -59,8 +59,6 @@ export function checkMemory(
   }
   if (allocate) return;
   if (owned(memory)) throw new TypeError(`${where}: memory is managed by another Runtime`);
-  if (new BigUint64Array(memory.buffer).some((word) => word !== 0n)) {
-    const cure = "give the allocate and free of the module it belongs to";
-    throw new TypeError(`${where}: memory is in use (not all zeros); ${cure}`);
-  }
+  if (new BigUint64Array(memory.buffer).some((word) => word !== 0n))
+    throw new TypeError(`${where}: memory is in use (not all zeros); give the allocate and free of its module`);
 }

@@ -3,7 +3,6 @@
  * @module
  */
 
-import * as binaries from "./binaries.js";
 import * as check from "./check.js";
 import type { LaterModuleSource, ModuleSource } from "./compile.js";
 import * as compile from "./compile.js";
@@ -25,10 +24,12 @@ export interface RuntimeOptions<Async extends boolean = false> extends MemoryOpt
   async?: Async | undefined;
 }
 
+/** The modules that are inlined, which index.ts has put in. */
+export const binaries = {} as Record<"kernels" | "heap", string[] | WebAssembly.Module>;
+
 const WHERE = "Runtime.create";
 const MODULE = `${WHERE}: module`;
 const HEAP = `${WHERE}: heap`;
-const PAGES_MAX = 65536;
 
 /** The runtimes by their memories. */
 const owners = new WeakMap<LinearMemory, Runtime>();
@@ -176,7 +177,7 @@ export class Runtime extends check.Shown {
     const kernels = compile.checkSource(MODULE, module ?? compile.inlined(binaries.kernels));
     const manager = compile.checkSource(HEAP, heap ?? compile.inlined(binaries.heap));
     checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
-    const own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: PAGES_MAX });
+    const own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: 65536 });
     const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
     const over = ([kernels, allocator]: readonly [Kernels, Allocator]) => {
       if (later) checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // it may have been taken
@@ -184,9 +185,9 @@ export class Runtime extends check.Shown {
       if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
       return new Runtime(own, kernels, allocator);
     };
-    if (!later) return over([compile.link(MODULE, kernels, own), given ?? compile.link(HEAP, manager, own)]);
-    const linking = compile.linkLater<Kernels>(MODULE, kernels, own);
-    return Promise.all([linking, given ?? compile.linkLater<Allocator>(HEAP, manager, own)]).then(over);
+    const link = later ? compile.linkLater : compile.link;
+    const parts = [link<Kernels>(MODULE, kernels, own), given ?? link<Allocator>(HEAP, manager, own)] as const;
+    return later ? Promise.all(parts).then(over) : over(parts as readonly [Kernels, Allocator]);
   }
 
   /**

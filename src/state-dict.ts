@@ -37,8 +37,7 @@ const ALIASES = {
   weight: ["weight", "gamma", "gamma:0", "scale", "g", "a_2"],
   bias: ["bias", "beta", "beta:0", "offset", "b", "b_2"],
 } as const;
-const CURE =
-  'the bits of 16-bit floats are passed as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)';
+const CURE = 'pass 16-bit floats as { dtype: "bf16", data } or { dtype: "f16", data }, integers as Array.from(array)';
 /** How many names a message lists at most. */
 const LISTED = 10;
 
@@ -53,10 +52,9 @@ export function loadParameters(
   const { strict = true, prefix = "" } = options;
   check.checkBoolean(`${where}: strict`, strict);
   if (typeof prefix !== "string") check.wrongType(`${where}: prefix`, prefix, "a string");
-  if (typeof dict !== "object" || dict === null || dict instanceof Map) {
-    const cure = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
-    check.wrongType(`${where}: dict`, dict, `an object of arrays${cure}`);
-  }
+  const ofMap = dict instanceof Map ? "; Object.fromEntries(map) makes one of a Map" : "";
+  if (ofMap || typeof dict !== "object" || dict === null)
+    check.wrongType(`${where}: dict`, dict, `an object of arrays${ofMap}`);
   const given = Object.entries(dict).filter(([key, value]) => key.startsWith(prefix) && value !== undefined);
   const entries = new Map<string, unknown>(given);
   const missingKeys: string[] = [];
@@ -96,17 +94,15 @@ function floatsOf(where: string, value: unknown): Float32Array {
     storage.runtime.settle();
     return storage.data.slice();
   }
+  let cure = "";
   const tag = check.tagOf(value);
   if (tag && !check.FLOATS.test(tag)) check.wrongType(where, value, `floats; ${CURE}`);
   if (!tag && typeof value === "object" && value !== null && !Array.isArray(value)) {
     const { dtype, data } = value as Partial<RawFloats>;
     if (dtype !== undefined) return floatsFromBits(where, dtype, data);
-    if ("0" in value) {
-      const cure = "with numbered properties, which JSON makes of a typed array; save Array.from(array) instead";
-      throw new TypeError(`${where} is ${check.describe(value)} ${cure}`);
-    }
+    if ("0" in value) cure = "; JSON makes numbered properties of a typed array, save Array.from(array) instead";
   }
-  const expected = "an array of floats, a list of numbers, a Tensor or { dtype, data }";
+  const expected = `an array of floats, a list of numbers, a Tensor or { dtype, data }${cure}`;
   return new Float32Array(check.checkNumbers(where, value, check.FLOATS, expected));
 }
 

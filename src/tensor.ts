@@ -148,14 +148,12 @@ export class Tensor extends check.Shown {
     const size = check.sizeOf(own);
     const expected = "a Float32Array or a list of numbers";
     const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data, /^[^B]/, expected);
-    if (source && source.length !== size) {
+    if (source && source.length !== size)
       check.wrongSize("Tensor: data", source.length, `${size} for the shape ${check.describe(own)}`);
-    }
     check.checkOptions("Tensor", options, ["runtime", "pointer"]);
-    const { pointer: address } = options;
     const runtime = checkRuntime("Tensor: runtime", options.runtime) ?? Runtime.default;
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
-    const pointer = "pointer" in options ? checkPointer(address, size, runtime) : undefined;
+    const pointer = "pointer" in options ? checkPointer(options.pointer, size, runtime) : undefined;
     // The memory may grow here, and detach an array that lies in it.
     const numbers = source?.buffer === runtime.memory.buffer ? new Float32Array(source as Float32Array) : source;
     this.#storage = new Storage(runtime, own, size, pointer);

@@ -3,6 +3,10 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { transform } from "esbuild";
 import { describe, expect, test } from "vitest";
+import * as unshared from "../src/binaries.js";
+import * as shared from "../src/binaries.shared.js";
+import { inlined } from "../src/compile.js";
+import { readBuild } from "./builds.js";
 
 const dist = new URL("../dist/", import.meta.url);
 const scripts = readdirSync(dist).filter((name) => name.endsWith(".js"));
@@ -23,4 +27,13 @@ describe.each(scripts)("dist/%s", (name) => {
   test("has private fields as they are, which are faster than the maps that older syntax needs", () => {
     expect(script).not.toMatch(/__private/);
   });
+});
+
+test.each([
+  ["release", unshared.kernels],
+  ["heap", unshared.heap],
+  ["shared", shared.kernels],
+  ["shared-heap", shared.heap],
+])("the text of %s.wasm stands for all of its bytes", (name, binary) => {
+  expect(Buffer.compare(inlined(binary) as Uint8Array, readBuild(name))).toBe(0);
 });

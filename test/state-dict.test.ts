@@ -96,10 +96,9 @@ describe("loadStateDict refuses, and changes nothing:", () => {
   const WEIGHTS = "weight or gamma or gamma:0 or scale or g or a_2 is missing";
   const BIASES = "bias or beta or beta:0 or offset or b or b_2 is missing";
   const DETACHED = "a detached view: the memory has grown since; take the tensor's data anew";
-  const NUMBERED =
-    "an Object with numbered properties, which JSON makes of a typed array; save Array.from(array) instead";
   const OF_MAP = "Object.fromEntries(map) makes one of a Map";
   const KINDS = "expected an array of floats, a list of numbers, a Tensor or { dtype, data }";
+  const OF_JSON = "JSON makes numbered properties of a typed array, save Array.from(array) instead";
   const names = Array.from({ length: 3000 }, (_, i) => `layer.${i}`);
   const withUnknown = (count: number) =>
     Object.fromEntries(["weight", "bias", ...names.slice(0, count)].map((name) => [name, weight]));
@@ -121,7 +120,7 @@ describe("loadStateDict refuses, and changes nothing:", () => {
     [`bias is "0", ${KINDS}`, TypeError, { weight, bias: "0" }],
     ["bias was disposed", TypeError, { weight, bias: disposed }],
     [`bias is ${DETACHED}`, TypeError, { weight, bias: stale }],
-    [`bias is ${NUMBERED}`, TypeError, { weight, bias: JSON.parse(JSON.stringify(bias)) }],
+    [`bias is an Object, ${KINDS}; ${OF_JSON}`, TypeError, { weight, bias: JSON.parse(JSON.stringify(bias)) }],
     ["dict is null, expected an object of arrays", TypeError, null],
     ['dict is "weight", expected an object of arrays', TypeError, "weight"],
     [`dict is a Map, expected an object of arrays; ${OF_MAP}`, TypeError, new Map([["weight", weight]])],
