@@ -15,25 +15,15 @@ if (process.env.SKIP_BUILD) process.exit(); // CI has built it before
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
-/** Runs a command of a package. */
-const run = (command, ...args) => {
-  const [name, part] = command.split("/");
+const run = (name, ...args) => {
   const folder = dirname(require.resolve(`${name}/package.json`));
   const { bin } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  const script = typeof bin === "string" ? bin : bin[part ?? Object.keys(bin)[0]];
+  const script = typeof bin === "string" ? bin : Object.values(bin)[0];
   execFileSync(process.execPath, [join(folder, script), ...args], { cwd: root, stdio: "inherit" });
 };
 
 for (const target of ["debug", "release", "shared"]) run("assemblyscript", "assembly/index.ts", "--target", target);
 for (const target of ["heap", "shared-heap"]) run("assemblyscript", "assembly/heap.ts", "--target", target);
-// Once more, with functions that are called in one place inlined: brotli makes 2 % less of it. Not those that engines
-// compile to faster code when they stand alone.
-const APART = "--no-inline=*gradientRow*";
-const features = ["simd", "threads", "bulk-memory", "sign-ext", "nontrapping-float-to-int", "mutable-globals"];
-for (const name of ["release", "shared"]) {
-  const files = [`build/${name}.wat`, "-o", `build/${name}.wasm`];
-  run("binaryen/wasm-opt", ...files, ...features.map((feature) => `--enable-${feature}`), APART, "-O3");
-}
 
 /** Numbers below 256 as text. Each is one of 92 characters, from "#" to "~". Those from 88 to 252 need a " " or "!" first. */
 const textOf = (numbers) =>
