@@ -3,8 +3,6 @@
  * @module layernorm-wasm
  */
 
-import { binaries } from "./runtime.js";
-
 export type { LaterModuleSource, ModuleSource } from "./compile.js";
 export * from "./functional.js";
 export type { Kernels } from "./kernels.js";
@@ -16,8 +14,3 @@ export { Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, CheckpointEntry, LoadOptions, LoadResult, RawFloats, StateDict } from "./state-dict.js";
 export { Parameter, Tensor, type TensorHandle, type TensorOptions } from "./tensor.js";
 export type * from "./types.js";
-
-// Last, as the modules compress best at the end of the bundle.
-import { heap, kernels } from "./binaries.js";
-
-Object.assign(binaries, { heap, kernels });

@@ -3,6 +3,7 @@
  * @module
  */
 
+import * as binaries from "./binaries.js";
 import * as check from "./check.js";
 import type { LaterModuleSource, ModuleSource } from "./compile.js";
 import * as compile from "./compile.js";
@@ -23,9 +24,6 @@ export interface RuntimeOptions<Async extends boolean = false> extends MemoryOpt
    */
   async?: Async | undefined;
 }
-
-/** The modules that are inlined, which index.ts has put in. */
-export const binaries = {} as Record<"kernels" | "heap", string[] | WebAssembly.Module>;
 
 const WHERE = "Runtime.create";
 const MODULE = `${WHERE}: module`;
