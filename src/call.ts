@@ -13,7 +13,7 @@
  */
 
 import * as check from "./check.js";
-import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf, workspaceOf } from "./kernels.js";
+import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf } from "./kernels.js";
 import { ArrayOperand, entangled, overlap, type Place, READ, share, WRITTEN } from "./operand.js";
 import type { Block, Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
@@ -21,8 +21,6 @@ import type { Operand } from "./types.js";
 
 const ALIGNMENT = 16;
 const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
-
-const NONE: readonly Tensor[] = [];
 
 /** The place of y or dx among the arguments of a kernel. */
 const OUT = 0;
@@ -44,7 +42,7 @@ export class Call implements KernelCall {
   #result: Operand | undefined;
   /** The array that was taken last, and so on. */
   #arrays: ArrayOperand | null = null;
-  #made = NONE;
+  #made: readonly Tensor[] | null = null;
   /** What it has borrowed of the runtime. */
   #scratch: Block | null = null;
   /** Where what is normalized is kept for backward, all rows of it; 0 where it isn't. */
@@ -87,7 +85,9 @@ export class Call implements KernelCall {
   #takeArray(index: number, value: unknown, mode: number): ArrayOperand {
     const array = value instanceof Float32Array ? value : this.#arrayOf(index, value, mode);
     const home = this.runtime.addressOf(array);
-    const operand = new ArrayOperand(array, mode, index, this.#step(index), home, this.#arrays);
+    const move = this.kernel.moves[index] as number;
+    const step = move === 2 ? this.normalized.size : move;
+    const operand = new ArrayOperand(array, mode, index, step, home, this.#arrays);
     if (operand.size === 0) check.checkAttached(this.#name(index), array);
     this.args[index] = home;
     this.#arrays = operand;
@@ -190,12 +190,6 @@ export class Call implements KernelCall {
     }
   }
 
-  /** How many floats of an argument belong to one row; 0 where all rows have them in common. */
-  #step(index: number): number {
-    const move = this.kernel.moves[index] as number;
-    return move === 2 ? this.normalized.size : move;
-  }
-
   #refuse(index: number, other: number): never {
     throw new RangeError(`${this.#name(index)} overlaps ${this.kernel.names[other]}`);
   }
@@ -206,7 +200,7 @@ export class Call implements KernelCall {
     try {
       if (like !== null) return check.arrayLike(like, size);
       const tensor = tensorFrom(new Storage(this.runtime, shape, size));
-      this.#made = [...this.#made, tensor];
+      this.#made = [...(this.#made ?? []), tensor];
       return tensor;
     } catch (error) {
       this.#abandon(error);
@@ -218,19 +212,15 @@ export class Call implements KernelCall {
    * @param kept where x + residual, or an array x, is kept for backward; 0 where it isn't
    */
   place(kept = 0): this {
-    const { source, addend, sum, kernel, args } = this;
+    const { source, addend, sum, kernel, args, where } = this;
     if (this.out === null) {
       this.#result = this.make(source.shape ?? [source.size], source.array);
       this.out = this.take(OUT, this.#result, WRITTEN);
     }
     this.#kept = kept;
-    if (kept === 0) {
-      if (source.array !== null) {
-        share(source, this.out);
-        share(addend, sum);
-      }
-    } else {
-      share(addend, this.out);
+    share(kept === 0 ? source : addend, this.out);
+    if (kept === 0) share(addend, sum);
+    else {
       // x is copied there, and x + residual written over it.
       if (addend !== null) args[kernel.sum] = kept;
       if (source.array && (addend === null || source.home === 0)) source.pointer = kept;
@@ -240,21 +230,14 @@ export class Call implements KernelCall {
     args[kernel.cols] = this.normalized.size;
     try {
       this.#reserve();
+      this.out.overwrite(where, "out");
+      sum?.overwrite(where, "sum");
+      this.dweight?.overwrite(where, "dweight");
+      this.dbias?.overwrite(where, "dbias");
     } catch (error) {
       this.#abandon(error);
     }
-    this.#overwrite(this.out, "out");
-    this.#overwrite(sum, "sum");
-    this.#overwrite(this.dweight, "dweight");
-    this.#overwrite(this.dbias, "dbias");
     return this;
-  }
-
-  /** Notes that a Tensor is written to, for a module that needs what was there. */
-  #overwrite(place: Place | null, name: string): void {
-    if (place === null || place.array !== null) return;
-    if (place.pointer === 0) this.#abandon(new TypeError(`${this.where}: ${name} was disposed by the allocator`));
-    place.overwrite(this.where, name);
   }
 
   /** Finds room for a workspace and for copies, of all rows or of as many as stay in the cache. */
@@ -262,7 +245,7 @@ export class Call implements KernelCall {
     const { runtime, kernel, args, rows } = this;
     const { size: cols } = this.normalized;
     const sums = this.dweight !== null || this.dbias !== null;
-    let workspace = sums ? workspaceOf(runtime.kernels, kernel, rows, cols) : 0;
+    let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
     this.#blockRows = rows;
     if (workspace === 0 && this.#arrays === null) return;
     let bytes = 0;
@@ -274,7 +257,6 @@ export class Call implements KernelCall {
       else rowBytes += operand.step * 4;
     }
     const limit = runtime.blockBytes(sums);
-    this.#blockRows = rows;
     if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#arrays)) {
       const group = sums ? runtime.kernels.sumsGroup() : 1;
       this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / group)) * group);
@@ -317,8 +299,7 @@ export class Call implements KernelCall {
   }
 
   #runBlocks(): void {
-    const { rows } = this;
-    const { kernels } = this.runtime;
+    const { rows, runtime } = this;
     const sums = this.dweight !== null || this.dbias !== null;
     const strides = stridesOf(this);
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
@@ -327,8 +308,8 @@ export class Call implements KernelCall {
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
       this.#copy(READ, start, count);
-      callRows(kernels, this, start, count, sums, strides);
-      if (sums && start + count === rows) addSums(kernels, this);
+      callRows(runtime.kernels, this, start, count, sums, strides);
+      if (sums && start + count === rows) addSums(runtime.kernels, this);
       this.#copy(WRITTEN, start, count);
     }
   }
@@ -360,13 +341,13 @@ export class Call implements KernelCall {
       const view = this.runtime.view(pointer === this.#kept ? pointer + from * 4 : pointer, size);
       const part = size < operand.size ? check.partOf(array, from, size) : array;
       if (mode === READ) view.set(part);
-      else check.copyTo(part, view);
+      else part.set(view);
     }
   }
 
   /** Gives back all that was made for a call that can't be made. */
   #abandon(error: unknown): never {
-    for (const tensor of this.#made) tensor.dispose();
+    for (const tensor of this.#made ?? []) tensor.dispose();
     this.#end();
     throw error;
   }

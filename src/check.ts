@@ -165,7 +165,3 @@ export function partOf(array: Float32Array, from: number, length: number): Float
   const offset = readTruly<number>(array, "byteOffset") + from * floats.BYTES_PER_ELEMENT;
   return new floats(readTruly<ArrayBuffer>(array, "buffer"), offset, length);
 }
-
-/** Copies an array, or what it converts to, to the front of another. Unlike `set` it calls no code of a subclass. */
-export const copyTo = (to: Float32Array, from: Float32Array) => set.call(to, from);
-const { set } = Float32Array.prototype;

@@ -34,13 +34,12 @@ type BackwardName = Extract<KernelName, `${string}Backward`>;
 
 type Words<List> = List extends `${infer Word} ${infer Rest}` ? Word | Words<Rest> : List;
 type Argument = Words<Lists[KernelName]> & string;
-type Numbers<List> = List extends `${string} ${infer Rest}` ? [number, ...Numbers<Rest>] : [number];
 /** A number for each argument of a kernel, in the order of `ARGUMENTS`. */
-type KernelArguments<Name extends KernelName> = Numbers<Lists[Name]>;
+type Numbers<List> = List extends `${string} ${infer Rest}` ? [number, ...Numbers<Rest>] : [number];
 
 /** The kernels that compute row by row, and what belongs to them. */
 type RowKernels = {
-  [Name in KernelName]: (...args: KernelArguments<Name>) => void;
+  [Name in KernelName]: (...args: Numbers<Lists[Name]>) => void;
 } & {
   /** The bytes of workspace for a backward kernel. Of 2 GiB or more it is a negative number. */
   [Name in BackwardName as `${Name}Workspace`]: (rows: number, cols: number) => number;
@@ -51,7 +50,7 @@ type RowKernels = {
    * may come in any order, but the rows of a chunk in theirs, and a multiple of `sumsGroup` at a time.
    */
   [Name in BackwardName as `${Name}Rows`]: (
-    ...args: [...args: KernelArguments<Name>, start: number, total: number]
+    ...args: [...args: Numbers<Lists[Name]>, start: number, total: number]
   ) => void;
 };
 
@@ -77,12 +76,6 @@ const INVOKE: Readonly<Record<KernelName, Invoke>> = {
   rmsNormBackward: (k, a) => k.rmsNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
 };
 
-/** The bytes of workspace for a backward kernel that is called for all of its rows. */
-export const workspaceOf = (kernels: Kernels, { name }: Kernel, rows: number, cols: number) =>
-  (name === "layerNormBackward"
-    ? kernels.layerNormBackwardWorkspace(rows, cols)
-    : kernels.rmsNormBackwardWorkspace(rows, cols)) >>> 0;
-
 /** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
 export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
@@ -98,8 +91,9 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly addend: number;
   /** Calls it with the arguments of a list, which may be longer. */
   readonly invoke: Invoke;
-  /** The name of the kernel for some rows of a backward pass. */
+  /** The names of what belongs to a backward kernel. */
   readonly ofRows: `${BackwardName}Rows`;
+  readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
 /** What has `cols` numbers for each row. */
@@ -115,7 +109,7 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
   const names = ["out", ...list.slice(1)];
   const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(/mean|rstd/.test(argument))));
   const own = { name, index, names, moves, source, addend, invoke: INVOKE[name as KernelName] };
-  return { ...places, ...own, ofRows: `${name}Rows` } as unknown as Kernel;
+  return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
 });
 
 /** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */

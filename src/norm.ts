@@ -72,8 +72,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
   readonly #family: Family;
   readonly #runtime: Runtime;
   readonly #normalized: check.Normalized;
-  /** Its shape, to be given away. */
-  readonly #frozenShape: readonly number[];
   readonly #eps: number;
   readonly #weight: Parameter | null = null;
   readonly #bias: Parameter | null = null;
@@ -101,7 +99,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
     this.#family = family;
     this.#normalized = check.checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
-    this.#frozenShape = Object.freeze([...this.#normalized.shape]);
     this.#eps = check.checkEps(`${name}: eps`, eps);
     check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
@@ -119,6 +116,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** A parameter that is given, or over a Tensor that is, or a new one. null where there is to be none. */
   #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined, initial: number): Parameter | null {
     const { name, forward } = this.#family;
+    const { shape } = this.#normalized;
     if (given !== undefined) {
       if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
       if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
@@ -126,7 +124,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
       if (given instanceof Parameter) return given;
     }
     if (!wanted) return null;
-    const made = given ? parameterOver(given) : new Parameter(this.#frozenShape, undefined, { runtime: this.#runtime });
+    const made = given ? parameterOver(given) : new Parameter(shape, undefined, { runtime: this.#runtime });
     if (!given) made.data.fill(initial);
     this.#made.push(made);
     return made;
@@ -134,7 +132,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
 
   /** The dimensions that are normalized, the last ones of x. */
   get normalizedShape(): readonly number[] {
-    return this.#frozenShape;
+    return Object.freeze([...this.#normalized.shape]);
   }
 
   /** What is added inside the root. */
@@ -150,8 +148,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** As in "LayerNorm(768, eps=1e-5, bias=false)". */
   override toString(): string {
     const { name, backward } = this.#family;
-    const shape = this.#frozenShape.join(", ");
-    const words = [this.#frozenShape.length > 1 ? `[${shape}]` : shape];
+    const { shape } = this.#normalized;
+    const words = [shape.length > 1 ? `[${shape.join(", ")}]` : String(shape)];
     words.push(`eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()}`);
     if (this.#weight === null) words.push("elementwiseAffine=false");
     else if (this.#bias === null && backward.kernel.dbias >= 0) words.push("bias=false");
@@ -226,10 +224,9 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
     const block = again ? last.block : (call.make([size], null) as Tensor);
     const storage = storageOf(block);
-    const { pointer } = storage;
-    const stats = pointer + copied * 4;
+    const stats = storage.pointer + copied * 4;
     this.#giveStats(call, stats);
-    call.place(own ? pointer : 0);
+    call.place(own ? storage.pointer : 0);
     if (storage.pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
     const x = own ? null : (given as Tensor);
     const normalized = x === null ? storage : storageOf(x);
@@ -373,9 +370,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   #checkUsable(): void {
-    if (this.#disposed) throw new TypeError(`${this.#family.name}: used after it was disposed`);
-    if (this.#weight?.disposed || this.#bias?.disposed) {
-      throw new TypeError(`${this.#family.name}: used after a parameter of it was disposed`);
-    }
+    if (!this.#disposed && !this.#weight?.disposed && !this.#bias?.disposed) return;
+    throw new TypeError(`${this.#family.name}: used after ${this.#disposed ? "it" : "a parameter of it"} was disposed`);
   }
 }

@@ -37,6 +37,9 @@ export class ArrayOperand {
     // Of a copy a wrong length is an error or a wrong result. The memory itself must not be read or written by it.
     this.size = home === 0 ? array.length : readTruly<number>(array, "length");
   }
+
+  /** Only of Tensors it is noted that they are overwritten. */
+  overwrite(_writer: string, _written: string): void {}
 }
 
 /** A checked operand: what a Tensor is made of, whose `array` is null, or an array, whose `shape` is null. */

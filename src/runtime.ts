@@ -200,10 +200,7 @@ export class Runtime extends check.Shown {
     // At least a word: an allocator may have no block of 0 bytes.
     const size = Math.max(bytes, 4);
     let pointer = this.#tryAllocate(size);
-    if (pointer === 0 && this.#kept !== null) {
-      this.flush();
-      pointer = this.#tryAllocate(size);
-    }
+    if (pointer === 0 && this.flush()) pointer = this.#tryAllocate(size);
     if (pointer === 0) {
       const cure = bytes < 2 ** 30 ? "dispose() of what is no longer needed" : "a block is smaller than 1 GiB";
       throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes; ${cure}`);
@@ -250,11 +247,12 @@ export class Runtime extends check.Shown {
     else this.free(block.pointer);
   }
 
-  /** Frees the block that is kept for calls. @internal */
-  flush(): void {
+  /** Frees the block that is kept for calls; false where there is none. @internal */
+  flush(): boolean {
     const kept = this.#kept;
     this.#kept = null;
     if (kept !== null) this.free(kept.pointer);
+    return kept !== null;
   }
 
   /** The address of a Float32Array that lies in the memory; 0 for any other, as no block has it. @internal */

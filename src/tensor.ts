@@ -68,8 +68,9 @@ export class Storage {
     return this.#view;
   }
 
-  /** Notes that a call writes to it, for a module that needs what was there. */
+  /** Notes that a call writes to it, for a module that needs what was there. An allocator may have disposed of it. */
   overwrite(writer: string, written: string): void {
+    if (this.pointer === 0) throw new TypeError(`${writer}: ${written} was disposed`);
     this.version++;
     this.writer = writer;
     this.written = written;

@@ -46,8 +46,8 @@ describe.each(FAMILIES)("$name", (family) => {
     expect(difference(inPlace, norm.forward(tensor(x), { residual: tensor(residual) }).data)).toBe(-1);
   });
 
-  test.each([1000, 500_000])("no code of its own is called while a call copies an array of %i", (size) => {
-    const x = from(0, size);
+  test("no code of an array's own is called between blocks", () => {
+    const x = from(0, 500_000);
     const own = () => Object.assign(x.slice(), { set: null, subarray: null, constructor: null }) as never;
     expect(difference(make(1000).forward(own(), { out: own() }), make(1000).forward(x))).toBe(-1);
   });

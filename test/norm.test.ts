@@ -446,7 +446,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const module = make();
       const before = Reflect.get(module, key);
       if (key in module) expect(() => Object.assign(module, { [key]: 1000 })).toThrow(TypeError);
-      expect(Reflect.get(module, key)).toBe(before);
+      expect(Reflect.get(module, key)).toEqual(before);
       expect(Object.isFrozen(module.normalizedShape)).toBe(true);
     });
   });
