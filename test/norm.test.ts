@@ -2,16 +2,8 @@
 
 import { expectTypeOf } from "expect-type";
 import { afterEach, describe, expect, test } from "vitest";
-import {
-  LayerNorm,
-  type LayerNormOptions,
-  type Operand,
-  Parameter,
-  type ResultOf,
-  RMSNorm,
-  Runtime,
-  Tensor,
-} from "../src/index.js";
+import type { LayerNormOptions, Operand, ResultOf } from "../src/index.js";
+import { LayerNorm, Parameter, RMSNorm, Runtime, Tensor } from "../src/index.js";
 import { DISPOSE, difference, normal } from "./helpers.js";
 import { FAMILIES, floatsOf, gradientsOf, KINDS, type Norm, parameterOf } from "./norms.js";
 import { expectWithin } from "./within.js";
