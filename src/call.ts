@@ -19,8 +19,7 @@ import type { Block, Runtime } from "./runtime.js";
 import { Storage, storageOf, type Tensor, tensorFrom } from "./tensor.js";
 import type { Operand } from "./types.js";
 
-const ALIGNMENT = 16;
-const aligned = (bytes: number) => bytes + (-bytes & (ALIGNMENT - 1));
+const aligned = (bytes: number) => bytes + (-bytes & 15);
 
 /** The place of y or dx among the arguments of a kernel. */
 const OUT = 0;
@@ -38,7 +37,7 @@ export class Call implements KernelCall {
   out: Place | null = null;
   dweight: Place | null = null;
   dbias: Place | null = null;
-  /** What the caller gets for `out`. */
+  /** What the caller gets, y or dx. But an array in the memory is another view of it, where that has grown. */
   #result: Operand | undefined;
   /** The array that was taken last, and so on. */
   #arrays: ArrayOperand | null = null;
@@ -252,7 +251,7 @@ export class Call implements KernelCall {
     let rowBytes = 0;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       if (operand.pointer !== 0 || operand.over !== null) continue;
-      bytes += ALIGNMENT;
+      bytes += 15; // at most, as copies are aligned
       if (operand.step === 0) bytes += operand.size * 4;
       else rowBytes += operand.step * 4;
     }
@@ -295,7 +294,7 @@ export class Call implements KernelCall {
     } finally {
       this.#end();
     }
-    return this.#answer;
+    return this.out?.array ?? (this.#result as Operand);
   }
 
   #runBlocks(): void {
@@ -327,7 +326,7 @@ export class Call implements KernelCall {
     } finally {
       this.#end();
     }
-    return this.#answer;
+    return this.out?.array ?? (this.#result as Operand);
   }
 
   /** Copies some rows of arrays to the memory or back; what all rows share with the first of them or the last. */
@@ -338,10 +337,10 @@ export class Call implements KernelCall {
       if (step === 0 && (mode === READ ? start > 0 : start + count < this.rows)) continue;
       const from = step * start;
       const size = step * count || operand.size;
-      const view = this.runtime.view(pointer === this.#kept ? pointer + from * 4 : pointer, size);
+      const copy = pointer === this.#kept ? pointer + from * 4 : pointer;
       const part = size < operand.size ? check.partOf(array, from, size) : array;
-      if (mode === READ) view.set(part);
-      else part.set(view);
+      if (mode === READ) this.runtime.write(copy, part);
+      else part.set(this.runtime.view(copy, size));
     }
   }
 
@@ -356,10 +355,5 @@ export class Call implements KernelCall {
   #end(): void {
     if (this.#scratch !== null) this.runtime.giveBack(this.#scratch);
     this.#scratch = null;
-  }
-
-  /** What the caller gets: y or dx. An array may be another view of the memory, where that has grown. */
-  get #answer(): Operand {
-    return this.out?.array ?? (this.#result as Operand);
   }
 }

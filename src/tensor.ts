@@ -214,8 +214,7 @@ export class Tensor extends check.Shown {
   /** As in "Tensor [64, 768]". */
   override toString(): string {
     const { shape, pointer } = this.#storage;
-    const name = this instanceof Parameter ? "Parameter" : "Tensor";
-    return `${name} [${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
+    return `${this instanceof Parameter ? "Parameter" : "Tensor"} [${shape.join(", ")}]${pointer === 0 ? ", disposed" : ""}`;
   }
 
   get disposed(): boolean {
