@@ -338,7 +338,7 @@ export class Call implements KernelCall {
       const from = step * start;
       const size = step * count || operand.size;
       const copy = pointer === this.#kept ? pointer + from * 4 : pointer;
-      const part = size < operand.size ? check.partOf(array, from, size) : array;
+      const part = size === check.lengthOf(array) ? array : check.partOf(array, from, size);
       if (mode === READ) this.runtime.write(copy, part);
       else part.set(this.runtime.view(copy, size));
     }

@@ -116,7 +116,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** A parameter that is given, or over a Tensor that is, or a new one. null where there is to be none. */
   #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined, initial: number): Parameter | null {
     const { name, forward } = this.#family;
-    const { shape } = this.#normalized;
     if (given !== undefined) {
       if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
       if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
@@ -124,7 +123,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
       if (given instanceof Parameter) return given;
     }
     if (!wanted) return null;
-    const made = given ? parameterOver(given) : new Parameter(shape, undefined, { runtime: this.#runtime });
+    const [{ shape }, runtime] = [this.#normalized, this.#runtime];
+    const made = given ? parameterOver(given) : new Parameter(shape, undefined, { runtime });
     if (!given) made.data.fill(initial);
     this.#made.push(made);
     return made;

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isShared, readTruly } from "./check.js";
+import { isShared, lengthOf } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { type Storage, storageOf } from "./tensor.js";
 
@@ -34,8 +34,7 @@ export class ArrayOperand {
     readonly next: ArrayOperand | null,
   ) {
     this.pointer = home;
-    // Of a copy a wrong length is an error or a wrong result. The memory itself must not be read or written by it.
-    this.size = home === 0 ? array.length : readTruly<number>(array, "length");
+    this.size = lengthOf(array);
   }
 
   /** Only of Tensors it is noted that they are overwritten. */

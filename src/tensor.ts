@@ -102,10 +102,8 @@ const dropped: FinalizationRegistry<Storage> | undefined =
 let getStorage: (tensor: Tensor) => Storage;
 
 /** The storage of a Tensor; undefined for anything else. */
-export const storageOf = ((value: unknown) => (value instanceof Tensor ? getStorage(value) : undefined)) as {
-  (tensor: Tensor): Storage;
-  (value: unknown): Storage | undefined;
-};
+export const storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined } = (value: unknown) =>
+  (value instanceof Tensor ? getStorage(value) : undefined) as Storage;
 
 /** The storage of a Parameter's gradient. */
 export let gradientOf: (parameter: Parameter) => Storage;

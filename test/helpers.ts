@@ -23,9 +23,11 @@ export function difference(a: Float32Array, b: Float32Array): number {
 
 export type Resizable = ArrayBuffer & { resize(bytes: number): void };
 
-/** A buffer that can be made smaller. */
+/** A buffer that can be made smaller, or twice as large. */
 export const resizable = (bytes: number) =>
-  new (ArrayBuffer as unknown as new (bytes: number, options: object) => Resizable)(bytes, { maxByteLength: bytes });
+  new (ArrayBuffer as unknown as new (bytes: number, options: object) => Resizable)(bytes, {
+    maxByteLength: 2 * bytes,
+  });
 
 const GUARD = 64;
 // Read as a float or a double, a NaN: garbage that is read shows in the result.

@@ -216,17 +216,12 @@ describe.each(FAMILIES)("$name writes nothing outside of its outputs, whatever i
   const outOf = (shape: number[], runtime: Runtime) => new Tensor(shape, undefined, { runtime });
   const lying = (name: string, value: unknown) => Object.defineProperty(x.slice(), name, { value });
   /** Options that do something when their out is read. */
-  const acting = (act: () => unknown, out?: unknown) => ({
-    get out() {
-      return act() ?? out;
-    },
-  });
-
-  const shrinking = (): Given => {
+  const acting = (get: () => void) => Object.defineProperty({}, "out", { get, enumerable: true });
+  const resizing = (watched: Watched, bytes: number): Given => {
     const buffer = resizable(x.byteLength);
-    return [new Float32Array(buffer), acting(() => buffer.resize(cols * 4), x.slice())];
+    watched.besides = () => buffer.resize(bytes);
+    return [new Float32Array(buffer)];
   };
-
   const disposing = (watched: Watched, used: Norm | Tensor): Given => {
     const operand = used instanceof Tensor ? new Tensor(shape, x, { runtime: watched.runtime }) : x;
     watched.besides = () => used.dispose();
@@ -237,13 +232,15 @@ describe.each(FAMILIES)("$name writes nothing outside of its outputs, whatever i
   test.each<[string, (runtime: Runtime, norm: Norm, watched: Watched) => Given]>([
     ["an x with another pointer, size and shape", (runtime) => [new Lying(shape, x, { runtime })]],
     ["an out like that", (runtime) => [outOf(shape, runtime), { out: new Lying(shape, x, { runtime }) }]],
-    ["an array with another length", () => [x, { out: lying("length", 64 * cols) }]],
+    ["an out with another length", () => [x, { out: lying("length", 64 * cols) }]],
+    ["an x with another length", () => [lying("length", cols)]],
     ["an array with another byteOffset", () => [lying("byteOffset", 64 * cols)]],
     ["an array with another byteLength", () => [lying("byteLength", 256 * cols)]],
     ["an array that says it is in the memory", ({ memory }) => [lying("buffer", memory.buffer)]],
     ["an out that disposes of the module", (_, norm) => [x, acting(() => norm.dispose())]],
     ["an out that disposes of the weight", (_, norm) => [x, acting(() => norm.weight.dispose())]],
-    ["an out that shrinks the buffer of x while it is read", shrinking],
+    ["an allocator that shrinks x", (_runtime, _norm, watched) => resizing(watched, 4 * cols)],
+    ["an allocator that lengthens x", (_runtime, _norm, watched) => resizing(watched, 2 * x.byteLength)],
     ["an allocator that disposes of out", (runtime, _, watched) => disposing(watched, outOf(shape, runtime))],
     ["an allocator that disposes of the module", (_, norm, watched) => disposing(watched, norm)],
   ])("%s", (_, given) => {
