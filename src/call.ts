@@ -44,8 +44,8 @@ export class Call implements KernelCall {
   #made: readonly Tensor[] | null = null;
   /** What it has borrowed of the runtime. */
   #scratch: Block | null = null;
-  /** Where what is normalized is kept for backward, all rows of it; 0 where it isn't. */
-  #kept = 0;
+  /** Where what is normalized is kept for backward, all rows of it; null where it isn't. */
+  #kept: Storage | null = null;
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
 
@@ -208,22 +208,22 @@ export class Call implements KernelCall {
 
   /**
    * Makes the result, unless it is given, and finds room for copies of arrays and for a workspace.
-   * @param kept where x + residual, or an array x, is kept for backward; 0 where it isn't
+   * @param kept where x + residual, or an array x, is kept for backward, from its beginning on; null where it isn't
    */
-  place(kept = 0): this {
+  place(kept: Storage | null = null): this {
     const { source, addend, sum, kernel, args, where } = this;
     if (this.out === null) {
       this.#result = this.make(source.shape ?? [source.size], source.array);
       this.out = this.take(OUT, this.#result, WRITTEN);
     }
     this.#kept = kept;
-    share(kept === 0 ? source : addend, this.out);
-    if (kept === 0) share(addend, sum);
+    share(kept === null ? source : addend, this.out);
+    if (kept === null) share(addend, sum);
     else {
       // x is copied there, and x + residual written over it.
-      if (addend !== null) args[kernel.sum] = kept;
-      if (source.array && (addend === null || source.home === 0)) source.pointer = kept;
-      if (sum?.array) sum.pointer = kept;
+      if (addend !== null) args[kernel.sum] = kept.pointer;
+      if (source.array && (addend === null || source.home === 0)) source.pointer = kept.pointer;
+      if (sum?.array) sum.pointer = kept.pointer;
     }
     args[kernel.rows] = this.rows;
     args[kernel.cols] = this.normalized.size;
@@ -302,7 +302,7 @@ export class Call implements KernelCall {
     const sums = this.dweight !== null || this.dbias !== null;
     const strides = stridesOf(this);
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-      if (operand.pointer !== operand.home && operand.pointer !== this.#kept) strides[operand.index] = 0;
+      if (operand.pointer !== operand.home && operand.pointer !== this.#kept?.pointer) strides[operand.index] = 0;
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
@@ -337,10 +337,12 @@ export class Call implements KernelCall {
       if (step === 0 && (mode === READ ? start > 0 : start + count < this.rows)) continue;
       const from = step * start;
       const size = step * count || operand.size;
-      const copy = pointer === this.#kept ? pointer + from * 4 : pointer;
-      const part = size === check.lengthOf(array) ? array : check.partOf(array, from, size);
-      if (mode === READ) this.runtime.write(copy, part);
-      else part.set(this.runtime.view(copy, size));
+      const part = size < operand.size ? check.partOf(array, from, size) : array;
+      const kept = pointer === this.#kept?.pointer ? this.#kept : null;
+      // A view of its own, because making one takes longer than copying a short row.
+      if (kept !== null && mode === READ) kept.data.set(part, from);
+      else if (mode === READ) this.runtime.view(pointer, size).set(part);
+      else part.set(this.runtime.view(kept === null ? pointer : pointer + from * 4, size));
     }
   }
 

@@ -7,10 +7,6 @@
 export const readTruly = <T>(array: unknown, name: string | symbol): T =>
   Reflect.get(Float32Array.prototype, name, array);
 
-const { get: length } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Float32Array.prototype), "length") ?? {};
-/** The length of a typed array as it is. Engines make as little of it as of the property, but much of `readTruly`. */
-export const lengthOf = (array: Float32Array): number => length?.call(array);
-
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
 export const tagOf = (value: unknown) => readTruly<string | undefined>(value, Symbol.toStringTag);
 

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isShared, lengthOf } from "./check.js";
+import { isShared, readTruly } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { type Storage, storageOf } from "./tensor.js";
 
@@ -34,7 +34,8 @@ export class ArrayOperand {
     readonly next: ArrayOperand | null,
   ) {
     this.pointer = home;
-    this.size = lengthOf(array);
+    // Of a copy a wrong length is an error or a wrong result. The memory itself must not be read or written by it.
+    this.size = home === 0 ? array.length : readTruly<number>(array, "length");
   }
 
   /** Only of Tensors it is noted that they are overwritten. */

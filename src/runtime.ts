@@ -63,10 +63,8 @@ export class Runtime extends check.Shown {
   readonly #allocator: Allocator;
   /** A block that calls borrow, while no call has it. */
   #kept: Block | null = null;
-  /** All of the memory, unless it has grown since. To make a view takes longer than to copy a short row. */
-  #floats: Float32Array = new Float32Array(0);
-  /** The view that was last made: most calls copy arrays of one size from one place. */
-  #view: Float32Array = this.#floats;
+  /** The view that was last made: most calls copy arrays of one size to one place. */
+  #view: Float32Array = new Float32Array(0);
   /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
   readonly #buffers = new WeakSet<ArrayBufferLike>();
 
@@ -271,12 +269,6 @@ export class Runtime extends check.Shown {
     const { buffer } = this.#memory;
     this.#buffers.add(buffer);
     return buffer;
-  }
-
-  /** Copies an array of numbers to the memory. @internal */
-  write(pointer: number, array: Float32Array): void {
-    if (this.#floats.length < pointer / 4 + array.length) this.#floats = new Float32Array(this.buffer);
-    this.#floats.set(array, pointer / 4);
   }
 
   /** Some floats of the memory, valid until it grows. @internal */
