@@ -21,6 +21,9 @@ import type { Operand } from "./types.js";
 
 const aligned = (bytes: number) => bytes + (-bytes & 15);
 
+/** An array's own `set` may be another, which begins a call in the middle of this one. */
+const { set: copy } = Float32Array.prototype;
+
 /** The place of y or dx among the arguments of a kernel. */
 const OUT = 0;
 
@@ -202,7 +205,7 @@ export class Call implements KernelCall {
       this.#made = [...(this.#made ?? []), tensor];
       return tensor;
     } catch (error) {
-      this.#abandon(error);
+      this.abandon(error);
     }
   }
 
@@ -234,7 +237,7 @@ export class Call implements KernelCall {
       this.dweight?.overwrite(where, "dweight");
       this.dbias?.overwrite(where, "dbias");
     } catch (error) {
-      this.#abandon(error);
+      this.abandon(error);
     }
     return this;
   }
@@ -319,7 +322,7 @@ export class Call implements KernelCall {
     if (!this.concurrent) return this.run();
     try {
       for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-        if (operand.pointer !== operand.home && check.isShared(operand.array.buffer)) runtime.settle();
+        if (operand.pointer !== operand.home && check.isShared(check.bufferOf(operand.array))) runtime.settle();
       }
       this.#copy(READ, 0, rows);
       await runtime.start(this, this.#arrays === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
@@ -342,12 +345,12 @@ export class Call implements KernelCall {
       // A view of its own, because making one takes longer than copying a short row.
       if (kept !== null && mode === READ) kept.data.set(part, from);
       else if (mode === READ) this.runtime.view(pointer, size).set(part);
-      else part.set(this.runtime.view(kept === null ? pointer : pointer + from * 4, size));
+      else copy.call(part, this.runtime.view(kept === null ? pointer : pointer + from * 4, size));
     }
   }
 
   /** Gives back all that was made for a call that can't be made. */
-  #abandon(error: unknown): never {
+  abandon(error: unknown): never {
     for (const tensor of this.#made ?? []) tensor.dispose();
     this.#end();
     throw error;

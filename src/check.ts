@@ -7,6 +7,9 @@
 export const readTruly = <T>(array: unknown, name: string | symbol): T =>
   Reflect.get(Float32Array.prototype, name, array);
 
+/** The buffer of a typed array. */
+export const bufferOf = (array: Float32Array) => readTruly<ArrayBufferLike>(array, "buffer");
+
 /** The name of a typed array's own class, of this realm or another; undefined for anything else. */
 export const tagOf = (value: unknown) => readTruly<string | undefined>(value, Symbol.toStringTag);
 
@@ -159,9 +162,8 @@ const ownClass = (array: Float32Array): Float32ArrayConstructor => Reflect.get(g
 /** A new array of zeros, of the class of another, whatever a subclass says. */
 export const arrayLike = (array: Float32Array, length: number): Float32Array => new (ownClass(array))(length);
 
-/** A part of an array. Unlike `subarray` it calls no code of a subclass. */
+/** A part of an array. It calls no code of a subclass, and is never longer than the array is. */
 export function partOf(array: Float32Array, from: number, length: number): Float32Array {
-  const floats = ownClass(array);
-  const offset = readTruly<number>(array, "byteOffset") + from * floats.BYTES_PER_ELEMENT;
-  return new floats(readTruly<ArrayBuffer>(array, "buffer"), offset, length);
+  const whole = new (ownClass(array))(bufferOf(array), readTruly(array, "byteOffset"), readTruly(array, "length"));
+  return whole.subarray(from, from + length);
 }

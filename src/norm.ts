@@ -227,7 +227,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const stats = storage.pointer + copied * 4;
     this.#giveStats(call, stats);
     call.place(own ? storage : null);
-    if (storage.pointer === 0) throw new TypeError(`${call.where}: disposed of by its allocator`);
+    if (storage.pointer === 0) call.abandon(new TypeError(`${call.where}: disposed of by its allocator`));
     const x = own ? null : (given as Tensor);
     const normalized = x === null ? storage : storageOf(x);
     const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;

@@ -259,7 +259,7 @@ export class Runtime extends check.Shown {
   addressOf(array: Float32Array): number {
     // What most arrays are comes first: to ask the memory for its buffer takes longer than to compute a short row.
     if (array.byteOffset === 0 || check.tagOf(array) !== "Float32Array") return 0;
-    const buffer = check.readTruly<ArrayBufferLike>(array, "buffer");
+    const buffer = check.bufferOf(array);
     if (buffer !== this.buffer && !this.#buffers.has(buffer)) return 0;
     return check.readTruly(array, "byteOffset");
   }

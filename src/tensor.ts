@@ -99,7 +99,7 @@ export class Storage {
 const dropped: FinalizationRegistry<Storage> | undefined =
   globalThis.FinalizationRegistry && new FinalizationRegistry((storage) => storage.free());
 
-let getStorage: (tensor: Tensor) => Storage;
+let getStorage: (tensor: Tensor) => Storage | undefined;
 
 /** The storage of a Tensor; undefined for anything else. */
 export const storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined } = (value: unknown) =>
@@ -128,7 +128,11 @@ export class Tensor extends check.Shown {
 
   /** Lets `storageOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
   protected static readonly friend = (() => {
-    getStorage = (tensor) => tensor.#storage;
+    getStorage = (tensor) => {
+      try {
+        return tensor.#storage;
+      } catch {} // of a Proxy
+    };
   })();
 
   /**

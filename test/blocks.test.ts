@@ -46,10 +46,17 @@ describe.each(FAMILIES)("$name", (family) => {
     expect(difference(inPlace, norm.forward(tensor(x), { residual: tensor(residual) }).data)).toBe(-1);
   });
 
-  test("no code of an array's own is called between blocks", () => {
-    const x = from(0, 500_000);
+  test.each([1000, 500_000])("no code of its own is called while a call copies an array of %i", (size) => {
+    const x = from(0, size);
     const own = () => Object.assign(x.slice(), { set: null, subarray: null, constructor: null }) as never;
     expect(difference(make(1000).forward(own(), { out: own() }), make(1000).forward(x))).toBe(-1);
+  });
+
+  test("nothing is written past an out that is shorter than it says", () => {
+    const whole = new Float32Array(1_000_000);
+    const out = Object.defineProperty(whole.subarray(0, 500_000), "length", { value: whole.length });
+    expect(() => make(1000).forward(from(0, whole.length), { out })).toThrow(RangeError);
+    expect(whole.subarray(500_000).every((value) => value === 0)).toBe(true);
   });
 
   test("an out of doubles that begins where x does, computed after all of x was read, has the results of two arrays", () => {

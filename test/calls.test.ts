@@ -1,17 +1,8 @@
 // Calls of modules in any order, on operands of every kind and in every place, give what the functions give on copies.
 
 import { describe, expect, test } from "vitest";
-import {
-  LayerNorm,
-  layerNorm,
-  layerNormBackward,
-  layerNormWithStats,
-  type Operand,
-  RMSNorm,
-  Runtime,
-  type Target,
-  Tensor,
-} from "../src/index.js";
+import type { Operand, Target } from "../src/index.js";
+import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, RMSNorm, Runtime, Tensor } from "../src/index.js";
 import { normal } from "./helpers.js";
 import { FAMILIES, type Family, floatsOf } from "./norms.js";
 

@@ -168,6 +168,18 @@ describe("the blocks of a runtime", () => {
     }
   });
 
+  test("a call that finds its block disposed by the allocator gives back what it borrowed", () => {
+    const watched = new Watched();
+    const ln = new LayerNorm(cols, { runtime: watched.runtime });
+    const before = [...watched.held.keys()];
+    ln.forward(x);
+    watched.flush();
+    watched.besides = () => ln.eval();
+    expect(() => ln.forward(x)).toThrow(/forward: disposed of by its allocator/);
+    watched.flush();
+    expect([...watched.held.keys()]).toEqual(before);
+  });
+
   test("what a call has given, or kept, stays when the next one finds no room", () => {
     const watched = new Watched();
     const { runtime, held } = watched;

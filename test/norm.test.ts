@@ -53,6 +53,7 @@ const FORWARD: Refused[] = [
   ["x has the shape [35, 6], expected [..., 35]", RangeError, tensor(x, [35, 6])],
   ["x has the shape [], expected [..., 35]", RangeError, new Tensor([])],
   ["x belongs to another runtime", TypeError, new Tensor([35], undefined, { runtime: Runtime.create() })],
+  [`x is a Tensor, ${NO_OUT}`, TypeError, new Proxy(tensor(), {})],
   [`out is [0], ${NO_OUT}`, TypeError, x, { out: [0] }],
   [`out is 1, ${NO_OUT}`, TypeError, x, { out: 1 }],
   ["out has 35 elements, expected 210, as x has", RangeError, x, { out: zeros }],

@@ -5,13 +5,8 @@ import { fileURLToPath } from "node:url";
 import * as tf from "@tensorflow/tfjs-core";
 import * as tfl from "@tensorflow/tfjs-layers";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
-import {
-  type FallbackOptions,
-  type LayerNormalizationArgs,
-  layerNormalization,
-  patchLayerNormalization,
-  rmsNormalization,
-} from "../src/tfjs/index.js";
+import type { FallbackOptions, LayerNormalizationArgs } from "../src/tfjs/index.js";
+import { layerNormalization, patchLayerNormalization, rmsNormalization } from "../src/tfjs/index.js";
 import {
   apart,
   apply,

@@ -3,20 +3,8 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, describe, expect, test } from "vitest";
 import { UNIT } from "./reference.js";
-import {
-  type Axis,
-  apart,
-  BACKENDS,
-  both,
-  gradients,
-  held,
-  type Norm,
-  OPS,
-  type Optional,
-  tensorOf,
-  values,
-  withBackend,
-} from "./tfjs-helpers.js";
+import type { Axis, Norm, Optional } from "./tfjs-helpers.js";
+import { apart, BACKENDS, both, gradients, held, OPS, tensorOf, values, withBackend } from "./tfjs-helpers.js";
 import { expectWithin } from "./within.js";
 
 const NORMS = Object.keys(OPS) as Norm[];

@@ -1,12 +1,8 @@
 // The life of a runtime of threads: its options, where threads can't be started, its end, and threads that end by themselves.
 
 import { LayerNorm, Runtime, Tensor } from "layernorm-wasm";
-import {
-  type AnyWorker,
-  createThreadedRuntime,
-  type ThreadedRuntime,
-  type ThreadsOptions,
-} from "layernorm-wasm/threads";
+import type { AnyWorker, ThreadedRuntime, ThreadsOptions } from "layernorm-wasm/threads";
+import { createThreadedRuntime } from "layernorm-wasm/threads";
 import { describe, expect, test } from "vitest";
 import { bits, passes, rowsOf, tensorOf, type WorkerClass, workerClasses } from "./threads-helpers.js";
 

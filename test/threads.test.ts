@@ -1,16 +1,8 @@
 // What threads compute, from the package as it is installed: a thread is a file of its own. In engines other than Node, by
 // test/engines.
 
-import {
-  LayerNorm,
-  layerNorm,
-  layerNormBackward,
-  layerNormWithStats,
-  type Parameter,
-  RMSNorm,
-  Runtime,
-  Tensor,
-} from "layernorm-wasm";
+import type { Parameter } from "layernorm-wasm";
+import { LayerNorm, layerNorm, layerNormBackward, layerNormWithStats, RMSNorm, Runtime, Tensor } from "layernorm-wasm";
 import { createThreadedRuntime, type ThreadedRuntime } from "layernorm-wasm/threads";
 import { afterAll, describe, expect, test } from "vitest";
 import { uniform } from "./helpers.js";
@@ -296,6 +288,21 @@ describe("forwardAsync and backwardAsync", () => {
       }
     }
     await runtime.close();
+  });
+
+  test("write to no block that is given back while an array of its own kind is asked for its buffer", async () => {
+    const runtime = await threaded(2);
+    const ln = new LayerNorm(16, { runtime });
+    const later: Tensor[] = [];
+    class Own extends Float32Array {
+      override get buffer() {
+        ln.dispose();
+        for (const size of [36, 16, 16, 16, 16]) later.push(new Tensor([size], undefined, { runtime }));
+        return super.buffer;
+      }
+    }
+    await ln.forwardAsync(new Own(32).fill(7));
+    expect(later.filter(({ data }) => data.some((value) => value !== 0))).toEqual([]);
   });
 
   test("whose array is detached meanwhile reject, and leave the runtime as it is", async () => {
