@@ -45,6 +45,8 @@ export class Call implements KernelCall {
   /** The array that was taken last, and so on. */
   #arrays: ArrayOperand | null = null;
   #made: readonly Tensor[] | null = null;
+  /** A Tensor that is disposed of once the call is done: what frees memory may be code of the caller's. */
+  replaced: Tensor | null = null;
   /** What it has borrowed of the runtime. */
   #scratch: Block | null = null;
   /** Where what is normalized is kept for backward, all rows of it; null where it isn't. */
@@ -356,8 +358,9 @@ export class Call implements KernelCall {
     throw error;
   }
 
-  /** Gives the scratch memory back. */
+  /** Gives back what the call no longer needs. */
   #end(): void {
+    this.replaced?.dispose();
     if (this.#scratch !== null) this.runtime.giveBack(this.#scratch);
     this.#scratch = null;
   }

@@ -232,7 +232,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const normalized = x === null ? storage : storageOf(x);
     const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;
     const { size: elements, shape } = source;
-    this.#save({ size: elements, shape, normalized, version: normalized.version, weightVersion, stats, x, block });
+    this.#saved = { size: elements, shape, normalized, version: normalized.version, weightVersion, stats, x, block };
+    if (!again && last !== null) call.replaced = last.block;
     return call;
   }
 
@@ -242,10 +243,10 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (kernel.mean >= 0) args[kernel.mean] = pointer + rows * 4;
   }
 
-  #save(next: Saved | null): void {
+  #forget(): void {
     const last = this.#saved;
-    this.#saved = next;
-    if (last !== null && last.block !== next?.block) last.block.dispose();
+    this.#saved = null;
+    last?.block.dispose();
   }
 
   /**
@@ -288,7 +289,9 @@ export abstract class Norm<O = unknown> extends check.Shown {
     call.dweight = this.#giveGradient(call, kernel.dweight, this.#weight);
     call.dbias = this.#giveGradient(call, kernel.dbias, this.#bias);
     call.takeOptions(add, undefined, out);
-    return call.place();
+    call.place();
+    if (saved !== this.#saved) call.abandon(new TypeError(`${where}: the allocator began another call of the module`));
+    return call;
   }
 
   /** Has the gradient of a parameter as an argument of a call; null where it isn't wanted. */
@@ -308,7 +311,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   train(mode = true): this {
     this.#checkUsable();
     this.#training = check.checkBoolean(`${this.#family.name}.train: mode`, mode);
-    if (!mode) this.#save(null);
+    if (!mode) this.#forget();
     return this;
   }
 
@@ -361,7 +364,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   /** Gives the memory back, except that of given parameters. A second call is harmless; any other use is an error. */
   dispose(): void {
     this.#disposed = true;
-    this.#save(null);
+    this.#forget();
     for (const parameter of this.#made) parameter.dispose();
   }
 

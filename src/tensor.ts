@@ -128,11 +128,7 @@ export class Tensor extends check.Shown {
 
   /** Lets `storageOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
   protected static readonly friend = (() => {
-    getStorage = (tensor) => {
-      try {
-        return tensor.#storage;
-      } catch {} // of a Proxy
-    };
+    getStorage = (tensor) => (#storage in tensor ? tensor.#storage : undefined); // not in a Proxy of one
   })();
 
   /**

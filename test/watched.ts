@@ -14,7 +14,7 @@ export class Watched {
   /** How many more there is room for. */
   room = Infinity;
   /** What its allocator does besides. */
-  besides: () => void = () => {};
+  besides: (step: "allocate" | "free") => void = () => {};
   readonly runtime: Runtime;
   readonly #bytes: Uint8Array;
   #taken: number[] = [];
@@ -24,7 +24,7 @@ export class Watched {
     this.#bytes = new Uint8Array(memory.buffer).fill(GAP);
     let next = 64;
     const allocate = (bytes: number) => {
-      this.besides();
+      this.besides("allocate");
       if (this.room-- <= 0) return 0;
       const pointer = next;
       next += bytes + 64 + (-bytes & 15);
@@ -33,6 +33,7 @@ export class Watched {
       return next <= this.#bytes.length ? pointer : 0;
     };
     const free = (pointer: number) => {
+      this.besides("free");
       const bytes = this.held.get(pointer);
       if (bytes === undefined) throw new Error(`${pointer} is not held`);
       this.#bytes.fill(GAP, pointer, pointer + bytes);
