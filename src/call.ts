@@ -38,8 +38,11 @@ export class Call implements KernelCall {
   sum: Place | null = null;
   /** y or dx. */
   out: Place | null = null;
+  /** What the caller of a function gives to add to, or gets. The gradients of a module are its own. */
   dweight: Place | null = null;
   dbias: Place | null = null;
+  /** The bytes of workspace for its sums over rows; 0 where it has none. */
+  workspace = 0;
   /** What the caller gets, y or dx. But an array in the memory is another view of it, where that has grown. */
   #result: Operand | undefined;
   /** The array that was taken last, and so on. */
@@ -53,6 +56,8 @@ export class Call implements KernelCall {
   #kept: Storage | null = null;
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
+  /** Whether an operand is a view of memory, or what a gradient is added to, which may overlap any other. */
+  #views = false;
 
   /**
    * @param where the method or function, in errors
@@ -82,6 +87,7 @@ export class Call implements KernelCall {
 
   /** Has a Tensor as an argument, which is checked already. */
   give(index: number, storage: Storage): Storage {
+    if (!storage.owned) this.#views = true;
     this.args[index] = storage.pointer;
     return storage;
   }
@@ -93,6 +99,7 @@ export class Call implements KernelCall {
     const step = move === 2 ? this.normalized.size : move;
     const operand = new ArrayOperand(array, mode, index, step, home, this.#arrays);
     if (operand.size === 0) check.checkAttached(this.#name(index), array);
+    if (home !== 0) this.#views = true;
     this.args[index] = home;
     this.#arrays = operand;
     return operand;
@@ -111,27 +118,25 @@ export class Call implements KernelCall {
    * @param rows how many rows it has to have, if that is known
    */
   takeSource(value: unknown, rows?: number): Place {
+    const { shape, size } = this.normalized;
     const { source } = this.kernel;
     const place = this.take(source, value, READ);
-    const { shape, size } = this.normalized;
     if (place.shape !== null && !check.endsWith(place.shape, shape)) {
       check.wrongSize(this.#name(source), place.shape, `[..., ${shape.join(", ")}]`);
     }
-    this.rows = rows ?? Math.floor(place.size / size);
-    if (place.size !== this.rows * size || place.size < this.rows) {
-      const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
-      check.wrongSize(this.#name(source), place.size, wanted);
-    }
     this.source = place;
-    return place;
+    this.rows = rows ?? Math.floor(place.size / size);
+    if (place.size === this.rows * size && place.size >= this.rows) return place;
+    const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
+    check.wrongSize(this.#name(source), place.size, wanted);
   }
 
   /** Takes an operand of the kind, size and shape of x or dy; null where it is absent. */
   #takeLike(index: number, value: unknown, mode: number): Place | null {
     if (value === undefined) return null;
-    const { source, kernel } = this;
+    const { source } = this;
     const place = this.take(index, value, mode);
-    const name = kernel.names[kernel.source] as string;
+    const name = this.kernel.names[this.kernel.source] as string;
     if ((place.array === null) !== (source.array === null)) {
       const kind = source.array === null ? "a Tensor" : check.describe(source.array);
       check.wrongType(this.#name(index), value, `${kind}, as ${name} is`);
@@ -140,18 +145,18 @@ export class Call implements KernelCall {
   }
 
   /** Checks that it has the size of another operand or of what is normalized, and where both have one, its shape. */
-  checkSize(index: number, place: Place, { shape, size }: Pick<Place, "shape" | "size">, other?: string): Place {
-    const got = place.shape;
-    const shapes = got !== null && shape !== null;
-    if (shapes ? check.sameShape(got, shape) : place.size === size) return place;
-    const expected = check.describe(shapes ? shape : size);
+  checkSize(index: number, place: Place, like: Pick<Place, "shape" | "size">, other?: string): Place {
+    const shapes = place.shape !== null && like.shape !== null;
+    if (shapes ? check.sameShape(place.shape, like.shape) : place.size === like.size) return place;
+    const expected = check.describe(shapes ? like.shape : like.size);
     const as = shapes ? `that of ${other}, ${expected}` : `${expected}, as ${other} has`;
-    check.wrongSize(this.#name(index), shapes ? got : place.size, other === undefined ? expected : as);
+    check.wrongSize(this.#name(index), shapes ? place.shape : place.size, other === undefined ? expected : as);
   }
 
   /** Takes a parameter, or what is added to its gradient: of the normalized shape. null where it is absent. */
   takeAffine(index: number, value: unknown, mode: number): Place | null {
     if (value === null || value === undefined) return null;
+    if (mode & WRITTEN) this.#views = true;
     return this.checkSize(index, this.take(index, value, mode), this.normalized);
   }
 
@@ -163,30 +168,34 @@ export class Call implements KernelCall {
     this.sum = this.#takeLike(kernel.sum, sum, WRITTEN);
     this.out = this.#takeLike(OUT, out, WRITTEN);
     this.#result = out as Operand | undefined;
-    this.#checkApart();
+    this.#checkApart(OUT);
+    // The gradients of a module are blocks of their own, which nothing but a view overlaps.
+    if (this.#views || sum !== undefined) for (let i = 1; i < kernel.source; i++) this.#checkApart(i);
+    if (this.#arrays !== null) this.#checkArrays();
   }
 
   /**
-   * Checks that each output lies apart from all else in the memory. But y and sum may be x or residual, and dx may be
-   * dy or add, as the kernel reads an element there before it writes. Copies are apart. Only two arrays that are copied
-   * back must not overlap.
+   * Checks that an output lies apart from all else in the memory. But y and sum may be x or residual, and dx may be dy
+   * or add, as the kernel reads an element there before it writes.
    */
-  #checkApart(): void {
+  #checkApart(index: number): void {
     const { args, kernel, rows } = this;
     const { moves, source, addend, rows: operands } = kernel;
-    const { size: cols } = this.normalized;
-    const all = rows * cols;
-    for (let i = 0; i < source; i++) {
-      const start = args[i] as number;
-      if (start === 0) continue;
-      const end = start + 4 * (moves[i] === 2 ? all : moves[i] === 1 ? rows : cols);
-      for (let j = i + 1; j < operands; j++) {
-        const other = args[j] as number;
-        if (other === 0 || other >= end) continue;
-        if (start >= other + 4 * (moves[j] === 2 ? all : moves[j] === 1 ? rows : cols)) continue;
-        if (start !== other || moves[i] !== 2 || (j !== source && j !== addend)) this.#refuse(i, j);
-      }
+    const { size } = this.normalized;
+    const all = rows * size;
+    const start = args[index] as number;
+    if (start === 0) return;
+    const end = start + 4 * (moves[index] === 2 ? all : moves[index] === 1 ? rows : size);
+    for (let i = 0; i < operands; i++) {
+      const other = args[i] as number;
+      if (other >= end || other === 0 || i === index) continue;
+      if (start >= other + 4 * (moves[i] === 2 ? all : moves[i] === 1 ? rows : size)) continue;
+      if (start !== other || moves[index] !== 2 || (i !== source && i !== addend)) this.#refuse(index, i);
     }
+  }
+
+  /** Checks that arrays that are copied back don't overlap. */
+  #checkArrays(): void {
     for (let b = this.#arrays; b !== null; b = b.next) {
       for (let a = b.next; a !== null; a = a.next) {
         if (a.mode & b.mode & WRITTEN && overlap(a.array, b.array)) this.#refuse(b.index, a.index);
@@ -216,42 +225,43 @@ export class Call implements KernelCall {
    * @param kept where x + residual, or an array x, is kept for backward, from its beginning on; null where it isn't
    */
   place(kept: Storage | null = null): this {
-    const { source, addend, sum, kernel, args, where } = this;
+    const { args, kernel, source, sum } = this;
     if (this.out === null) {
       this.#result = this.make(source.shape ?? [source.size], source.array);
       this.out = this.take(OUT, this.#result, WRITTEN);
     }
-    this.#kept = kept;
-    share(kept === null ? source : addend, this.out);
-    if (kept === null) share(addend, sum);
-    else {
-      // x is copied there, and x + residual written over it.
-      if (addend !== null) args[kernel.sum] = kept.pointer;
-      if (source.array && (addend === null || source.home === 0)) source.pointer = kept.pointer;
-      if (sum?.array) sum.pointer = kept.pointer;
-    }
     args[kernel.rows] = this.rows;
     args[kernel.cols] = this.normalized.size;
+    if (kept !== null && this.addend !== null) args[kernel.sum] = kept.pointer;
     try {
-      this.#reserve();
-      this.out.overwrite(where, "out");
-      sum?.overwrite(where, "sum");
-      this.dweight?.overwrite(where, "dweight");
-      this.dbias?.overwrite(where, "dbias");
+      if (this.#arrays !== null) this.#share(kept);
+      if (this.#arrays !== null || this.workspace > 0) this.#reserve();
+      this.out.overwrite(this.where, "out");
+      sum?.overwrite(this.where, "sum");
+      this.dweight?.overwrite(this.where, "dweight");
+      this.dbias?.overwrite(this.where, "dbias");
     } catch (error) {
       this.abandon(error);
     }
     return this;
   }
 
+  /** Has copies take the place of others, or lie where they are kept. */
+  #share(kept: Storage | null): void {
+    const { source, addend, sum, out } = this;
+    this.#kept = kept;
+    share(kept === null ? source : addend, out);
+    if (kept === null) share(addend, sum);
+    else {
+      // x is copied there, and x + residual written over it.
+      if (source.array && (addend === null || source.home === 0)) source.pointer = kept.pointer;
+      if (sum?.array) sum.pointer = kept.pointer;
+    }
+  }
+
   /** Finds room for a workspace and for copies, of all rows or of as many as stay in the cache. */
   #reserve(): void {
     const { runtime, kernel, args, rows } = this;
-    const { size: cols } = this.normalized;
-    const sums = this.dweight !== null || this.dbias !== null;
-    let workspace = sums ? runtime.kernels[kernel.ofWorkspace](rows, cols) >>> 0 : 0;
-    this.#blockRows = rows;
-    if (workspace === 0 && this.#arrays === null) return;
     let bytes = 0;
     let rowBytes = 0;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
@@ -260,41 +270,53 @@ export class Call implements KernelCall {
       if (operand.step === 0) bytes += operand.size * 4;
       else rowBytes += operand.step * 4;
     }
-    const limit = runtime.blockBytes(sums);
-    if (rows * rowBytes > limit && !this.concurrent && !entangled(this.#arrays)) {
-      const group = sums ? runtime.kernels.sumsGroup() : 1;
-      this.#blockRows = Math.min(rows, Math.max(1, Math.floor(limit / rowBytes / group)) * group);
-      if (this.#blockRows < rows && sums) workspace = runtime.kernels.sumsWorkspace(rows, cols) >>> 0;
-    }
-    bytes += workspace + this.#blockRows * rowBytes;
+    this.#blockRows = rows;
+    if (rows * rowBytes > runtime.blockBytes(this.workspace > 0)) this.#divide(rowBytes);
+    bytes += this.workspace + this.#blockRows * rowBytes;
     if (bytes > 0) this.#scratch = runtime.borrow(bytes);
-    let free = this.#scratch?.pointer ?? 0;
+    let free = this.#scratch === null ? 0 : this.#scratch.pointer;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-      const { over, step, size, home } = operand;
-      if (over !== null) operand.pointer = over.pointer;
+      const { home, size } = operand;
+      if (operand.over !== null) operand.pointer = operand.over.pointer;
       else if (operand.pointer === 0) {
         operand.pointer = free;
-        free += aligned((step === 0 ? size : step * this.#blockRows) * 4);
+        free += aligned((operand.step === 0 ? size : operand.step * this.#blockRows) * 4);
       }
       // The memory may have grown.
-      if (home !== 0 && operand.array.length === 0) operand.array = runtime.view(home, size);
+      if (operand.array.length === 0 && home !== 0) operand.array = runtime.view(home, size);
       else if (operand.array.length === 0) check.checkAttached(this.#name(operand.index), operand.array);
       args[operand.index] = operand.pointer;
     }
-    if (workspace > 0) args[kernel.workspace] = free;
+    if (this.workspace > 0) args[kernel.workspace] = free;
+  }
+
+  /** Divides arrays into blocks of rows, where they can be. */
+  #divide(rowBytes: number): void {
+    const { runtime, rows } = this;
+    if (this.concurrent || entangled(this.#arrays)) return;
+    const sums = this.workspace > 0;
+    const group = sums ? runtime.kernels.sumsGroup() : 1;
+    const groups = Math.floor(runtime.blockBytes(sums) / rowBytes / group);
+    this.#blockRows = Math.min(rows, Math.max(1, groups) * group);
+    if (sums && this.#blockRows < rows) {
+      this.workspace = runtime.kernels.sumsWorkspace(rows, this.normalized.size) >>> 0;
+    }
   }
 
   /** Computes. */
   run(): Operand {
     const { runtime, rows } = this;
-    // A call under way may write to an array.
-    if (this.#arrays !== null) runtime.settle();
     try {
-      if (this.#blockRows < rows) this.#runBlocks();
+      if (this.#arrays === null) call(runtime.kernels, this);
       else {
-        this.#copy(READ, 0, rows);
-        call(runtime.kernels, this);
-        this.#copy(WRITTEN, 0, rows);
+        // A call under way may write to an array.
+        runtime.settle();
+        if (this.#blockRows < rows) this.#runBlocks();
+        else {
+          this.#copy(READ);
+          call(runtime.kernels, this);
+          this.#copy(WRITTEN);
+        }
       }
     } finally {
       this.#end();
@@ -304,50 +326,60 @@ export class Call implements KernelCall {
 
   #runBlocks(): void {
     const { rows, runtime } = this;
-    const sums = this.dweight !== null || this.dbias !== null;
+    const sums = this.workspace > 0;
     const strides = stridesOf(this);
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
       if (operand.pointer !== operand.home && operand.pointer !== this.#kept?.pointer) strides[operand.index] = 0;
     }
     for (let start = 0; start < rows; start += this.#blockRows) {
       const count = Math.min(this.#blockRows, rows - start);
-      this.#copy(READ, start, count);
+      this.#copyRows(READ, start, count);
       callRows(runtime.kernels, this, start, count, sums, strides);
       if (sums && start + count === rows) addSums(runtime.kernels, this);
-      this.#copy(WRITTEN, start, count);
+      this.#copyRows(WRITTEN, start, count);
     }
   }
 
   /** Computes without blocking, where the runtime can. */
   async start(): Promise<Operand> {
-    const { runtime, rows } = this;
+    const { runtime } = this;
     if (!this.concurrent) return this.run();
     try {
       for (let operand = this.#arrays; operand !== null; operand = operand.next) {
         if (operand.pointer !== operand.home && check.isShared(check.bufferOf(operand.array))) runtime.settle();
       }
-      this.#copy(READ, 0, rows);
-      await runtime.start(this, this.#arrays === null ? undefined : () => this.#copy(WRITTEN, 0, rows));
+      this.#copy(READ);
+      await runtime.start(this, this.#arrays === null ? undefined : () => this.#copy(WRITTEN));
     } finally {
       this.#end();
     }
     return this.out?.array ?? (this.#result as Operand);
   }
 
-  /** Copies some rows of arrays to the memory or back; what all rows share with the first of them or the last. */
-  #copy(mode: number, start: number, count: number): void {
+  /** Copies arrays to the memory, or back. */
+  #copy(mode: number): void {
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-      const { array, step, pointer } = operand;
-      if (pointer === operand.home || operand.size === 0 || !(operand.mode & mode)) continue;
+      const { array, size, pointer } = operand;
+      if (pointer === operand.home || (operand.mode & mode) === 0) continue;
+      if (mode === WRITTEN) copy.call(array, this.runtime.view(pointer, size));
+      // A view of its own, because making one takes longer than copying a short row.
+      else if (pointer === this.#kept?.pointer) this.#kept.data.set(array);
+      else this.runtime.view(pointer, size).set(array);
+    }
+  }
+
+  /** The same of some rows; what all rows have in common is copied with the first of them, or the last. */
+  #copyRows(mode: number, start: number, count: number): void {
+    for (let operand = this.#arrays; operand !== null; operand = operand.next) {
+      const { step, pointer } = operand;
+      if (pointer === operand.home || !(operand.mode & mode)) continue;
       if (step === 0 && (mode === READ ? start > 0 : start + count < this.rows)) continue;
       const from = step * start;
       const size = step * count || operand.size;
-      const part = size < operand.size ? check.partOf(array, from, size) : array;
-      const kept = pointer === this.#kept?.pointer ? this.#kept : null;
-      // A view of its own, because making one takes longer than copying a short row.
-      if (kept !== null && mode === READ) kept.data.set(part, from);
-      else if (mode === READ) this.runtime.view(pointer, size).set(part);
-      else copy.call(part, this.runtime.view(kept === null ? pointer : pointer + from * 4, size));
+      const part = check.partOf(operand.array, from, size);
+      const view = this.runtime.view(pointer === this.#kept?.pointer ? pointer + from * 4 : pointer, size);
+      if (mode === READ) view.set(part);
+      else copy.call(part, view);
     }
   }
 

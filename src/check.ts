@@ -72,12 +72,16 @@ export function wrongSize(where: string, got: readonly number[] | number, expect
 
 /** Options must be an object with these properties of its own: a misspelled one would be ignored. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
-  if (typeof options !== "object" || options === null || options instanceof Shown || ArrayBuffer.isView(options))
+  if (typeof options !== "object" || options === null || options instanceof Shown) {
     wrongType(`${where}: options`, options, "an object");
-  for (const name in options) {
-    if (names.includes(name) || !Object.keys(options).includes(name)) continue;
-    throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
   }
+  for (const name in options) if (!names.includes(name)) refuseOption(where, options, name, names);
+}
+
+function refuseOption(where: string, options: object, name: string, names: readonly string[]): void {
+  if (ArrayBuffer.isView(options)) wrongType(`${where}: options`, options, "an object");
+  if (!Object.keys(options).includes(name)) return;
+  throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
 }
 
 /** A view of memory that has grown since is detached from it, and empty. */

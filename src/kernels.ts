@@ -76,6 +76,13 @@ const INVOKE: Readonly<Record<KernelName, Invoke>> = {
   rmsNormBackward: (k, a) => k.rmsNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
 };
 
+type WorkspaceOf = (kernels: Kernels, rows: number, cols: number) => number;
+
+const WORKSPACE: Readonly<Partial<Record<KernelName, WorkspaceOf>>> = {
+  layerNormBackward: (k, rows, cols) => k.layerNormBackwardWorkspace(rows, cols) >>> 0,
+  rmsNormBackward: (k, rows, cols) => k.rmsNormBackwardWorkspace(rows, cols) >>> 0,
+};
+
 /** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
 export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
@@ -91,9 +98,10 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly addend: number;
   /** Calls it with the arguments of a list, which may be longer. */
   readonly invoke: Invoke;
-  /** The names of what belongs to a backward kernel. */
+  /** The bytes of workspace that a backward kernel needs. */
+  readonly workspaceOf: WorkspaceOf;
+  /** The name of a backward kernel for some rows. */
   readonly ofRows: `${BackwardName}Rows`;
-  readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
 /** What has `cols` numbers for each row. */
@@ -108,8 +116,9 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
   const addend = list.findIndex((argument) => argument === "residual" || argument === "add");
   const names = ["out", ...list.slice(1)];
   const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(/mean|rstd/.test(argument))));
-  const own = { name, index, names, moves, source, addend, invoke: INVOKE[name as KernelName] };
-  return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
+  const key = name as KernelName;
+  const own = { name, index, names, moves, source, addend, invoke: INVOKE[key], workspaceOf: WORKSPACE[key] };
+  return { ...places, ...own, ofRows: `${name}Rows` } as unknown as Kernel;
 });
 
 /** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */

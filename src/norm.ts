@@ -53,6 +53,8 @@ interface Saved {
   normalized: Storage;
   version: number;
   weightVersion: number;
+  /** The bytes of workspace that backward needs for the sums over rows. */
+  workspace: number;
   /** The address of rstd of each row, and then mean. */
   stats: number;
   /** The caller's Tensor, which must not be collected; null where the block has a copy. */
@@ -232,7 +234,20 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const normalized = x === null ? storage : storageOf(x);
     const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;
     const { size: elements, shape } = source;
-    this.#saved = { size: elements, shape, normalized, version: normalized.version, weightVersion, stats, x, block };
+    const { kernel } = this.#family.backward;
+    const workspace =
+      last?.size === elements ? last.workspace : kernel.workspaceOf(call.runtime.kernels, rows, this.#normalized.size);
+    this.#saved = {
+      size: elements,
+      shape,
+      normalized,
+      version: normalized.version,
+      weightVersion,
+      workspace,
+      stats,
+      x,
+      block,
+    };
     if (!again && last !== null) call.replaced = last.block;
     return call;
   }
@@ -286,20 +301,23 @@ export abstract class Norm<O = unknown> extends check.Shown {
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
     call.give(kernel.x, saved.normalized);
     this.#giveStats(call, saved.stats);
-    call.dweight = this.#giveGradient(call, kernel.dweight, this.#weight);
-    call.dbias = this.#giveGradient(call, kernel.dbias, this.#bias);
+    const sums = this.#giveGradient(call, kernel.dweight, this.#weight);
+    if (this.#giveGradient(call, kernel.dbias, this.#bias) || sums) call.workspace = saved.workspace;
     call.takeOptions(add, undefined, out);
     call.place();
     if (saved !== this.#saved) call.abandon(new TypeError(`${where}: the allocator began another call of the module`));
     return call;
   }
 
-  /** Has the gradient of a parameter as an argument of a call; null where it isn't wanted. */
-  #giveGradient(call: Call, index: number, parameter: Parameter | null): Storage | null {
-    if (parameter === null) return null;
+  /** Has the gradient of a parameter as an argument of a call, where it is wanted. Returns whether it is. */
+  #giveGradient(call: Call, index: number, parameter: Parameter | null): boolean {
+    if (parameter === null) return false;
     const gradient = gradientOf(parameter);
-    if (gradient.pointer !== 0) return parameter.requiresGrad ? call.give(index, gradient) : null;
-    throw new TypeError(`${call.where}: the gradient of a parameter was disposed with the module that made it`);
+    if (gradient.pointer === 0) {
+      throw new TypeError(`${call.where}: the gradient of a parameter was disposed with the module that made it`);
+    }
+    if (parameter.requiresGrad) call.give(index, gradient);
+    return parameter.requiresGrad;
   }
 
   /** Whether forward keeps what backward needs. */
