@@ -276,15 +276,12 @@ export class Call implements KernelCall {
     if (bytes > 0) this.#scratch = runtime.borrow(bytes);
     let free = this.#scratch === null ? 0 : this.#scratch.pointer;
     for (let operand = this.#arrays; operand !== null; operand = operand.next) {
-      const { home, size } = operand;
       if (operand.over !== null) operand.pointer = operand.over.pointer;
       else if (operand.pointer === 0) {
         operand.pointer = free;
-        free += aligned((operand.step === 0 ? size : operand.step * this.#blockRows) * 4);
+        free += aligned((operand.step === 0 ? operand.size : operand.step * this.#blockRows) * 4);
       }
-      // The memory may have grown.
-      if (operand.array.length === 0 && home !== 0) operand.array = runtime.view(home, size);
-      else if (operand.array.length === 0) check.checkAttached(this.#name(operand.index), operand.array);
+      if (operand.array.length === 0) operand.renew(runtime, this.#name(operand.index));
       args[operand.index] = operand.pointer;
     }
     if (this.workspace > 0) args[kernel.workspace] = free;

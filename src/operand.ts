@@ -3,7 +3,7 @@
  * @module
  */
 
-import { isShared, readTruly } from "./check.js";
+import { checkAttached, isShared, readTruly } from "./check.js";
 import { Runtime } from "./runtime.js";
 import { type Storage, storageOf } from "./tensor.js";
 
@@ -36,6 +36,12 @@ export class ArrayOperand {
     this.pointer = home;
     // Of a copy a wrong length is an error or a wrong result. The memory itself must not be read or written by it.
     this.size = home === 0 ? array.length : readTruly<number>(array, "length");
+  }
+
+  /** Takes another view of memory that has grown. An array that isn't at home there can't be copied any more. */
+  renew(runtime: Runtime, where: string): void {
+    if (this.home !== 0) this.array = runtime.view(this.home, this.size);
+    else checkAttached(where, this.array);
   }
 
   /** Only of Tensors it is noted that they are overwritten. */
