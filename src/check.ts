@@ -32,10 +32,13 @@ export const classOf = (value: unknown): string => Object.prototype.toString.cal
 
 export const isShared = (buffer: ArrayBufferLike) => classOf(buffer) === "SharedArrayBuffer";
 
+/** Whether something is a typed array or a buffer. */
+export const hasBytes = (value: unknown) => ArrayBuffer.isView(value) || classOf(value).endsWith("ArrayBuffer");
+
 /** The bytes of a typed array or a buffer, where they are. */
 export function bytesOf(source: unknown): Uint8Array<ArrayBuffer> {
-  const { buffer, byteOffset = 0, byteLength } = source as ArrayBufferView;
-  return new Uint8Array((buffer ?? source) as ArrayBuffer, byteOffset, byteLength);
+  const { buffer = source, byteOffset, byteLength } = source as ArrayBufferView;
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
 /** What came, in the words of an error. */
@@ -45,11 +48,10 @@ export function describe(value: unknown): string {
     const shown = value.slice(0, 8).map((element) => (Array.isArray(element) ? "[...]" : describe(element)));
     return `[${shown.join(", ")}${value.length > 8 ? ", ..." : ""}]`;
   }
-  if (typeof value === "function") return "a function";
-  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value === "function" || typeof value === "bigint") return `a ${typeof value}`;
   if (typeof value === "object" && value !== null) {
     const name = value.constructor?.name || "Object";
-    return /^(?!Uint|URL)[AEIOU]/.test(name) ? `an ${name}` : `a ${name}`;
+    return /^[AEIO]/.test(name) ? `an ${name}` : `a ${name}`;
   }
   return String(value);
 }
@@ -68,6 +70,16 @@ export function wrongValue(where: string, value: unknown, expected: string): nev
 export function wrongSize(where: string, got: readonly number[] | number, expected: string): never {
   const has = typeof got === "number" ? `${got} elements` : `the shape ${describe(got)}`;
   throw new RangeError(`${where} has ${has}, expected ${expected}`);
+}
+
+/**
+ * Checks that a block at an address lies in a memory, which ends at `end`.
+ * @param refuse throws the error where it doesn't
+ */
+export function checkAddress(where: string, address: unknown, bytes: number, end: number, refuse = wrongValue): number {
+  if (typeof address !== "number") wrongType(where, address, "a number");
+  if (address > 0 && address % 4 === 0 && address + bytes <= end) return address;
+  return refuse(where, address, `a multiple of 4 with room for ${bytes} bytes in a memory of ${end}`);
 }
 
 /** Options must be an object with these properties of its own: a misspelled one would be ignored. */
@@ -89,7 +101,7 @@ export function checkAttached(where: string, array: ArrayBufferView): void {
   try {
     new Uint8Array(array.buffer);
   } catch {
-    throw new TypeError(`${where} is a detached view: the memory has grown since; take the tensor's data anew`);
+    throw new TypeError(`${where} is a view of memory that has grown since; take the tensor's data anew`);
   }
 }
 
@@ -112,9 +124,8 @@ export function checkShape(where: string, value: unknown, least: number, expecte
   if (!Array.isArray(value)) wrongType(where, value, expected);
   const shape: number[] = [...value];
   if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, "a list of integers");
-  const fits = shape.every((dimension) => Number.isInteger(dimension) && dimension >= least);
-  if (!fits) wrongValue(where, shape, `integers of ${least} or more`);
-  if (!Number.isSafeInteger(sizeOf(shape))) wrongValue(where, shape, "no more elements than can be counted");
+  if (shape.some((dimension) => !Number.isInteger(dimension) || dimension < least))
+    wrongValue(where, shape, `integers of ${least} or more`);
   return shape;
 }
 
@@ -154,8 +165,8 @@ export function checkNumbers(where: string, value: unknown, kinds: RegExp, expec
   const numbers: number[] = [...value];
   const odd = numbers.findIndex((element) => typeof element !== "number");
   if (odd < 0) return new Float32Array(numbers);
-  const cure = Array.isArray(numbers[odd]) ? "; list.flat(Infinity) makes one" : "";
-  throw new TypeError(`${where} has ${describe(numbers[odd])} at ${odd}, expected a flat list of numbers${cure}`);
+  const cure = Array.isArray(numbers[odd]) ? "; list.flat(Infinity) makes a flat list" : "";
+  wrongType(`${where}[${odd}]`, numbers[odd], `a number${cure}`);
 }
 
 /** Typed arrays that an operand may be. */

@@ -3,7 +3,7 @@
  * @module
  */
 
-import { bytesOf, classOf, wrongType } from "./check.js";
+import { bytesOf, classOf, hasBytes, wrongType } from "./check.js";
 import type { LinearMemory } from "./memory.js";
 
 /** A compiled `WebAssembly.Module`, or the bytes of one. Declared so that the types need no library of the DOM's. */
@@ -51,12 +51,9 @@ export const isLater = (source: unknown): source is LaterModuleSource =>
 
 /** A source that is of a kind that `link` or `linkLater` takes. @internal */
 export function checkSource<T>(where: string, source: T): T {
-  if (isModule(source) || source instanceof ArrayBuffer || ArrayBuffer.isView(source) || isLater(source)) return source;
-  const cure = classOf(source) === "Response" ? "; WebAssembly.compileStreaming makes one of it" : "";
-  wrongType(where, source, `a WebAssembly.Module, its bytes, or a promise of one${cure}`);
+  if (isModule(source) || hasBytes(source) || isLater(source)) return source;
+  wrongType(where, source, "a WebAssembly.Module, its bytes, or a promise, as of WebAssembly.compileStreaming");
 }
-
-const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssembly.Memory } });
 
 /**
  * The exports of a module over a memory, at once.
@@ -66,36 +63,33 @@ const importsOf = (memory: LinearMemory) => ({ env: { memory: memory as WebAssem
 export function link<T>(where: string, source: object, memory: LinearMemory): T {
   try {
     const module = isModule(source) ? source : new WebAssembly.Module(bytesOf(source));
-    return new WebAssembly.Instance(module, importsOf(memory)).exports as T;
+    return new WebAssembly.Instance(module, { env: { memory: memory as WebAssembly.Memory } }).exports as T;
   } catch (cause) {
     refuse(where, source, cause as Error);
   }
 }
 
-/** A module without blocking, also from what is yet to arrive. @internal */
-export async function compileLater(where: string, source: unknown): Promise<WebAssembly.Module> {
-  const arrived = checkSource(where, await source);
-  if (isModule(arrived)) return arrived;
-  return WebAssembly.compile(bytesOf(arrived)).catch((cause) => refuse(where, arrived, cause));
-}
-
 /** `link` without blocking, also for a module that is yet to arrive. @internal */
 export async function linkLater<T>(where: string, source: unknown, memory: LinearMemory): Promise<T> {
-  const module = await compileLater(where, source);
-  const linking = WebAssembly.instantiate(module, importsOf(memory));
-  return (await linking.catch((cause) => refuse(where, module, cause))).exports as T;
+  const arrived = checkSource(where, await source);
+  try {
+    const module = isModule(arrived) ? arrived : await WebAssembly.compile(bytesOf(arrived));
+    return (await WebAssembly.instantiate(module, { env: { memory: memory as WebAssembly.Memory } })).exports as T;
+  } catch (cause) {
+    refuse(where, arrived, cause as Error);
+  }
 }
 
 /** WebAssembly, where the engine has it. @internal */
 export function supported(where: string): typeof WebAssembly {
   if (typeof WebAssembly === "object") return WebAssembly;
-  throw new Error(`${where}: this engine has no WebAssembly, or it is turned off (iOS does so in lockdown mode)`);
+  throw new Error(`${where}: this engine has no WebAssembly, or it is turned off, as in iOS in lockdown mode`);
 }
 
-const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host's bundler needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;
+const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;
 
-/** Says what to do about an engine that didn't compile or link a module. */
-function refuse(where: string, source: unknown, cause: Error): never {
+/** Says what to do about an engine that didn't compile or link a module. @internal */
+export function refuse(where: string, source: unknown, cause: Error): never {
   const { name, message } = cause;
   let advice = `may not be compiled here, ${message}; ${FORBIDDEN}`;
   if (name === "RangeError") {
@@ -103,7 +97,7 @@ function refuse(where: string, source: unknown, cause: Error): never {
   } else if (isModule(source) || name === "LinkError" || name === "TypeError") {
     advice = `is no module of this package, ${message}`;
   } else if (!WebAssembly.validate(bytesOf(source))) {
-    advice = `is no WebAssembly module to this engine, ${message}; if it is the right file, the engine is too old: it needs SIMD, as Chrome 91, Firefox 90, Safari 16.4 and Node 20 have it`;
+    advice = `is no WebAssembly module to this engine, ${message}; if it is the right file, the engine needs SIMD (Chrome 91, Firefox 90, Safari 16.4, Node 20)`;
   }
   throw new Error(`${where} ${advice}`, { cause });
 }

@@ -19,7 +19,7 @@ import * as check from "./check.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import { READ, runtimeOf, WRITTEN } from "./operand.js";
-import { RMS_EPS, RMS_NORM } from "./rms-norm.js";
+import { RMS_NORM } from "./rms-norm.js";
 import { storageOf } from "./tensor.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./types.js";
 
@@ -53,7 +53,7 @@ export type LayerNormBackwardOptions<T extends Operand> = RMSNormBackwardOptions
  * @param normalizedShape a positive integer or a list of them
  * @param weight of the shape `normalizedShape`; ones where it is absent
  * @param bias the same; zeros where it is absent
- * @param eps added inside the root
+ * @param eps added inside the root; 1e-5 by default, as in PyTorch
  * @param options `out` receives the result, and is what is returned. `residual` is added to x: the result is the norm
  * of x + residual, which `sum` receives. Each is of the kind and shape of x. `out` and `sum` may be x or residual
  * @returns a new Tensor or array of the shape of x, or `out`
@@ -64,10 +64,10 @@ export function layerNorm<T extends Operand>(
   normalizedShape: Shape,
   weight?: Affine,
   bias?: Affine,
-  eps = 1e-5,
-  options: ForwardOptions<Operand> = {},
+  eps?: number,
+  options?: ForwardOptions<Operand>,
 ): ResultOf<T> {
-  return forward("layerNorm", LAYER_NORM, false, x, normalizedShape, weight, bias, eps, options).y;
+  return forward("layerNorm", LAYER_NORM, [], x, normalizedShape, weight, bias, eps, options).y;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
@@ -76,10 +76,10 @@ export function layerNormWithStats<T extends Operand>(
   normalizedShape: Shape,
   weight?: Affine,
   bias?: Affine,
-  eps = 1e-5,
-  options: ForwardOptions<Operand> = {},
+  eps?: number,
+  options?: ForwardOptions<Operand>,
 ): WithStats<ResultOf<T>> {
-  return forward("layerNormWithStats", LAYER_NORM, true, x, normalizedShape, weight, bias, eps, options);
+  return forward("layerNormWithStats", LAYER_NORM, ["mean", "rstd"], x, normalizedShape, weight, bias, eps, options);
 }
 
 /**
@@ -96,10 +96,10 @@ export function rmsNorm<T extends Operand>(
   x: T,
   normalizedShape: Shape,
   weight?: Affine,
-  eps = RMS_EPS,
-  options: ForwardOptions<Operand> = {},
+  eps?: number,
+  options?: ForwardOptions<Operand>,
 ): ResultOf<T> {
-  return forward("rmsNorm", RMS_NORM, false, x, normalizedShape, weight, null, eps, options).y;
+  return forward("rmsNorm", RMS_NORM, [], x, normalizedShape, weight, null, eps, options).y;
 }
 
 /** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
@@ -107,10 +107,10 @@ export function rmsNormWithStats<T extends Operand>(
   x: T,
   normalizedShape: Shape,
   weight?: Affine,
-  eps = RMS_EPS,
-  options: ForwardOptions<Operand> = {},
+  eps?: number,
+  options?: ForwardOptions<Operand>,
 ): RMSNormWithStats<ResultOf<T>> {
-  return forward("rmsNormWithStats", RMS_NORM, true, x, normalizedShape, weight, null, eps, options);
+  return forward("rmsNormWithStats", RMS_NORM, ["rstd"], x, normalizedShape, weight, null, eps, options);
 }
 
 /**
@@ -134,9 +134,9 @@ export function layerNormBackward<T extends Operand>(
   mean: Operand,
   rstd: Operand,
   weight?: Affine,
-  options: LayerNormBackwardOptions<Operand> = {},
+  options?: LayerNormBackwardOptions<Operand>,
 ): Gradients<ResultOf<T>> {
-  return backward("layerNormBackward", LAYER_NORM, dy, x, mean, rstd, weight, options);
+  return backward("layerNormBackward", LAYER_NORM, ["dweight", "dbias"], dy, x, mean, rstd, weight, options);
 }
 
 /**
@@ -157,21 +157,21 @@ export function rmsNormBackward<T extends Operand>(
   x: Operand,
   rstd: Operand,
   weight?: Affine,
-  options: RMSNormBackwardOptions<Operand> = {},
+  options?: RMSNormBackwardOptions<Operand>,
 ): RMSNormGradients<ResultOf<T>> {
-  return backward("rmsNormBackward", RMS_NORM, dy, x, null, rstd, weight, options);
+  return backward("rmsNormBackward", RMS_NORM, ["dweight"], dy, x, null, rstd, weight, options);
 }
 
 function forward<T extends Operand>(
   where: string,
   family: Family,
-  stats: boolean,
+  stats: readonly ("mean" | "rstd")[],
   x: T,
   normalizedShape: Shape,
   weight: Affine,
   bias: Affine,
-  eps: number,
-  options: ForwardOptions<Operand>,
+  eps: number = family.eps,
+  options: ForwardOptions<Operand> = {},
 ): WithStats<ResultOf<T>> {
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
@@ -185,8 +185,7 @@ function forward<T extends Operand>(
   const leading = shape?.slice(0, -normalized.shape.length) ?? [call.rows];
   call.takeOptions(residual, sum, out);
   const results = {} as Record<"mean" | "rstd", Operand>;
-  for (const name of stats ? (["mean", "rstd"] as const) : []) {
-    if (kernel[name] < 0) continue;
+  for (const name of stats) {
     results[name] = call.make(leading, array);
     call.take(kernel[name], results[name], WRITTEN);
   }
@@ -196,15 +195,15 @@ function forward<T extends Operand>(
 function backward<T extends Operand>(
   where: string,
   family: Family,
+  names: readonly ("dweight" | "dbias")[],
   dy: T,
   x: Operand,
   mean: Operand | null,
   rstd: Operand,
   weight: Affine,
-  options: LayerNormBackwardOptions<Operand>,
+  options: LayerNormBackwardOptions<Operand> = {},
 ): Gradients<ResultOf<T>> {
   const { kernel } = family.backward;
-  const names = (["dweight", "dbias"] as const).filter((name) => kernel[name] >= 0);
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
   const shape = normalizedShapeOf(dy, x, rstd, weight ?? dweight ?? dbias);
@@ -223,9 +222,8 @@ function backward<T extends Operand>(
   for (const name of names) {
     if (call[name] !== null) continue;
     sums[name] = call.make(shape, source.array);
-    const place = call.take(kernel[name], sums[name], READ | WRITTEN);
-    if (place.array === null) place.data.fill(0);
-    call[name] = place;
+    storageOf(sums[name])?.data.fill(0);
+    call[name] = call.take(kernel[name], sums[name], READ | WRITTEN);
   }
   const results = { dx: call.place().run() } as Record<string, unknown>;
   for (const name of names) results[name] = call[name]?.array ?? sums[name];
@@ -234,14 +232,13 @@ function backward<T extends Operand>(
 
 /** The normalized shape of a backward pass, as far as the operands tell it. They are yet to be checked. */
 function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
-  const shapeOf = (operand: Affine) => storageOf(operand)?.shape;
   const sizeOf = (operand: Affine) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
-  const [shape, leading, own] = [dy, rstd, affine].map(shapeOf);
+  const [shape, leading, own, ofX] = [dy, rstd, affine, x].map((operand) => storageOf(operand)?.shape);
   if (own) return own;
   if (shape && leading && leading.length < shape.length && check.sameShape(shape.slice(0, leading.length), leading)) {
     return shape.slice(leading.length);
   }
   if (affine) return [sizeOf(affine)];
   if (sizeOf(rstd) > 0) return [Math.floor(sizeOf(dy) / sizeOf(rstd))];
-  return (shape ?? shapeOf(x))?.slice(-1) ?? [0];
+  return (shape ?? ofX)?.slice(-1) ?? [0];
 }

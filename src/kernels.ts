@@ -104,25 +104,23 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly ofRows: `${BackwardName}Rows`;
 }
 
-/** What has `cols` numbers for each row. */
-const COLS = ["y", "sum", "x", "residual", "dx", "dy", "add"];
-const all = [...new Set(Object.values(ARGUMENTS).flatMap((words) => words.split(" ")))];
+const all = Object.values(ARGUMENTS).join(" ").split(" ");
+
+const moveOf = (argument: string) =>
+  /mean|rstd/.test(argument) ? 1 : /weight|bias|rows|cols|eps|workspace/.test(argument) ? 0 : 2;
 
 /** Every kernel that computes row by row. */
 export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, words], index) => {
   const list = words.split(" ");
   const places = Object.fromEntries(all.map((argument) => [argument, list.indexOf(argument)]));
-  const source = list.indexOf(list.includes("dy") ? "dy" : "x");
-  const addend = list.findIndex((argument) => argument === "residual" || argument === "add");
+  const source = list.findIndex((argument) => /^(x|dy)$/.test(argument));
+  const addend = list.findIndex((argument) => /residual|add/.test(argument));
   const names = ["out", ...list.slice(1)];
-  const moves = list.map((argument) => (COLS.includes(argument) ? 2 : Number(/mean|rstd/.test(argument))));
+  const moves = list.map(moveOf);
   const key = name as KernelName;
   const own = { name, index, names, moves, source, addend, invoke: INVOKE[key], workspaceOf: WORKSPACE[key] };
   return { ...places, ...own, ofRows: `${name}Rows` } as unknown as Kernel;
 });
-
-/** The most arguments that a kernel takes, with the `start` and `total` of a call for some rows. */
-export const MOST_ARGUMENTS = Math.max(...KERNELS.map(({ moves }) => moves.length)) + 2;
 
 /** A call of a kernel that is yet to be made. There may be more arguments than the kernel takes. */
 export type KernelCall = { readonly kernel: Kernel; readonly args: readonly number[] };

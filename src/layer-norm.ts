@@ -21,7 +21,7 @@ export type BiasOf<O> =
 export type WithBoth = WithWeight & { bias?: true | Tensor | undefined };
 
 /** Layer normalization, to the calls that modules and functions share. */
-export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBackward");
+export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBackward", 1e-5);
 
 /**
  * Layer normalization over the trailing dimensions `normalizedShape`:
@@ -47,7 +47,7 @@ export class LayerNorm<const O extends LayerNormOptions = WithBoth> extends Norm
    * @throws TypeError, RangeError for an argument that doesn't fit, or when the memory is full
    */
   constructor(normalizedShape: number | readonly number[], options?: O) {
-    super(LAYER_NORM, normalizedShape, options, { eps: 1e-5, bias: true });
+    super(LAYER_NORM, normalizedShape, options);
   }
 
   /** What is added to the weighted rows. null without `elementwiseAffine` or `bias`. */

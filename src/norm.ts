@@ -36,12 +36,13 @@ export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? Param
 /** A norm: its kernels, and its methods in the words of errors, which take as long to put together as a short row. */
 export type Family = ReturnType<typeof familyOf>;
 
-export function familyOf(name: string, forward: KernelName, backward: KernelName) {
+/** @param eps the default of that option */
+export function familyOf(name: string, forward: KernelName, backward: KernelName, eps: number) {
   const pass = (method: string, kernelName: KernelName) => {
     const kernel = KERNELS.find(({ name }) => name === kernelName) as Kernel;
     return { kernel, where: `${name}.${method}`, whereAsync: `${name}.${method}Async` };
   };
-  return { name, forward: pass("forward", forward), backward: pass("backward", backward) };
+  return { name, eps, forward: pass("forward", forward), backward: pass("backward", backward) };
 }
 
 /** What the last forward pass in training mode left for backward. */
@@ -88,27 +89,27 @@ export abstract class Norm<O = unknown> extends check.Shown {
     biasOf = (norm) => norm.#bias;
   })();
 
-  /** @param defaults the default of each option that the norm has beside those of all norms */
   protected constructor(
     family: Family,
     normalizedShape: number | readonly number[],
     options: (NormOptions & { bias?: boolean | Tensor | undefined }) | undefined = {},
-    defaults: { eps: number; bias?: boolean },
   ) {
     super();
-    const { name } = family;
-    check.checkOptions(name, options, [...Object.keys(defaults), "elementwiseAffine", "weight", "runtime"]);
-    const { eps = defaults.eps, elementwiseAffine = true, weight, bias = defaults.bias ?? false, runtime } = options;
+    const { name, forward } = family;
+    const takesBias = forward.kernel.bias >= 0;
+    const affine = takesBias ? ["weight", "bias"] : ["weight"];
+    check.checkOptions(name, options, ["eps", "elementwiseAffine", ...affine, "runtime"]);
+    const { eps = family.eps, elementwiseAffine = true, weight, bias = takesBias, runtime } = options;
     this.#family = family;
     this.#normalized = check.checkNormalizedShape(`${name}: normalizedShape`, normalizedShape);
     this.#eps = check.checkEps(`${name}: eps`, eps);
     check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
-    if (!storageOf(bias)) check.checkBoolean(`${name}: bias`, bias);
+    const given = storageOf(bias) ? (bias as Tensor) : undefined;
+    const biased = given !== undefined || check.checkBoolean(`${name}: bias`, bias);
     try {
-      this.#weight = this.#parameter("weight", elementwiseAffine, weight, 1);
-      const given = typeof bias === "boolean" ? undefined : bias;
-      this.#bias = this.#parameter("bias", elementwiseAffine && bias !== false, given, 0);
+      this.#weight = this.#parameter("weight", elementwiseAffine, weight);
+      this.#bias = this.#parameter("bias", elementwiseAffine && biased, given);
     } catch (error) {
       this.dispose();
       throw error;
@@ -116,7 +117,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   }
 
   /** A parameter that is given, or over a Tensor that is, or a new one. null where there is to be none. */
-  #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined, initial: number): Parameter | null {
+  #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined): Parameter | null {
     const { name, forward } = this.#family;
     if (given !== undefined) {
       if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
@@ -125,9 +126,9 @@ export abstract class Norm<O = unknown> extends check.Shown {
       if (given instanceof Parameter) return given;
     }
     if (!wanted) return null;
-    const [{ shape }, runtime] = [this.#normalized, this.#runtime];
-    const made = given ? parameterOver(given) : new Parameter(shape, undefined, { runtime });
-    if (!given) made.data.fill(initial);
+    const { shape } = this.#normalized;
+    const made = given ? parameterOver(given) : new Parameter(shape, undefined, { runtime: this.#runtime });
+    if (!given && key === "weight") made.data.fill(1);
     this.#made.push(made);
     return made;
   }
@@ -149,13 +150,13 @@ export abstract class Norm<O = unknown> extends check.Shown {
 
   /** As in "LayerNorm(768, eps=1e-5, bias=false)". */
   override toString(): string {
-    const { name, backward } = this.#family;
+    const { name, forward } = this.#family;
     const { shape } = this.#normalized;
-    const words = [shape.length > 1 ? `[${shape.join(", ")}]` : String(shape)];
-    words.push(`eps=${this.#eps === 0 ? 0 : this.#eps.toExponential()}`);
-    if (this.#weight === null) words.push("elementwiseAffine=false");
-    else if (this.#bias === null && backward.kernel.dbias >= 0) words.push("bias=false");
-    return `${name}(${words.join(", ")})`;
+    const eps = this.#eps === 0 ? 0 : this.#eps.toExponential();
+    let words = `${check.describe(shape.length > 1 ? shape : shape[0])}, eps=${eps}`;
+    if (this.#weight === null) words += ", elementwiseAffine=false";
+    else if (this.#bias === null && forward.kernel.bias >= 0) words += ", bias=false";
+    return `${name}(${words})`;
   }
 
   /**
@@ -392,6 +393,6 @@ export abstract class Norm<O = unknown> extends check.Shown {
 
   #checkUsable(): void {
     if (!this.#disposed && !this.#weight?.disposed && !this.#bias?.disposed) return;
-    throw new TypeError(`${this.#family.name}: used after ${this.#disposed ? "it" : "a parameter of it"} was disposed`);
+    throw new TypeError(`${this.#family.name}${this.#disposed ? "" : ": a parameter"} was disposed`);
   }
 }

@@ -7,11 +7,11 @@ import { familyOf, Norm, type NormOptions, type WithWeight } from "./norm.js";
 
 export interface RMSNormOptions extends NormOptions {}
 
-/** RMS normalization, to the calls that modules and functions share. */
-export const RMS_NORM = familyOf("RMSNorm", "rmsNormForward", "rmsNormBackward");
-
-/** The eps of PyTorch's RMSNorm: the distance from 1 to the next float32. */
-export const RMS_EPS = 2 ** -23;
+/**
+ * RMS normalization, to the calls that modules and functions share. Its eps is that of PyTorch: the distance from 1 to
+ * the next float32.
+ */
+export const RMS_NORM = familyOf("RMSNorm", "rmsNormForward", "rmsNormBackward", 2 ** -23);
 
 /**
  * RMS normalization over the trailing dimensions `normalizedShape`:
@@ -37,6 +37,6 @@ export class RMSNorm<const O extends RMSNormOptions = WithWeight> extends Norm<O
    * @throws TypeError, RangeError for an argument that doesn't fit, or when the memory is full
    */
   constructor(normalizedShape: number | readonly number[], options?: O) {
-    super(RMS_NORM, normalizedShape, options, { eps: RMS_EPS });
+    super(RMS_NORM, normalizedShape, options);
   }
 }

@@ -8,7 +8,7 @@ import * as check from "./check.js";
 import type { LaterModuleSource, ModuleSource } from "./compile.js";
 import * as compile from "./compile.js";
 import { call, type KernelCall, type Kernels } from "./kernels.js";
-import { type Allocator, checkMemory, type LinearMemory, type MemoryOptions } from "./memory.js";
+import type { Allocator, LinearMemory, MemoryOptions } from "./memory.js";
 
 export interface RuntimeOptions<Async extends boolean = false> extends MemoryOptions {
   /**
@@ -33,7 +33,7 @@ const HEAP = `${WHERE}: heap`;
 const owners = new WeakMap<LinearMemory, Runtime>();
 
 function elsewhere(): never {
-  throw new TypeError("Runtime: that of another thread; here only the data of its tensors can be read and written");
+  throw new TypeError("Runtime of another thread: only the data of its tensors can be read and written");
 }
 
 /** A block of the memory that is lent to a call. */
@@ -125,9 +125,27 @@ export class Runtime extends check.Shown {
     return `Runtime(${this.buffer.byteLength} bytes)`;
   }
 
-  /** Whether there is a runtime of a memory. Another heap would hand out the same bytes. @internal */
-  static manages(memory: LinearMemory): boolean {
-    return owners.has(memory);
+  /**
+   * Checks that a memory and its allocator fit together.
+   * @param shared whether the memory has to be a shared one @internal
+   */
+  static checkMemory(where: string, { memory, allocate, free }: MemoryOptions, shared: boolean): void {
+    for (const [name, value] of Object.entries({ allocate, free })) {
+      if (value !== undefined && typeof value !== "function") check.wrongType(`${where}: ${name}`, value, "a function");
+    }
+    if (!allocate !== !free || (allocate && memory === undefined))
+      throw new TypeError(`${where}: allocate and free must be given together, with their memory`);
+    if (memory === undefined) return;
+    if (check.classOf(memory) !== "WebAssembly.Memory")
+      check.wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
+    const takers = "Runtime.create takes an unshared one, createThreadedRuntime a shared one";
+    if (check.isShared(memory.buffer) !== shared)
+      throw new TypeError(`${where}: memory is ${shared ? "not " : ""}shared; ${takers}`);
+    if (allocate) return;
+    // Another heap would hand out the same bytes.
+    if (owners.has(memory)) throw new TypeError(`${where}: memory belongs to another runtime`);
+    if (new Int32Array(memory.buffer).some((word) => word !== 0))
+      throw new TypeError(`${where}: memory is in use (not all zeros); give its allocate and free`);
   }
 
   /**
@@ -169,18 +187,18 @@ export class Runtime extends check.Shown {
     const { module, heap, memory, allocate, free, async = false } = options ?? {};
     const later = async || compile.isLater(module) || compile.isLater(heap);
     // What is wrong with the options is said first. A promise among them that fails later is then nobody's.
-    if (later) Promise.all([module, heap]).catch(() => {});
+    Promise.all([module, heap]).catch(() => {});
     check.checkOptions(WHERE, options, ["memory", "allocate", "free", "module", "heap", "async"]);
     check.checkBoolean(`${WHERE}: async`, async);
     const kernels = compile.checkSource(MODULE, module ?? compile.inlined(binaries.kernels));
     const manager = compile.checkSource(HEAP, heap ?? compile.inlined(binaries.heap));
-    checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages);
+    Runtime.checkMemory(WHERE, { memory, allocate, free }, false);
     const own = memory ?? new (compile.supported(WHERE).Memory)({ initial: 1, maximum: 65536 });
     const given = allocate && free && { allocate: allocate.bind(options), free: free.bind(options) };
     const over = ([kernels, allocator]: readonly [Kernels, Allocator]) => {
-      if (later) checkMemory(WHERE, { memory, allocate, free }, false, Runtime.manages); // it may have been taken
-      if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is another than layernorm.wasm`);
-      if (!allocator.allocate) throw new TypeError(`${HEAP} is another than heap.wasm`);
+      if (later) Runtime.checkMemory(WHERE, { memory, allocate, free }, false); // it may have been taken
+      if (!kernels.layerNormForward) throw new TypeError(`${MODULE} is not layernorm.wasm`);
+      if (!allocator.allocate) throw new TypeError(`${HEAP} is not heap.wasm`);
       return new Runtime(own, kernels, allocator);
     };
     const link = later ? compile.linkLater : compile.link;
@@ -206,12 +224,9 @@ export class Runtime extends check.Shown {
       throw new RangeError(`Runtime.allocate: out of memory, no room for ${bytes} bytes; ${cure}`);
     }
     // A WebAssembly export returns an address above 2 GiB as a negative number.
-    const address = Number(pointer) >>> 0;
-    const end = this.buffer.byteLength;
-    const unsigned = pointer === address || pointer === (address | 0);
-    if (unsigned && address % 4 === 0 && address + bytes <= end) return address;
-    const expected = `expected a multiple of 4 with room for them in a memory of ${end} bytes`;
-    throw new TypeError(`Runtime.allocate: allocate(${size}) returned ${check.describe(pointer)}, ${expected}`);
+    const address = pointer === (Number(pointer) | 0) ? pointer >>> 0 : pointer;
+    const where = `Runtime.allocate: what allocate(${size}) returned`;
+    return check.checkAddress(where, address, bytes, this.buffer.byteLength, check.wrongType);
   }
 
   /** A block, or 0 where there is no room: the heap then traps, before it changes anything. */

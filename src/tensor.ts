@@ -30,8 +30,8 @@ export interface TensorHandle {
 export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
 const NONE = new Float32Array(0);
-const UNSHARED = "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is";
-const DISPOSED = "Tensor: used after it was disposed";
+const UNSHARED = "Tensor: handle needs the shared memory of createThreadedRuntime";
+const DISPOSED = "Tensor was disposed";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
@@ -80,8 +80,8 @@ export class Storage {
   checkVersion(where: string, name: string, version: number): void {
     if (this.pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
     if (this.version === version) return;
-    const cure = `give that call ${this.written === "out" ? "an" : "a"} ${this.written} of its own`;
-    throw new TypeError(`${where}: ${name} was overwritten since, by ${this.written} of ${this.writer}; ${cure}`);
+    const by = `by ${this.written} of ${this.writer}; give that call its own ${this.written}`;
+    throw new TypeError(`${where}: ${name} was overwritten since, ${by}`);
   }
 
   /** Gives the memory back. */
@@ -152,7 +152,9 @@ export class Tensor extends check.Shown {
     check.checkOptions("Tensor", options, ["runtime", "pointer"]);
     const runtime = checkRuntime("Tensor: runtime", options.runtime) ?? Runtime.default;
     // A pointer that is there but undefined is a mistake in a computation, not a wish for new memory.
-    const pointer = "pointer" in options ? checkPointer(options.pointer, size, runtime) : undefined;
+    const given = "pointer" in options;
+    const end = runtime.buffer.byteLength;
+    const pointer = given ? check.checkAddress("Tensor: pointer", options.pointer, size * 4, end) : undefined;
     // The memory may grow here, and detach an array that lies in it.
     const numbers = source?.buffer === runtime.memory.buffer ? new Float32Array(source as Float32Array) : source;
     this.#storage = new Storage(runtime, own, size, pointer);
@@ -189,9 +191,9 @@ export class Tensor extends check.Shown {
    * @throws TypeError where the memory isn't shared. That of a runtime of several threads is
    */
   get handle(): TensorHandle {
-    const { memory } = this.#storage.runtime;
-    if (!check.isShared(memory.buffer)) throw new TypeError(UNSHARED);
-    return { memory, pointer: this.pointer, shape: this.shape };
+    const { runtime, pointer, shape } = this;
+    if (!check.isShared(runtime.buffer)) throw new TypeError(UNSHARED);
+    return { memory: runtime.memory, pointer, shape };
   }
 
   /** The address of the first element. */
@@ -298,11 +300,3 @@ export class Parameter extends Tensor {
 
 /** A parameter in the memory of a tensor, with a gradient of its own. */
 export const parameterOver = (tensor: Tensor) => new Parameter(storageOf(tensor) as never, tensor as never);
-
-function checkPointer(pointer: unknown, size: number, runtime: Runtime): number {
-  if (typeof pointer !== "number") check.wrongType("Tensor: pointer", pointer, "a number");
-  const end = runtime.memory.buffer.byteLength;
-  if (Number.isInteger(pointer) && pointer > 0 && pointer % 4 === 0 && pointer + size * 4 <= end) return pointer;
-  const expected = `a multiple of 4 with room for ${size * 4} bytes in a memory of ${end}`;
-  check.wrongValue("Tensor: pointer", pointer, expected);
-}

@@ -156,7 +156,7 @@ describe("a Tensor that backward needs", () => {
     n1.zeroGrad();
     expect(() => n1.backward(n2.backward(d))).toThrow(
       new TypeError(
-        "LayerNorm.backward: the x or sum of the last forward was overwritten since, by sum of LayerNorm.forward; give that call a sum of its own",
+        "LayerNorm.backward: the x or sum of the last forward was overwritten since, by sum of LayerNorm.forward; give that call its own sum",
       ),
     );
     expect([...n1.weight.grad]).toEqual([...new Float32Array(cols)]);
@@ -177,9 +177,7 @@ describe("a Tensor that backward needs", () => {
       const [module, x] = [ln(), tensor(6)];
       module.forward(x);
       await write(x, tensor(7));
-      expect(() => module.backward(tensor(8)), name).toThrow(
-        new RegExp(`by ${name}; give that call an out of its own`),
-      );
+      expect(() => module.backward(tensor(8)), name).toThrow(new RegExp(`by ${name}; give that call its own out`));
       module.forward(x);
       expect(module.backward(tensor(8)).size).toBe(size);
     }

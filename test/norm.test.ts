@@ -25,7 +25,7 @@ const EPS = "expected a finite number of 0 or more";
 
 const CONSTRUCTOR: Refused[] = [
   [`normalizedShape is "8", ${SHAPE}`, TypeError, "8"],
-  [`normalizedShape is 35n, ${SHAPE}`, TypeError, 35n],
+  [`normalizedShape is a bigint, ${SHAPE}`, TypeError, 35n],
   [`normalizedShape is undefined, ${SHAPE}`, TypeError],
   ["normalizedShape is [0], expected integers of 1 or more", RangeError, 0],
   ["normalizedShape is [], expected at least one dimension", RangeError, []],
@@ -48,7 +48,7 @@ const CONSTRUCTOR: Refused[] = [
 
 const NO_OUT = "expected a Float32Array or a Tensor";
 const FORWARD: Refused[] = [
-  ['x has "1" at 0, expected a flat list of numbers', TypeError, ["1"]],
+  ['x[0] is "1", expected a number', TypeError, ["1"]],
   ["x has 1000 elements, expected a multiple of 35", RangeError, new Float32Array(1000)],
   ["x has the shape [35, 6], expected [..., 35]", RangeError, tensor(x, [35, 6])],
   ["x has the shape [], expected [..., 35]", RangeError, new Tensor([])],
@@ -252,9 +252,9 @@ describe.each(FAMILIES)("$name", (family) => {
       const runtime = Runtime.create();
       const stale = new Tensor([35], undefined, { runtime }).data;
       runtime.memory.grow(1);
-      const cure = "the memory has grown since; take the tensor's data anew";
+      const cure = "has grown since; take the tensor's data anew";
       expect(() => make({ runtime }).forward(stale)).toThrow(
-        new TypeError(`${name}.forward: x is a detached view: ${cure}`),
+        new TypeError(`${name}.forward: x is a view of memory that ${cure}`),
       );
     });
   });
@@ -462,10 +462,10 @@ describe.each(FAMILIES)("$name", (family) => {
         module.dispose();
         module.dispose();
         module[DISPOSE]();
-        expect(() => use(module)).toThrow(new TypeError(`${name}: used after it was disposed`));
+        expect(() => use(module)).toThrow(new TypeError(`${name} was disposed`));
         if (!weight) continue;
-        expect(() => weight.data).toThrow(new TypeError("Tensor: used after it was disposed"));
-        expect(() => weight.grad).toThrow(new TypeError("Tensor: used after it was disposed"));
+        expect(() => weight.data).toThrow(new TypeError("Tensor was disposed"));
+        expect(() => weight.grad).toThrow(new TypeError("Tensor was disposed"));
       }
     });
 
@@ -476,7 +476,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const before = others.map(([, { grad }]) => grad.slice());
       parameterOf(module, key).dispose();
       for (const [, use] of USES) {
-        expect(() => use(module)).toThrow(new TypeError(`${name}: used after a parameter of it was disposed`));
+        expect(() => use(module)).toThrow(new TypeError(`${name}: a parameter was disposed`));
       }
       expect(others.map(([, { grad }]) => grad)).toEqual(before);
       for (const [other, { data }] of others) expect(data).toEqual(dict[other]);
@@ -530,7 +530,7 @@ describe("the bias of LayerNorm", () => {
     const elsewhere = new Tensor([cols], weight, { runtime: Runtime.create() });
     expect(() => new LayerNorm(cols, { weight: elsewhere, bias: new Tensor([cols]) })).toThrow(/another runtime/);
     expect(() => new LayerNorm(3, { epsilon: 1 } as never)).toThrow(
-      new TypeError('LayerNorm: "epsilon" is not an option, expected eps, bias, elementwiseAffine, weight, runtime'),
+      new TypeError('LayerNorm: "epsilon" is not an option, expected eps, elementwiseAffine, weight, bias, runtime'),
     );
     expect(() => new RMSNorm(3, { bias: true } as never)).toThrow(
       new TypeError('RMSNorm: "bias" is not an option, expected eps, elementwiseAffine, weight, runtime'),

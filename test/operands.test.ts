@@ -94,16 +94,16 @@ describe.each(FAMILIES)("$name", ({ name, norm, make, apply, withStats, backward
 
   const EXPECTED = "expected a Float32Array or a Tensor";
   test.each<[message: string, x: unknown]>([
-    [`is a Uint16Array, ${EXPECTED}; half floats are a Float16Array, where the host has it`, new Uint16Array(cols)],
-    [`is an Int32Array, ${EXPECTED}`, new Int32Array(cols)],
-    [`is a BigInt64Array, ${EXPECTED}`, new BigInt64Array(cols)],
-    [`is an Object, ${EXPECTED}`, { length: cols }],
-    ["has [1, 2] at 0, expected a flat list of numbers; list.flat(Infinity) makes one", [[1, 2]]],
-    ["has a Float32Array at 0, expected a flat list of numbers", [x]],
-    ["has undefined at 1, expected a flat list of numbers", [1, undefined]],
-  ])("refuses an x that %s", (message, given) => {
-    expect(() => make(2).forward(given as never)).toThrow(new TypeError(`${name}.forward: x ${message}`));
-    expect(() => apply(given as never, 2)).toThrow(new TypeError(`${norm}: x ${message}`));
+    [` is a Uint16Array, ${EXPECTED}; half floats are a Float16Array, where the host has it`, new Uint16Array(cols)],
+    [` is an Int32Array, ${EXPECTED}`, new Int32Array(cols)],
+    [` is a BigInt64Array, ${EXPECTED}`, new BigInt64Array(cols)],
+    [` is an Object, ${EXPECTED}`, { length: cols }],
+    ["[0] is [1, 2], expected a number; list.flat(Infinity) makes a flat list", [[1, 2]]],
+    ["[0] is a Float32Array, expected a number", [x]],
+    ["[1] is undefined, expected a number", [1, undefined]],
+  ])("refuses an x: x%s", (message, given) => {
+    expect(() => make(2).forward(given as never)).toThrow(new TypeError(`${name}.forward: x${message}`));
+    expect(() => apply(given as never, 2)).toThrow(new TypeError(`${norm}: x${message}`));
   });
 
   test("refuses to write to lists and integers", () => {
@@ -141,7 +141,7 @@ describe.each(FAMILIES)("$name", ({ name, norm, make, apply, withStats, backward
     const tensor = new Tensor([1], [2], { runtime });
     const doubles = new Float64Array(runtime.memory.buffer); // all of it, so that there is no room for copies
     expect(() => apply(doubles, 1, tensor, null, 1e-5, { residual: doubles })).toThrow(
-      /is a detached view: the memory has grown since/,
+      /is a view of memory that has grown since/,
     );
     expect(doubles.length).toBe(0);
   });

@@ -86,15 +86,16 @@ describe("Runtime", () => {
 
   const [allocate, free] = [() => 16, () => {}];
   const shared = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
-  const TAKER = "createThreadedRuntime takes a shared one";
+  const TAKERS = "Runtime.create takes an unshared one, createThreadedRuntime a shared one";
+  const TOGETHER = "must be given together, with their memory";
   const OPTIONS = "memory, allocate, free, module, heap, async";
   test.each<[message: string, options: unknown]>([
     ["memory is 1, expected a WebAssembly.Memory", { memory: 1 }],
-    ["allocate and free must be given together", { memory: memoryOf(1), allocate }],
-    ["allocate and free need the memory they manage", { allocate, free }],
+    [`allocate and free ${TOGETHER}`, { memory: memoryOf(1), allocate }],
+    [`allocate and free ${TOGETHER}`, { allocate, free }],
     ["allocate is 5, expected a function", { memory: memoryOf(1), allocate: 5, free }],
     ['free is "free", expected a function', { memory: memoryOf(1), allocate, free: "free" }],
-    [`memory is shared, expected an unshared WebAssembly.Memory; ${TAKER}`, { memory: shared }],
+    [`memory is shared; ${TAKERS}`, { memory: shared }],
     [`"memmory" is not an option, expected ${OPTIONS}`, { memmory: memoryOf(1) }],
     ["options is null, expected an object", null],
   ])("refuses options that don't fit: %s", (message, options) => {
@@ -113,12 +114,12 @@ describe("Runtime", () => {
     const memory = memoryOf(1);
     Runtime.create({ memory });
     expect(() => Runtime.create({ memory })).toThrow(
-      new TypeError("Runtime.create: memory is managed by another Runtime"),
+      new TypeError("Runtime.create: memory belongs to another runtime"),
     );
     const foreign = memoryOf(1);
     const allocator = { memory: foreign, allocate: () => 16, free: () => {} };
     Runtime.create(allocator);
-    expect(() => Runtime.create({ memory: foreign })).toThrow(/managed by another/);
+    expect(() => Runtime.create({ memory: foreign })).toThrow(/belongs to another/);
     expect(Runtime.create(allocator).allocate(4)).toBe(16);
   });
 
@@ -135,17 +136,20 @@ describe("Runtime", () => {
     expect(runtime.allocate(8)).toBe(page - 8);
   });
 
-  const ODD = [2, 65532, NaN, Infinity, -Infinity, 0.25, -0.5, 4.5, -4, 2 ** 32, 2 ** 32 + 16, 16 - 2 ** 32];
+  const ODD = [2, 65532, NaN, Infinity, -Infinity, 0.25, -0.5, 4.5, 2 ** 32, 2 ** 32 + 16, 16 - 2 ** 32];
   test.each<[unknown, string]>([
-    ...[...ODD, undefined, null].map((address): [unknown, string] => [address, `${address}`]),
-    ["16", '"16"'],
-    [16n, "16n"],
+    ...ODD.map((address): [unknown, string] => [address, `${address}, expected a multiple of 4 with room for 8 bytes`]),
+    [-4, `${2 ** 32 - 4}, expected a multiple of 4 with room for 8 bytes`],
+    [undefined, "undefined, expected a number"],
+    [null, "null, expected a number"],
+    ["16", '"16", expected a number'],
+    [16n, "a bigint, expected a number"],
   ])("refuses the address %s from an allocator", (address, shown) => {
     const memory = memoryOf(1);
     const runtime = Runtime.create({ memory, allocate: () => address as never, free: () => {} });
     expect(() => runtime.allocate(8)).toThrow(TypeError);
-    expect(() => runtime.allocate(8)).toThrow(`allocate(8) returned ${shown}, expected a multiple of 4`);
-    expect(() => new Tensor([2], [1, 2], { runtime })).toThrow(`returned ${shown}, expected a multiple of 4`);
+    expect(() => runtime.allocate(8)).toThrow(`Runtime.allocate: what allocate(8) returned is ${shown}`);
+    expect(() => new Tensor([2], [1, 2], { runtime })).toThrow(`returned is ${shown}`);
     expect(new Uint8Array(memory.buffer).every((byte) => byte === 0)).toBe(true);
   });
 

@@ -95,10 +95,10 @@ test("loadStateDict, not strict, loads what fits and reports the rest", () => {
 describe("loadStateDict refuses, and changes nothing:", () => {
   const WEIGHTS = "weight or gamma or gamma:0 or scale or g or a_2 is missing";
   const BIASES = "bias or beta or beta:0 or offset or b or b_2 is missing";
-  const DETACHED = "a detached view: the memory has grown since; take the tensor's data anew";
-  const OF_MAP = "Object.fromEntries(map) makes one of a Map";
-  const KINDS = "expected an array of floats, a list of numbers, a Tensor or { dtype, data }";
-  const OF_JSON = "JSON makes numbered properties of a typed array, save Array.from(array) instead";
+  const DETACHED = "a view of memory that has grown since; take the tensor's data anew";
+  const DICT = "expected an object of arrays, as Object.fromEntries(map) makes of a Map";
+  const KINDS =
+    'expected an array of floats, a list of numbers, a Tensor or { dtype: "bf16", data }, also of "f16" and "f32"; Array.from(array) makes a list, of integers and for JSON';
   const names = Array.from({ length: 3000 }, (_, i) => `layer.${i}`);
   const withUnknown = (count: number) =>
     Object.fromEntries(["weight", "bias", ...names.slice(0, count)].map((name) => [name, weight]));
@@ -120,10 +120,10 @@ describe("loadStateDict refuses, and changes nothing:", () => {
     [`bias is "0", ${KINDS}`, TypeError, { weight, bias: "0" }],
     ["bias was disposed", TypeError, { weight, bias: disposed }],
     [`bias is ${DETACHED}`, TypeError, { weight, bias: stale }],
-    [`bias is an Object, ${KINDS}; ${OF_JSON}`, TypeError, { weight, bias: JSON.parse(JSON.stringify(bias)) }],
-    ["dict is null, expected an object of arrays", TypeError, null],
-    ['dict is "weight", expected an object of arrays', TypeError, "weight"],
-    [`dict is a Map, expected an object of arrays; ${OF_MAP}`, TypeError, new Map([["weight", weight]])],
+    [`bias is an Object, ${KINDS}`, TypeError, { weight, bias: JSON.parse(JSON.stringify(bias)) }],
+    [`dict is null, ${DICT}`, TypeError, null],
+    [`dict is "weight", ${DICT}`, TypeError, "weight"],
+    [`dict is a Map, ${DICT}`, TypeError, new Map([["weight", weight]])],
     ["strict is 1, expected true or false", TypeError, { weight, bias }, { strict: 1 }],
     ["prefix is 1, expected a string", TypeError, { weight, bias }, { prefix: 1 }],
     ['"stict" is not an option, expected strict, prefix', TypeError, { weight, bias }, { stict: false }],
@@ -153,7 +153,7 @@ describe("loadStateDict refuses, and changes nothing:", () => {
     [/weight: dtype is "toString"/, { dtype: "toString", data: words }],
     [/weight: data is \[0, .*, expected a typed array/, { dtype: "bf16", data: [...words] }],
     [/weight: data is undefined/, { dtype: "bf16" }],
-    [/weight: data has 5 bytes, expected a multiple of 2/, { dtype: "bf16", data: new Uint8Array(5) }],
+    [/weight: data.byteLength is 5, expected a multiple of 2/, { dtype: "bf16", data: new Uint8Array(5) }],
     [/weight has 34 elements, expected 35/, { dtype: "bf16", data: words.subarray(1) }],
   ])("bits where %s", (message, entry) => {
     expect(() => loaded(entry)).toThrow(message);

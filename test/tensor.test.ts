@@ -3,7 +3,6 @@ import { LayerNorm, Parameter, RMSNorm, Runtime, Tensor } from "../src/index.js"
 import { DISPOSE, normal } from "./helpers.js";
 
 const NUMBERS = "expected a Float32Array or a list of numbers";
-const FLAT = "expected a flat list of numbers";
 
 /** Makes the memory grow, so that every view of it is gone. */
 function grow(runtime = Runtime.default): void {
@@ -71,7 +70,7 @@ describe("Tensor", () => {
     t.dispose();
     t[DISPOSE]();
     expect(t.disposed).toBe(true);
-    expect(() => t.data).toThrow(new TypeError("Tensor: used after it was disposed"));
+    expect(() => t.data).toThrow(new TypeError("Tensor was disposed"));
     expect(() => t.pointer).toThrow(TypeError);
     expect(new Tensor([4]).pointer).toBe(pointer);
   });
@@ -100,15 +99,14 @@ describe("Tensor", () => {
     ['shape is ["2"], expected a list of integers', TypeError, ["2"]],
     ["shape is [2, -1], expected integers of 0 or more", RangeError, [2, -1]],
     ["shape is [1.5], expected integers of 0 or more", RangeError, [1.5]],
-    ["shape is [1e+200, 1e+200, 0], expected no more elements than can be counted", RangeError, [1e200, 1e200, 0]],
     ["data has 3 elements, expected 4 for the shape [2, 2]", RangeError, [2, 2], [1, 2, 3]],
     [`data is "1", ${NUMBERS}`, TypeError, [1], "1"],
     [`data is a BigInt64Array, ${NUMBERS}`, TypeError, [1], new BigInt64Array(1)],
     [`data is null, ${NUMBERS}`, TypeError, [1], null],
-    [`data has "1" at 0, ${FLAT}`, TypeError, [1], ["1"]],
+    ['data[0] is "1", expected a number', TypeError, [1], ["1"]],
     // biome-ignore lint/suspicious/noSparseArray: the hole is the point
-    [`data has undefined at 1, ${FLAT}`, TypeError, [3], [1, , 3]],
-    [`data has [1] at 0, ${FLAT}; list.flat(Infinity) makes one`, TypeError, [2], [[1], [2]]],
+    ["data[1] is undefined, expected a number", TypeError, [3], [1, , 3]],
+    ["data[0] is [1], expected a number; list.flat(Infinity) makes a flat list", TypeError, [2], [[1], [2]]],
     ["runtime is an Object, expected a Runtime", TypeError, [1], undefined, { runtime: {} }],
     ['pointer is "8", expected a number', TypeError, [1], undefined, { pointer: "8" }],
     ["pointer is undefined, expected a number", TypeError, [1], undefined, { pointer: undefined }],
@@ -143,7 +141,7 @@ describe("Tensor", () => {
     const runtime = Runtime.create();
     const stale = new Tensor([2], [1, 2], { runtime }).data;
     grow(runtime);
-    expect(() => new Tensor([2], stale)).toThrow(/Tensor: data is a detached view: the memory has grown since/);
+    expect(() => new Tensor([2], stale)).toThrow(/Tensor: data is a view of memory that has grown since/);
     expect(() => new Tensor([0], new Float32Array(0))).not.toThrow();
   });
 
@@ -165,6 +163,11 @@ describe("Tensor", () => {
   test("a shape too large for the memory is out of memory and names the bytes", () => {
     const shape = [1 << 20, 1 << 20];
     expect(() => new Tensor(shape)).toThrow(/no room for 4398046511104 bytes/);
+    for (const uncountable of [
+      [1e200, 1e200],
+      [1e200, 1e200, 0],
+    ])
+      expect(() => new Tensor(uncountable)).toThrow(RangeError);
   });
 });
 

@@ -39,7 +39,7 @@ describe("createThreadedRuntime", () => {
     const both = await Promise.allSettled([1, 2].map(() => createThreadedRuntime({ threads: 2, memory })));
     const [given] = both.filter((result) => result.status === "fulfilled");
     const refusals = both.filter((result) => result.status === "rejected").map(({ reason }) => reason);
-    expect(refusals).toEqual([new TypeError("createThreadedRuntime: memory is managed by another Runtime")]);
+    expect(refusals).toEqual([new TypeError("createThreadedRuntime: memory belongs to another runtime")]);
     await given!.value.close();
   });
 

@@ -364,7 +364,7 @@ describe("memory", () => {
     worker.postMessage(x.handle);
     expect(await answer).toEqual({
       shape: [2, 3],
-      refusal: "Runtime: that of another thread; here only the data of its tensors can be read and written",
+      refusal: "Runtime of another thread: only the data of its tensors can be read and written",
     });
     expect([...x.data]).toEqual([2, 3, 4, 5, 6, 7]);
     worker.terminate();
@@ -381,9 +381,7 @@ describe("memory", () => {
   });
 
   test("that isn't shared has no handles, and what is no handle no tensor", () => {
-    expect(() => new Tensor([1]).handle).toThrow(
-      "Tensor: handle of a memory that isn't shared, as that of a runtime of createThreadedRuntime is",
-    );
+    expect(() => new Tensor([1]).handle).toThrow("Tensor: handle needs the shared memory of createThreadedRuntime");
     for (const handle of [null, undefined, {}, new Tensor([1])]) {
       expect(() => Tensor.from(handle as never)).toThrow("expected what tensor.handle gives");
     }

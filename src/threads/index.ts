@@ -7,10 +7,9 @@
 
 import * as binaries from "../binaries.shared.js";
 import { checkOptions, classOf, wrongType } from "../check.js";
-import { compileLater, inlined, linkLater, supported } from "../compile.js";
+import { inlined, linkLater, refuse, supported } from "../compile.js";
 import { type Allocator, type Kernels, type LinearMemory, Runtime } from "../index.js";
 import { call, KERNELS, type KernelCall, sumsAnything } from "../kernels.js";
-import { checkMemory } from "../memory.js";
 import { Control, type Job } from "./job.js";
 import { CLOSED_MESSAGE, Pool } from "./pool.js";
 import { cores, hasWorkers, type WorkerSource } from "./spawn.js";
@@ -198,7 +197,7 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
   if (worker !== undefined && !["string", "function"].includes(typeof worker) && classOf(worker) !== "URL") {
     wrongType(`${WHERE}: worker`, worker, "a URL or a function that makes a Worker");
   }
-  checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
+  Runtime.checkMemory(WHERE, { memory, allocate, free }, true);
   supported(WHERE);
 
   /** Takes an error for the reason of one thread, where that is wanted. */
@@ -219,14 +218,16 @@ export async function createThreadedRuntime(options: ThreadsOptions = {}): Promi
     fallbackReason = reasonOf(error);
   }
   if (own) {
-    const module = await compileLater(`${WHERE}: module`, inlined(binaries.kernels));
-    const kernels = await linkLater<Kernels>(`${WHERE}: module`, module, own);
+    const bytes = inlined(binaries.kernels) as Uint8Array<ArrayBuffer>;
+    const where = `${WHERE}: module`;
+    const module = await WebAssembly.compile(bytes).catch((cause) => refuse(where, bytes, cause));
+    const kernels = await linkLater<Kernels>(where, module, own);
     const allocator =
       allocate && free
         ? { allocate: allocate.bind(options), free: free.bind(options) }
         : await linkLater<Allocator>(`${WHERE}: heap`, inlined(binaries.heap), own);
     // Again: meanwhile it may have been taken.
-    if (memory) checkMemory(WHERE, { memory, allocate, free }, true, Runtime.manages);
+    if (memory) Runtime.checkMemory(WHERE, { memory, allocate, free }, true);
     const single = new ThreadedRuntime(own, kernels, allocator, { fallbackReason });
     if (threads === 1 || fallbackReason !== undefined) return single;
     // Never given back: a thread that has been told to end may still look at it.

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { callRows, KERNELS, type KernelCall, type Kernels, MOST_ARGUMENTS } from "../kernels.js";
+import { callRows, KERNELS, type KernelCall, type Kernels } from "../kernels.js";
 
 /** What a thread is started with. */
 export interface Start {
@@ -46,7 +46,7 @@ const WORDS = 8;
 
 // A job as numbers: the index of its kernel, the rows of a chunk, whether it sums, and the arguments.
 const HEAD = 3;
-const NUMBERS = HEAD + MOST_ARGUMENTS;
+const NUMBERS = HEAD + Math.max(...KERNELS.map(({ moves }) => moves.length));
 
 /** The words and numbers in shared memory. */
 export class Control {
