@@ -107,8 +107,7 @@ export class Call implements KernelCall {
 
   /** An array of floats as it is, or a list of numbers, which can only be read, as a new one. */
   #arrayOf(index: number, value: unknown, mode: number): Float32Array {
-    const halves = check.tagOf(value) === "Uint16Array" && "; half floats are a Float16Array, where the host has it";
-    const expected = `a Float32Array or a Tensor${halves || ""}`;
+    const expected = "a Tensor, a Float32Array, a Float64Array or, for half floats, a Float16Array";
     if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, expected);
     return check.checkNumbers(this.#name(index), value, check.FLOATS, expected);
   }
@@ -127,7 +126,7 @@ export class Call implements KernelCall {
     this.source = place;
     this.rows = rows ?? Math.floor(place.size / size);
     if (place.size === this.rows * size && place.size >= this.rows) return place;
-    const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, one for each rstd, of the same size`;
+    const wanted = rows === undefined ? `a multiple of ${size}` : `${rows} rows, as many as rstd has`;
     check.wrongSize(this.#name(source), place.size, wanted);
   }
 

@@ -28,19 +28,15 @@ function reader(text: string): () => number {
  */
 export function inlined(binary: string[] | WebAssembly.Module): ModuleSource {
   if (!Array.isArray(binary)) return binary;
-  const [nextByte, nextPlace] = binary.map(reader) as [() => number, () => number];
-  const recent = Uint8Array.from({ length: 256 }, (_, byte) => byte);
-  const bytes = new Uint8Array(binary.join("").length);
-  let length = 0;
+  const [nextByte, nextVariable] = binary.map(reader) as [() => number, () => number];
+  const bytes: number[] = [];
+  let last = 0;
   for (let byte = nextByte(); byte >= 0; byte = nextByte()) {
-    bytes[length++] = byte;
-    if (byte >> 2 !== 8) continue;
-    const place = nextPlace();
-    bytes[length++] = recent[place] as number;
-    recent.copyWithin(1, 0, place);
-    recent[0] = bytes[length - 1] as number;
+    bytes.push(byte);
+    if (byte >> 2 === 8 && last !== 4) bytes.push(nextVariable());
+    last = byte;
   }
-  return bytes.subarray(0, length);
+  return Uint8Array.from(bytes);
 }
 
 const isModule = (source: unknown): source is WebAssembly.Module => classOf(source) === "WebAssembly.Module";
@@ -86,7 +82,7 @@ export function supported(where: string): typeof WebAssembly {
   throw new Error(`${where}: this engine has no WebAssembly, or it is turned off, as in iOS in lockdown mode`);
 }
 
-const FORBIDDEN = `a page has to allow 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;
+const FORBIDDEN = `a page needs 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;
 
 /** Says what to do about an engine that didn't compile or link a module. @internal */
 export function refuse(where: string, source: unknown, cause: Error): never {

@@ -16,6 +16,7 @@
 
 import { Call } from "./call.js";
 import * as check from "./check.js";
+import { workspaceOf } from "./kernels.js";
 import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import { READ, runtimeOf, WRITTEN } from "./operand.js";
@@ -215,7 +216,7 @@ function backward<T extends Operand>(
   call.checkSize(kernel.x, call.take(kernel.x, x, READ), source, "dy");
   call.takeAffine(kernel.weight, weight, READ);
   if (eps !== undefined) check.checkEps(`${where}: eps`, eps);
-  call.workspace = kernel.workspaceOf(call.runtime.kernels, call.rows, normalized.size);
+  call.workspace = workspaceOf(call.runtime.kernels, kernel, call.rows, normalized.size);
   const sums: Record<string, Operand | null | undefined> = { dweight, dbias };
   for (const name of names) call[name] = call.takeAffine(kernel[name], sums[name], READ | WRITTEN);
   call.takeOptions(add, undefined, out);

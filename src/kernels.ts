@@ -76,13 +76,6 @@ const INVOKE: Readonly<Record<KernelName, Invoke>> = {
   rmsNormBackward: (k, a) => k.rmsNormBackward(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
 };
 
-type WorkspaceOf = (kernels: Kernels, rows: number, cols: number) => number;
-
-const WORKSPACE: Readonly<Partial<Record<KernelName, WorkspaceOf>>> = {
-  layerNormBackward: (k, rows, cols) => k.layerNormBackwardWorkspace(rows, cols) >>> 0,
-  rmsNormBackward: (k, rows, cols) => k.rmsNormBackwardWorkspace(rows, cols) >>> 0,
-};
-
 /** A kernel, with the place of each argument among its arguments; -1 where it takes no such argument. */
 export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly name: KernelName;
@@ -98,10 +91,9 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
   readonly addend: number;
   /** Calls it with the arguments of a list, which may be longer. */
   readonly invoke: Invoke;
-  /** The bytes of workspace that a backward kernel needs. */
-  readonly workspaceOf: WorkspaceOf;
-  /** The name of a backward kernel for some rows. */
+  /** The names of what belongs to a backward kernel. */
   readonly ofRows: `${BackwardName}Rows`;
+  readonly ofWorkspace: `${BackwardName}Workspace`;
 }
 
 const all = Object.values(ARGUMENTS).join(" ").split(" ");
@@ -116,10 +108,8 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
   const source = list.findIndex((argument) => /^(x|dy)$/.test(argument));
   const addend = list.findIndex((argument) => /residual|add/.test(argument));
   const names = ["out", ...list.slice(1)];
-  const moves = list.map(moveOf);
-  const key = name as KernelName;
-  const own = { name, index, names, moves, source, addend, invoke: INVOKE[key], workspaceOf: WORKSPACE[key] };
-  return { ...places, ...own, ofRows: `${name}Rows` } as unknown as Kernel;
+  const own = { name, index, names, moves: list.map(moveOf), source, addend, invoke: INVOKE[name as KernelName] };
+  return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
 });
 
 /** A call of a kernel that is yet to be made. There may be more arguments than the kernel takes. */
@@ -130,6 +120,10 @@ export const call = (kernels: Kernels, { kernel, args }: KernelCall) =>
   kernel.invoke(kernels as Parameters<Invoke>[0], args);
 
 const at = (args: readonly number[], place: number) => (place < 0 ? 0 : (args[place] as number));
+
+/** The bytes of workspace that a backward kernel needs. */
+export const workspaceOf = (kernels: Kernels, kernel: Kernel, rows: number, cols: number) =>
+  kernels[kernel.ofWorkspace](rows, cols) >>> 0;
 
 /** Whether a call sums over its rows. */
 export const sumsAnything = ({ kernel, args }: KernelCall) =>

@@ -7,7 +7,7 @@
 
 import { Call } from "./call.js";
 import * as check from "./check.js";
-import { KERNELS, type Kernel, type KernelName } from "./kernels.js";
+import { KERNELS, type Kernel, type KernelName, workspaceOf } from "./kernels.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
@@ -230,14 +230,14 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const stats = storage.pointer + copied * 4;
     this.#giveStats(call, stats);
     call.place(own ? storage : null);
-    if (storage.pointer === 0) call.abandon(new TypeError(`${call.where}: disposed of by its allocator`));
+    if (storage.pointer === 0) call.abandon(new TypeError(`${call.where}: the allocator disposed of the module`));
     const x = own ? null : (given as Tensor);
     const normalized = x === null ? storage : storageOf(x);
     const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;
     const { size: elements, shape } = source;
     const { kernel } = this.#family.backward;
     const workspace =
-      last?.size === elements ? last.workspace : kernel.workspaceOf(call.runtime.kernels, rows, this.#normalized.size);
+      last?.size === elements ? last.workspace : workspaceOf(call.runtime.kernels, kernel, rows, this.#normalized.size);
     this.#saved = {
       size: elements,
       shape,
@@ -295,30 +295,27 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const call = this.#call(where, this.#family.backward);
     const { kernel } = call;
     const saved = this.#saved;
-    if (!this.#training) throw new TypeError(`${where}: eval mode keeps nothing for backward; call train() first`);
-    if (saved === null) throw new TypeError(`${where}: there was no forward in training mode before it`);
+    if (saved === null) throw new TypeError(`${where}: there was no forward in training mode, which train() sets`);
     saved.normalized.checkVersion(where, "the x or sum of the last forward", saved.version);
     if (this.#weight !== null) storageOf(this.#weight).checkVersion(where, "weight", saved.weightVersion);
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
     call.give(kernel.x, saved.normalized);
     this.#giveStats(call, saved.stats);
-    const sums = this.#giveGradient(call, kernel.dweight, this.#weight);
-    if (this.#giveGradient(call, kernel.dbias, this.#bias) || sums) call.workspace = saved.workspace;
+    this.#giveGradient(call, kernel.dweight, this.#weight, saved.workspace);
+    this.#giveGradient(call, kernel.dbias, this.#bias, saved.workspace);
     call.takeOptions(add, undefined, out);
     call.place();
     if (saved !== this.#saved) call.abandon(new TypeError(`${where}: the allocator began another call of the module`));
     return call;
   }
 
-  /** Has the gradient of a parameter as an argument of a call, where it is wanted. Returns whether it is. */
-  #giveGradient(call: Call, index: number, parameter: Parameter | null): boolean {
-    if (parameter === null) return false;
+  /** Has the gradient of a parameter as an argument of a call, where it is wanted. */
+  #giveGradient(call: Call, index: number, parameter: Parameter | null, workspace: number): void {
+    if (!parameter?.requiresGrad) return;
     const gradient = gradientOf(parameter);
-    if (gradient.pointer === 0) {
-      throw new TypeError(`${call.where}: the gradient of a parameter was disposed with the module that made it`);
-    }
-    if (parameter.requiresGrad) call.give(index, gradient);
-    return parameter.requiresGrad;
+    if (gradient.pointer === 0) throw new TypeError(`${call.where}: the gradient of a parameter was disposed`);
+    call.give(index, gradient);
+    call.workspace = workspace;
   }
 
   /** Whether forward keeps what backward needs. */

@@ -65,8 +65,6 @@ export class Runtime extends check.Shown {
   #kept: Block | null = null;
   /** The view that was last made: most calls copy arrays of one size to one place. */
   #view: Float32Array = new Float32Array(0);
-  /** Memory that has grown has another buffer. The last one is then empty, but a shared one still shows the memory. */
-  readonly #buffers = new WeakSet<ArrayBufferLike>();
 
   /** Use `Runtime.create`. */
   protected constructor(memory: LinearMemory, kernels: Kernels, allocator: Allocator) {
@@ -74,7 +72,6 @@ export class Runtime extends check.Shown {
     this.#memory = memory;
     this.#kernels = kernels;
     this.#allocator = allocator;
-    this.#buffers.add(memory.buffer);
     owners.set(memory, this);
   }
 
@@ -274,16 +271,17 @@ export class Runtime extends check.Shown {
   addressOf(array: Float32Array): number {
     // What most arrays are comes first: to ask the memory for its buffer takes longer than to compute a short row.
     if (array.byteOffset === 0 || check.tagOf(array) !== "Float32Array") return 0;
-    const buffer = check.bufferOf(array);
-    if (buffer !== this.buffer && !this.#buffers.has(buffer)) return 0;
-    return check.readTruly(array, "byteOffset");
+    return this.holds(check.bufferOf(array)) ? check.readTruly(array, "byteOffset") : 0;
+  }
+
+  /** Whether a buffer is the memory's. @internal */
+  protected holds(buffer: ArrayBufferLike): boolean {
+    return buffer === this.buffer;
   }
 
   /** The buffer of the memory as it is now. @internal */
   get buffer(): ArrayBufferLike {
-    const { buffer } = this.#memory;
-    this.#buffers.add(buffer);
-    return buffer;
+    return this.#memory.buffer;
   }
 
   /** Some floats of the memory, valid until it grows. @internal */

@@ -20,7 +20,7 @@ const onePage = () => Runtime.create({ memory: new WebAssembly.Memory({ initial:
 
 /** The words of an error, its class, and the arguments of the call that ends in it. */
 type Refused = [message: string, Kind: ErrorConstructor, ...args: unknown[]];
-const NO_X = "expected a Float32Array or a Tensor";
+const NO_X = "expected a Tensor, a Float32Array, a Float64Array or, for half floats, a Float16Array";
 const disposed = new Tensor([cols]);
 disposed.dispose();
 const elsewhere = new Tensor([cols], undefined, { runtime: Runtime.create() });
@@ -196,14 +196,14 @@ describe("layerNormBackward", () => {
   const { mean, rstd } = layerNormWithStats(x, cols);
   const [, ...ofT] = Object.values(layerNormWithStats(t, [5, 7]));
   const [row, three, across, wide] = [[4], [3], [4, 6], [6, 35]].map((shape) => new Tensor(shape));
-  const ROWS = (count: number) => `dy has 210 elements, expected ${count} rows, one for each rstd, of the same size`;
+  const ROWS = (count: number) => `dy has 210 elements, expected ${count} rows, as many as rstd has`;
 
   test.each<Refused>([
     ["x has 209 elements, expected 210, as dy has", RangeError, dy, x.slice(1), mean, rstd],
     ["rstd has 5 elements, expected 6, as mean has", RangeError, dy, x, mean, rstd.slice(1)],
     [ROWS(4), RangeError, dy, x, mean.slice(2), rstd.slice(2)],
     [ROWS(6), RangeError, dy, x, mean, rstd, weight.slice(1)],
-    ["dy has 0 elements, expected 2 rows, one for each rstd, of the same size", RangeError, [], [], [1, 2], [1, 2]],
+    ["dy has 0 elements, expected 2 rows, as many as rstd has", RangeError, [], [], [1, 2], [1, 2]],
     [`rstd is undefined, ${NO_X}`, TypeError, dy, x, mean],
     ["x has the shape [35, 6], expected that of dy, [6, 35]", RangeError, wide, new Tensor([35, 6]), mean, rstd],
     [`dy has the shape [${shape.join(", ")}], expected [..., 7, 5]`, RangeError, t, t, ...ofT, new Tensor([7, 5])],

@@ -167,7 +167,7 @@ describe("the blocks of a runtime", () => {
     ln.forward(x);
     watched.flush();
     watched.besides = () => ln.eval();
-    expect(() => ln.forward(x)).toThrow(/forward: disposed of by its allocator/);
+    expect(() => ln.forward(x)).toThrow(/forward: the allocator disposed of the module/);
     watched.flush();
     expect([...watched.held.keys()]).toEqual(before);
   });

@@ -46,7 +46,7 @@ const CONSTRUCTOR: Refused[] = [
   ["weight belongs to another runtime", TypeError, 3, { weight: new Tensor([3]), runtime: Runtime.create() }],
 ];
 
-const NO_OUT = "expected a Float32Array or a Tensor";
+const NO_OUT = "expected a Tensor, a Float32Array, a Float64Array or, for half floats, a Float16Array";
 const FORWARD: Refused[] = [
   ['x[0] is "1", expected a number', TypeError, ["1"]],
   ["x has 1000 elements, expected a multiple of 35", RangeError, new Float32Array(1000)],
@@ -345,10 +345,10 @@ describe.each(FAMILIES)("$name", (family) => {
       const module = make();
       const refuses = (message: string) =>
         expect(() => module.backward(dy)).toThrow(new TypeError(`${name}.backward: ${message}`));
-      const never = "there was no forward in training mode before it";
+      const never = "there was no forward in training mode, which train() sets";
       refuses(never);
       module.eval().forward(x);
-      refuses("eval mode keeps nothing for backward; call train() first");
+      refuses(never);
       module.train();
       refuses(never);
       module.forward(x);

@@ -10,7 +10,6 @@
 // are in ../lib/backward.ts and ../lib/gradient.ts.
 
 import { backwardRows } from "../lib/backward";
-import { Present } from "../lib/lanes";
 import { workspaceOf } from "../lib/sums";
 
 /** The bytes of workspace that `layerNormBackward` needs. */
@@ -32,7 +31,7 @@ export function layerNormBackward(
   cols: usize,
   workspace: usize, // as layerNormBackwardWorkspace says; 0 where neither dweight nor dbias is wanted
 ): void {
-  backwardRows<Present>(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, 0, rows, true);
+  backwardRows(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, 0, rows, true);
 }
 
 /**
@@ -55,5 +54,5 @@ export function layerNormBackwardRows(
   start: usize, // the first of these rows
   total: usize, // the rows of the call
 ): void {
-  backwardRows<Present>(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, start, total, false);
+  backwardRows(dx, dweight, dbias, dy, x, mean, rstd, weight, add, rows, cols, workspace, start, total, false);
 }

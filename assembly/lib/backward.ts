@@ -1,4 +1,4 @@
-// The rows of backward, for both norms: `Mean` is Absent for RMSNorm, whose loops are compiled without one.
+// The rows of backward, for both norms: RMSNorm has no mean, and loops that are compiled without one.
 //
 //   xhat = (x - mean) * rstd     g = dy * weight
 //
@@ -14,7 +14,7 @@ import { exactRow } from "./exact";
 import { gradientRow } from "./gradient";
 import { Absent, Far, Present } from "./lanes";
 import { rowSums } from "./moments";
-import { addGroup, addTo, addTotals, GROUP, HALF, SLOT, sumsChunk } from "./sums";
+import { addGroup, addSums, addTotals, GROUP, HALF, SLOT, sumsChunk } from "./sums";
 
 // The bits of 2^-24 and 2^24: positive floats are ordered like their bits. Between these, products that underflow don't
 // count. See "The range of backward" in docs/guides/numerics.md.
@@ -27,6 +27,11 @@ const NEAR: f32 = 4;
 const FAR: f32 = 16384;
 // For speed alone: the bytes of most first-level caches, or less.
 const CACHE: usize = 32768;
+
+/** The mean of a row; RMSNorm takes it as 0. */
+function meanOf(mean: usize): f32 {
+  return mean ? load<f32>(mean) : 0;
+}
 
 /** Whether floats hold x - mean and xhat of a row. */
 function inRange(mean: f32, rstd: usize): bool {
@@ -50,13 +55,13 @@ function prefetch(dy: usize, x: usize, rows: usize, stride: usize): void {
  * `whole`, these are all rows: all chunks but the first use one slot in turn, and in the end the sums are added to
  * dweight and dbias.
  */
-export function backwardRows<Mean>(
+export function backwardRows(
   dx: usize, // [rows, cols] or 0
   dweight: usize, // [cols], or 0: not wanted
   dbias: usize, // [cols], or 0: not wanted
   dy: usize, // [rows, cols]
   x: usize, // [rows, cols]
-  mean: usize, // [rows]; not read without a mean
+  mean: usize, // [rows], or 0: RMSNorm
   rstd: usize, // [rows]
   weight: usize, // [cols] or 0
   add: usize, // [rows, cols] or 0
@@ -75,15 +80,12 @@ export function backwardRows<Mean>(
   const inverse = 1 / f64(cols);
   const chunk = sumsChunk(total);
   // One row is added to dweight and dbias directly. Additions to 0 are exact, so only the sign of a 0 may differ.
-  const one = whole && rows === 1 && dweight && (isVoid<Mean>() || dbias);
-  const direct = one && inRange(isVoid<Mean>() ? <f32>0 : load<f32>(mean), rstd);
+  const direct = whole && rows === 1 && dweight && (!mean || dbias) && inRange(meanOf(mean), rstd);
   const sums = (dweight | dbias) !== 0 && !direct;
   const slot = cols * SLOT;
   const next = start + rows;
   // Whether a row of x, dy, dx, weight and the two sums is larger than the cache.
   const wide = stride * 6 > CACHE;
-  const dxStride = dx ? stride : 0;
-  const addStride = add ? stride : 0;
 
   // a chunk per step
   while (start < next) {
@@ -100,7 +102,7 @@ export function backwardRows<Mean>(
       // 1 per step
       for (; start < end; start++) {
         if (wide && start % HALF === 0) prefetch(dy, x, min(end - start, HALF), stride);
-        const m = isVoid<Mean>() ? <f32>0 : load<f32>(mean);
+        const m = meanOf(mean);
         const r = load<f32>(rstd);
         const known = inRange(m, rstd);
         // the sums of this row's half of the group
@@ -108,26 +110,27 @@ export function backwardRows<Mean>(
         const db = direct ? dbias : dw + stride;
         let done: bool = false;
         if (known && abs(m) * r <= NEAR) {
-          if (!isVoid<Mean>() && weight && dw) {
-            done = inline.always(gradientRow<Mean, Present>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse));
-          } else done = gradientRow<Mean, Absent>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse);
-        } else if (!isVoid<Mean>() && known) {
-          const rest = f32(f64x2.extract_lane(rowSums<Mean, Present, Present, Absent>(x, 0, 0, cols, m), 0) * inverse);
+          if (!mean)
+            done = inline.always(gradientRow<Absent, Absent>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse));
+          else if (weight && dw) {
+            done = inline.always(gradientRow<Present, Present>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse));
+          } else done = gradientRow<Present, Absent>(dx, dw, db, dy, x, weight, add, cols, m, 0, r, inverse);
+        } else if (known) {
+          const rest = f32(f64x2.extract_lane(rowSums<Present, Present>(x, 0, 0, cols, m, true), 0) * inverse);
           done = gradientRow<Far, Absent>(dx, dw, db, dy, x, weight, add, cols, m, rest, r, inverse);
         }
-        if (!done) exactRow(dx, known ? 0 : totals, dy, x, weight, add, cols, r, !isVoid<Mean>());
-        mean += 4;
+        if (!done) exactRow(dx, known ? 0 : totals, dy, x, weight, add, cols, r, mean !== 0);
+        mean += mean && 4;
         rstd += 4;
         dy += stride;
         x += stride;
-        dx += dxStride;
-        add += addStride;
+        dx += dx && stride;
+        add += add && stride;
       }
       if (sums) addGroup(totals, group, cols);
     }
     if (whole && sums && index) addTotals(workspace, totals, cols);
   }
-  if (!whole || !sums || !rows) return;
-  addTo(dweight, workspace, cols);
-  addTo(dbias, workspace + (cols << 3), cols);
+  // The first slot has the sums of all chunks: it is added as that of a call of one chunk.
+  if (whole && sums && rows) addSums(dweight, dbias, 1, cols, workspace);
 }

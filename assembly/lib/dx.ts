@@ -11,8 +11,8 @@
 
 import { load4, store4 } from "./lanes";
 
-/** dx of a row. With `All`, there is a weight. */
-export function writeDx<Mean, All>(
+/** dx of a row. */
+export function writeDx<Mean>(
   dx: usize, // [cols]
   dy: usize, // [cols]
   x: usize, // [cols]
@@ -41,7 +41,7 @@ export function writeDx<Mean, All>(
     let g1 = v128.load(d, 16);
     let g2 = v128.load(d, 32);
     let g3 = v128.load(d, 48);
-    if (!isVoid<All>() || weight) {
+    if (weight) {
       const w = weight + i;
       g0 = f32x4.mul(g0, v128.load(w));
       g1 = f32x4.mul(g1, v128.load(w, 16));

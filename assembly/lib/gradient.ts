@@ -135,7 +135,7 @@ export function gradientRow<Mean, All>(
   const size = a * a + b * b;
   if (!(size > LEAST && size < LARGEST) && !inRange(dy, weight, cols, r, inverse, size)) return false;
   const k = f32(rr * a - f64(c) * f64(isFloat<Mean>() ? rest : m));
-  inline.always(writeDx<Mean, All>(dx, dy, x, weight, add, cols, m, r, c, k));
+  inline.always(writeDx<Mean>(dx, dy, x, weight, add, cols, m, r, c, k));
   return true;
 }
 

@@ -5,7 +5,7 @@
 // RMSNorm takes k and delta as 0. The difference magnifies the errors of both means where delta^2 is large beside the
 // variance. `accurate` tells where it is small enough for the limits of docs/guides/numerics.md.
 //
-// At most two additions in float32 lie between a number and the double that it is added to, or three with `Long`. This
+// At most two additions in float32 lie between a number and the double that it is added to, or three in a long row. This
 // is D in the proof. Sums in float32 alone would lose small squares beside that of an outlier. The last columns, fewer
 // than 16, are added in double.
 
@@ -23,16 +23,20 @@ const SHORT_RATIO: f64 = 1;
 const LONG_RATIO: f64 = 0.54;
 const SHIFTED_RATIO: f64 = 0.2;
 
-/** [sum of d, sum of d^2] of a row. With a `Residual`, x is made on the way, but for its first 32 columns. */
-export function rowSums<Mean, Shift, Long, Residual>(
-  x: usize, // [cols]; with a residual it is written: other + residual
-  other: usize, // [cols]
-  residual: usize, // [cols]
+/**
+ * [sum of d, sum of d^2] of a row. With a residual, x = other + residual is computed on the way in each step of 32 but
+ * the first.
+ */
+export function rowSums<Mean, Shift>(
+  x: usize, // [cols]
+  other: usize, // [cols]; not read without a residual
+  residual: usize, // [cols] or 0; 0 for a short row
   cols: usize,
   k: f32,
+  long: bool, // whether 32 columns at a time are added in float32, or 16
 ): v128 {
   const kv = f32x4.splat(k);
-  const end32 = (cols & ~31) << 2;
+  const end32 = long ? (cols & ~31) << 2 : 0;
   const end16 = (cols & ~15) << 2;
   const end = cols << 2;
   let values = f64x2.splat(0);
@@ -40,9 +44,9 @@ export function rowSums<Mean, Shift, Long, Residual>(
   let i: usize = 0;
 
   // 32 per step
-  for (; !isVoid<Long>() && i < end32; i += 128) {
+  for (; i < end32; i += 128) {
     const p = x + i;
-    if (!isVoid<Residual>() && i) add(p, other + i, residual + i, 128);
+    if (residual && i) add(p, other + i, residual + i, 128);
     const a = shifted<Shift>(v128.load(p), kv);
     const b = shifted<Shift>(v128.load(p, 16), kv);
     const c = shifted<Shift>(v128.load(p, 32), kv);
@@ -58,7 +62,6 @@ export function rowSums<Mean, Shift, Long, Residual>(
   // 16 per step
   for (; i < end16; i += 64) {
     const p = x + i;
-    if (!isVoid<Residual>()) add(p, other + i, residual + i, 64);
     const a = shifted<Shift>(v128.load(p), kv);
     const b = shifted<Shift>(v128.load(p, 16), kv);
     const c = shifted<Shift>(v128.load(p, 32), kv);
@@ -70,7 +73,6 @@ export function rowSums<Mean, Shift, Long, Residual>(
   // tail, 4 or 1 per step
   for (; i < end; i += end - i < 16 ? 4 : 16) {
     const left = end - i;
-    if (!isVoid<Residual>()) add(x + i, other + i, residual + i, left < 16 ? 4 : 16);
     let d = shifted<Shift>(load4(x + i, left), kv);
     if (!isVoid<Shift>() && left < 16) d = v128.and(d, i32x4(-1, 0, 0, 0));
     if (!isVoid<Mean>()) values = f64x2.add(values, sumHalves(d));
@@ -133,10 +135,10 @@ export function shiftOf(x: usize): f32 {
 }
 
 /** Whether moments about k are accurate, and in range. */
-export function accurate<Long>(moments: v128, k: f32, eps: f64): bool {
+export function accurate(moments: v128, k: f32, eps: f64, long: bool): bool {
   const delta = f64x2.extract_lane(moments, 0);
   const variance = f64x2.extract_lane(moments, 1);
-  const ratio = k !== 0 ? SHIFTED_RATIO : isVoid<Long>() ? SHORT_RATIO : LONG_RATIO;
+  const ratio = k !== 0 ? SHIFTED_RATIO : long ? LONG_RATIO : SHORT_RATIO;
   return delta * delta <= ratio * variance && variance + eps > LEAST && variance < LARGEST;
 }
 

@@ -11,8 +11,8 @@ import { Absent, Present } from "./lanes";
 import { accurate, momentsOf, rowSums } from "./moments";
 import { normalize, normalizeAffine } from "./normalize";
 
-/** y, mean and rstd of a row whose first pass was `Long`, or not. */
-export function finishRow<Mean, Long>(
+/** y, mean and rstd of a row. */
+export function finishRow(
   y: usize, // [cols]
   mean: usize, // [1] or 0
   rstd: usize, // [1] or 0
@@ -24,21 +24,24 @@ export function finishRow<Mean, Long>(
   eps: f64,
   k: f32,
   sums: v128, // [sum of x - k, sum of (x - k)^2]
+  long: bool, // whether `sums` are those of a long row, about 0
+  centered: bool, // whether there is a mean
 ): void {
   let moments = momentsOf(sums, inverse);
-  for (let pass = 0; !accurate<Long>(moments, k, eps); pass++) {
-    if (isVoid<Mean>() || pass === 3) {
-      exactRow(y, mean, rstd, x, weight, bias, cols, eps, !isVoid<Mean>());
+  for (let pass = 0; !accurate(moments, k, eps, long); pass++) {
+    if (!centered || pass === 3) {
+      exactRow(y, mean, rstd, x, weight, bias, cols, eps, centered);
       return;
     }
     k = f32(f64(k) + f64x2.extract_lane(moments, 0));
-    moments = momentsOf(rowSums<Present, Present, Present, Absent>(x, 0, 0, cols, k), inverse);
+    moments = momentsOf(rowSums<Present, Present>(x, 0, 0, cols, k, true), inverse);
   }
   const delta = f64x2.extract_lane(moments, 0);
   const r = f32(1 / Math.sqrt(f64x2.extract_lane(moments, 1) + eps));
-  if (k === 0 && weight && (isVoid<Mean>() || bias)) normalizeAffine<Mean>(y, x, weight, bias, cols, f32(delta), r);
+  if (!centered && weight) normalizeAffine<Absent>(y, x, weight, 0, cols, 0, r);
+  else if (k === 0 && weight && bias) normalizeAffine<Present>(y, x, weight, bias, cols, f32(delta), r);
   else normalize(y, x, weight, bias, cols, k, f32(delta), r);
-  if (!isVoid<Mean>() && mean) store<f32>(mean, f32(f64(k) + delta));
+  if (mean) store<f32>(mean, f32(f64(k) + delta));
   if (rstd) store<f32>(rstd, r);
 }
 

@@ -36,7 +36,7 @@ export function fourRows<Mean>(
     a = b;
     b = c;
     c = d;
-    d = inline.always(rowSums<Mean, Absent, Absent, Absent>(x + i, 0, 0, cols, 0));
+    d = inline.always(rowSums<Mean, Absent>(x + i, 0, 0, cols, 0, false));
   }
 
   // two rows to a vector: means, their squares, variances, rstd
@@ -49,14 +49,13 @@ export function fourRows<Mean>(
   const vab = f64x2.sub(f64x2.mul(v128.shuffle<f64>(a, b, 1, 3), iv), sab);
   const vcd = f64x2.sub(f64x2.mul(v128.shuffle<f64>(c, d, 1, 3), iv), scd);
   if (!i64x2.all_true(v128.and(accuratePair(sab, vab, ev), accuratePair(scd, vcd, ev)))) {
-    let sums = a;
-    for (let i: usize = 0; i < 4; i++) {
-      if (i === 1) sums = b;
-      else if (i === 2) sums = c;
-      else if (i === 3) sums = d;
-      const m = mean && mean + (i << 2);
-      const r = rstd && rstd + (i << 2);
-      finishRow<Mean, Absent>(y + i * stride, m, r, x + i * stride, weight, bias, cols, inverse, eps, 0, sums);
+    for (let i: usize = 0; i < end; i += stride) {
+      finishRow(y + i, mean, rstd, x + i, weight, bias, cols, inverse, eps, 0, a, false, !isVoid<Mean>());
+      mean += mean && 4;
+      rstd += rstd && 4;
+      a = b;
+      b = c;
+      c = d;
     }
     return;
   }

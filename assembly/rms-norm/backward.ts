@@ -9,7 +9,6 @@
 // of LayerNorm, compiled without a mean: ../lib/backward.ts.
 
 import { backwardRows } from "../lib/backward";
-import { Absent } from "../lib/lanes";
 import { workspaceOf } from "../lib/sums";
 
 /** The bytes of workspace that `rmsNormBackward` needs. */
@@ -29,7 +28,7 @@ export function rmsNormBackward(
   cols: usize,
   workspace: usize, // as rmsNormBackwardWorkspace says; 0 where dweight is not wanted
 ): void {
-  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, 0, rows, true);
+  backwardRows(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, 0, rows, true);
 }
 
 /** Some rows of a call, as `layerNormBackwardRows`: the sums stay in the workspace until `addSums(dweight, 0, …)`. */
@@ -47,5 +46,5 @@ export function rmsNormBackwardRows(
   start: usize, // the first of these rows
   total: usize, // the rows of the call
 ): void {
-  backwardRows<Absent>(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, start, total, false);
+  backwardRows(dx, dweight, 0, dy, x, 0, rstd, weight, add, rows, cols, workspace, start, total, false);
 }

@@ -70,6 +70,8 @@ export class ThreadedRuntime extends Runtime {
   /** The kernels over the memory, each of them on the thread that calls it. */
   readonly #own: Kernels;
   #closed = false;
+  /** The buffers of the memory. It has another once it has grown, but the earlier ones still show it. */
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
   /** Blocks that were given back while calls were queued, which may still use them, each with the number of those. */
   readonly #late: { pointer: number; queued: number }[] = [];
 
@@ -85,6 +87,7 @@ export class ThreadedRuntime extends Runtime {
     this.#pool = pool;
     this.#fallbackReason = fallbackReason;
     this.#own = kernels;
+    this.#buffers.add(memory.buffer);
   }
 
   /** How many threads compute, the calling one among them. */
@@ -100,6 +103,18 @@ export class ThreadedRuntime extends Runtime {
   override get kernels(): Kernels {
     this.#check();
     return super.kernels;
+  }
+
+  /** @internal */
+  override get buffer(): ArrayBufferLike {
+    const buffer = super.buffer;
+    this.#buffers.add(buffer);
+    return buffer;
+  }
+
+  /** @internal */
+  protected override holds(buffer: ArrayBufferLike): boolean {
+    return super.holds(buffer) || this.#buffers.has(buffer);
   }
 
   override allocate(bytes: number): number {
