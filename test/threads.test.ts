@@ -320,9 +320,7 @@ describe("forwardAsync and backwardAsync", () => {
     const five = ln.forwardAsync(new Float32Array(5));
     await expect(five).rejects.toThrow("LayerNorm.forwardAsync: x has 5 elements, expected a multiple of 4");
     const early = ln.backwardAsync(new Float32Array(4));
-    await expect(early).rejects.toThrow(
-      "LayerNorm.backwardAsync: there was no forward in training mode, which train() sets",
-    );
+    await expect(early).rejects.toThrow("LayerNorm.backwardAsync: there was no forward in training mode");
   });
 });
 

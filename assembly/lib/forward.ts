@@ -10,6 +10,7 @@ import { add, rowSums, shiftOf } from "./moments";
 import { finishRow } from "./row";
 import { fourRows, SHORT } from "./short";
 
+/** Without a `Mean` it is RMSNorm, where mean and bias are 0. */
 export function forward<Mean>(
   y: usize, // [rows, cols]
   sum: usize, // [rows, cols], or 0: sums go to y

@@ -5,9 +5,9 @@
 // RMSNorm takes k and delta as 0. The difference magnifies the errors of both means where delta^2 is large beside the
 // variance. `accurate` tells where it is small enough for the limits of docs/guides/numerics.md.
 //
-// At most two additions in float32 lie between a number and the double that it is added to, or three in a long row. This
-// is D in the proof. Sums in float32 alone would lose small squares beside that of an outlier. The last columns, fewer
-// than 16, are added in double.
+// At most two additions in float32 lie between a number and the double that it is added to, or three in a long row.
+// This is D in the proof. Sums in float32 alone would lose small squares beside that of an outlier. The last columns,
+// fewer than 16, are added in double.
 
 import { load4, pair, sumHalves, sumLanes } from "./lanes";
 
