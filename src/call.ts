@@ -38,7 +38,7 @@ export class Call implements KernelCall {
   sum: Place | null = null;
   /** y or dx. */
   out: Place | null = null;
-  /** What the caller of a function gives to add to, or gets. The gradients of a module are its own. */
+  /** What the gradients of weight and bias are added to. */
   dweight: Place | null = null;
   dbias: Place | null = null;
   /** The bytes of workspace for its sums over rows; 0 where it has none. */

@@ -84,14 +84,13 @@ export function checkAddress(where: string, address: unknown, bytes: number, end
 
 /** Options must be an object with these properties of its own: a misspelled one would be ignored. */
 export function checkOptions(where: string, options: unknown, names: readonly string[]): void {
-  if (typeof options !== "object" || options === null || options instanceof Shown) {
+  if (typeof options !== "object" || options === null || options instanceof Shown || ArrayBuffer.isView(options)) {
     wrongType(`${where}: options`, options, "an object");
   }
   for (const name in options) if (!names.includes(name)) refuseOption(where, options, name, names);
 }
 
 function refuseOption(where: string, options: object, name: string, names: readonly string[]): void {
-  if (ArrayBuffer.isView(options)) wrongType(`${where}: options`, options, "an object");
   if (!Object.keys(options).includes(name)) return;
   throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
 }

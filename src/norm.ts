@@ -301,21 +301,22 @@ export abstract class Norm<O = unknown> extends check.Shown {
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");
     call.give(kernel.x, saved.normalized);
     this.#giveStats(call, saved.stats);
-    this.#giveGradient(call, kernel.dweight, this.#weight, saved.workspace);
-    this.#giveGradient(call, kernel.dbias, this.#bias, saved.workspace);
+    call.dweight = this.#giveGradient(call, kernel.dweight, this.#weight, saved.workspace);
+    call.dbias = this.#giveGradient(call, kernel.dbias, this.#bias, saved.workspace);
+    if (call.dweight !== null && call.dweight === call.dbias) throw new RangeError(`${where}: dweight overlaps dbias`);
     call.takeOptions(add, undefined, out);
     call.place();
     if (saved !== this.#saved) call.abandon(new TypeError(`${where}: the allocator began another call of the module`));
     return call;
   }
 
-  /** Has the gradient of a parameter as an argument of a call, where it is wanted. */
-  #giveGradient(call: Call, index: number, parameter: Parameter | null, workspace: number): void {
-    if (!parameter?.requiresGrad) return;
+  /** Has the gradient of a parameter as an argument of a call; null where it isn't wanted. */
+  #giveGradient(call: Call, index: number, parameter: Parameter | null, workspace: number): Storage | null {
+    if (!parameter?.requiresGrad) return null;
     const gradient = gradientOf(parameter);
     if (gradient.pointer === 0) throw new TypeError(`${call.where}: the gradient of a parameter was disposed`);
-    call.give(index, gradient);
     call.workspace = workspace;
+    return call.give(index, gradient);
   }
 
   /** Whether forward keeps what backward needs. */

@@ -184,6 +184,16 @@ describe("the blocks of a runtime", () => {
     expect(() => ln.backward(dy)).toThrow(/backward: the allocator began another call/);
   });
 
+  test.each(["weight", "bias"] as const)("backward is refused where its allocator disposes of the %s", (key) => {
+    const watched = new Watched();
+    const ln = new LayerNorm(cols, { runtime: watched.runtime });
+    ln.forward(x);
+    watched.flush();
+    watched.besides = (step) => void (step === "allocate" && ln[key].dispose());
+    expect(() => ln.backward(dy)).toThrow(`LayerNorm.backward: d${key} was disposed`);
+    expect(watched.strayWrite()).toBe(-1);
+  });
+
   test("what a call has given, or kept, stays when the next one finds no room", () => {
     const watched = new Watched();
     const { runtime, held } = watched;

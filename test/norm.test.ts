@@ -61,6 +61,7 @@ const FORWARD: Refused[] = [
   ["out has the shape [2, 3, 35], expected that of x, [6, 35]", RangeError, tensor(), { out: tensor(x, [2, 3, 35]) }],
   ["out has the shape [6, 35], expected that of x, [2, 3, 35]", RangeError, tensor(x, [2, 3, 35]), { out: tensor() }],
   ["options is a Float32Array, expected an object", TypeError, x, x],
+  ["options is a Float64Array, expected an object", TypeError, x, new Float64Array(0)],
   ["options is null, expected an object", TypeError, x, null],
   ["options is a Tensor, expected an object", TypeError, tensor(), tensor()],
 ];
@@ -511,6 +512,16 @@ afterEach(() => {
 });
 
 describe("the bias of LayerNorm", () => {
+  test("may not be the weight in backward, as the sums of both would be one gradient", () => {
+    const parameter = new Parameter([cols], weight);
+    const module = new LayerNorm(cols, { weight: parameter, bias: parameter });
+    module.forward(x);
+    expect(() => module.backward(dy)).toThrow(new RangeError("LayerNorm.backward: dweight overlaps dbias"));
+    expect(parameter.grad).toEqual(zeros);
+    parameter.requiresGrad = false;
+    module.backward(dy);
+  });
+
   test("may be left out: then there is a weight alone, and its gradient", () => {
     const module = new LayerNorm(cols, { bias: false });
     expect([module.bias, module.parameters()]).toEqual([null, [module.weight]]);
