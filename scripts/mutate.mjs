@@ -34,10 +34,9 @@ const RULES = [
   ],
   [/ (\+|-|\*|\/) /g, (operator) => [{ "+": " - ", "-": " + ", "*": " + ", "/": " * " }[operator.trim()]]],
   [/ (\+=|-=|\*=|\/=) /g, (operator) => [{ "+=": " -= ", "-=": " += ", "*=": " += ", "/=": " *= " }[operator.trim()]]],
-  [
-    / (<|<=|>|>=|===) /g,
-    (operator) => [{ "<": " <= ", "<=": " < ", ">": " >= ", ">=": " > ", "===": " !== " }[operator.trim()]],
-  ],
+  [/ (<|<=|>|>=) /g, (operator) => [{ "<": " <= ", "<=": " < ", ">": " >= ", ">=": " > " }[operator.trim()]]],
+  [/ [!=]== /g, (operator) => [operator.includes("!") ? " === " : " !== "]],
+  [/\b(true|false)\b/g, (value) => [value === "true" ? "false" : "true"]],
   [/ (&&|\|\|) /g, (operator) => [operator.includes("&") ? " || " : " && "]],
   [/ (<<|&|\|) /g, (operator) => [{ "<<": " >> ", "&": " | ", "|": " & " }[operator.trim()]]],
   [/!(?=[\w(])/g, () => [""]],
@@ -103,6 +102,8 @@ const EQUIVALENT = {
     ["lib/backward.ts", "Present>(dx, dw, db, dy, x, weight, add, cols, m, 0", "1"],
     ["lib/backward.ts", "Absent>(dx, dw, db, dy, x, weight, add, cols, m, 0", "1"],
   ],
+  "without a mean delta is 0, small beside any variance": [["lib/forward.ts", "eps, 0, sums, false"]],
+  "without dx there is nothing left to write": [["lib/gradient.ts", "if (!dx) return true"]],
   "two rows make one chunk, as one does": [["lib/backward.ts", "addSums(dweight, dbias, 1", "2"]],
   "what is read ahead changes the speed alone": [
     ["lib/backward.ts", "CACHE: usize = 32768"],
