@@ -27,7 +27,7 @@ const { seconds = "60", seed = Math.floor(Math.random() * 2 ** 32), iterations =
 const CALLS = 60;
 const ARENA = 2048;
 const DOCUMENTED =
-  /^(LayerNorm(\.(forward|backward|train|loadStateDict))?|Tensor|layerNorm(WithStats|Backward)?|Runtime\.allocate)(:| is) /;
+  /^(LayerNorm(\.(forward|backward|train|loadStateDict))?|Tensor|layerNorm(WithStats|Backward)?|Runtime\.allocate)(:| is| was) /;
 
 // biome-ignore lint/suspicious/noExplicitAny: the arguments are wrong on purpose
 type Any = any;
