@@ -125,6 +125,7 @@ export function checkShape(where: string, value: unknown, least: number, expecte
   if (shape.some((dimension) => typeof dimension !== "number")) wrongType(where, shape, "a list of integers");
   if (shape.some((dimension) => !Number.isInteger(dimension) || dimension < least))
     wrongValue(where, shape, `integers of ${least} or more`);
+  if (!Number.isSafeInteger(sizeOf(shape))) wrongValue(where, shape, "a size that can be counted");
   return shape;
 }
 

@@ -163,7 +163,7 @@ describe("Tensor", () => {
   test("a shape too large for the memory is out of memory and names the bytes", () => {
     const shape = [1 << 20, 1 << 20];
     expect(() => new Tensor(shape)).toThrow(/no room for 4398046511104 bytes/);
-    expect(() => new Tensor([1e200, 1e200])).toThrow(RangeError);
+    expect(() => new Tensor([1e200, 1e200, 0])).toThrow(/shape is .*, expected a size that can be counted/);
   });
 });
 

@@ -326,7 +326,7 @@ CASES["the page without a bundler of the README, from its CDN"] = async () => {
 addPage("a page under a strict CSP", "app.js", async (open) => {
   deepStrictEqual(await open({ headers: policy("'wasm-unsafe-eval'") }), EXPECTED);
   const { error } = await open({ headers: policy("") });
-  match(error, /may not be compiled here, .*; a page has to allow 'wasm-unsafe-eval'/);
+  match(error, /may not be compiled here, .*; a page needs 'wasm-unsafe-eval'/);
 });
 
 addPage("threads, a page without a bundler, under a strict CSP", "app-threads.js", async (open) => {
