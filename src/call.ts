@@ -56,7 +56,7 @@ export class Call implements KernelCall {
   #kept: Storage | null = null;
   /** How many rows of arrays are copied at a time. */
   #blockRows = 0;
-  /** Whether an operand is a view of memory, or what a gradient is added to, which may overlap any other. */
+  /** Whether an operand is a view of memory, or given for a gradient to be added to. These may overlap any other. */
   #views = false;
 
   /**
@@ -133,9 +133,9 @@ export class Call implements KernelCall {
   /** Takes an operand of the kind, size and shape of x or dy; null where it is absent. */
   #takeLike(index: number, value: unknown, mode: number): Place | null {
     if (value === undefined) return null;
-    const { source } = this;
+    const { source, kernel } = this;
     const place = this.take(index, value, mode);
-    const name = this.kernel.names[this.kernel.source] as string;
+    const name = kernel.names[kernel.source] as string;
     if ((place.array === null) !== (source.array === null)) {
       const kind = source.array === null ? "a Tensor" : check.describe(source.array);
       check.wrongType(this.#name(index), value, `${kind}, as ${name} is`);
