@@ -568,6 +568,8 @@ const end = performance.now() + Number(seconds) * 1000;
 let iteration = Number(first);
 for (; iteration < Number(first) + Number(iterations) && performance.now() < end; iteration++) {
   random = uniform(Math.imul(Number(seed) ^ Math.imul(iteration, 0x9e3779b1), 0x85ebca6b));
+  // Memories are only freed once a FinalizationRegistry has had its turn.
+  await new Promise(setImmediate);
   const round = new Round();
   try {
     round.run();
