@@ -107,8 +107,9 @@ export class Call implements KernelCall {
 
   /** An array of floats as it is, or a list of numbers, which can only be read, as a new one. */
   #arrayOf(index: number, value: unknown, mode: number): Float32Array {
-    const expected = "a Tensor, a Float32Array, a Float64Array or, for half floats, a Float16Array";
-    if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, expected);
+    const floats = "a Tensor or an array of floats";
+    if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, floats);
+    const expected = mode & WRITTEN ? floats : `${check.NUMBERS}, a Float16Array has half floats`;
     return check.checkNumbers(this.#name(index), value, check.FLOATS, expected);
   }
 

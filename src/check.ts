@@ -95,12 +95,12 @@ function refuseOption(where: string, options: object, name: string, names: reado
   throw new TypeError(`${where}: ${describe(name)} is not an option, expected ${names.join(", ")}`);
 }
 
-/** A view of memory that has grown since is detached from it, and empty. */
+/** A view of memory that has grown since is detached, and empty. So is an array that was posted to another thread. */
 export function checkAttached(where: string, array: ArrayBufferView): void {
   try {
     new Uint8Array(array.buffer);
   } catch {
-    throw new TypeError(`${where} is a view of memory that has grown since; take the tensor's data anew`);
+    throw new TypeError(`${where} is detached, as its memory has grown or was transferred; take tensor.data anew`);
   }
 }
 
@@ -168,6 +168,9 @@ export function checkNumbers(where: string, value: unknown, kinds: RegExp, expec
   const cure = Array.isArray(numbers[odd]) ? "; list.flat(Infinity) makes a flat list" : "";
   wrongType(`${where}[${odd}]`, numbers[odd], `a number${cure}`);
 }
+
+/** What holds numbers, in the words of an error. */
+export const NUMBERS = "a Tensor, an array of floats or a list of numbers; Float32Array.from converts integers";
 
 /** Typed arrays that an operand may be. */
 export const FLOATS = /^Float/;

@@ -79,7 +79,7 @@ export async function linkLater<T>(where: string, source: unknown, memory: Linea
 /** WebAssembly, where the engine has it. @internal */
 export function supported(where: string): typeof WebAssembly {
   if (typeof WebAssembly === "object") return WebAssembly;
-  throw new Error(`${where}: this engine has no WebAssembly, or it is turned off, as in iOS in lockdown mode`);
+  throw new Error(`${where}: WebAssembly is missing or turned off, as in iOS in lockdown mode`);
 }
 
 const FORBIDDEN = `a page needs 'wasm-unsafe-eval' in the script-src of its Content-Security-Policy; an edge host needs the condition "workerd" or "edge-light", or imports of "layernorm-wasm/layernorm.wasm" and "layernorm-wasm/heap.wasm" for Runtime.create({ module, heap })`;

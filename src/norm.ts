@@ -314,7 +314,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   #giveGradient(call: Call, index: number, parameter: Parameter | null, workspace: number): Storage | null {
     if (!parameter?.requiresGrad) return null;
     const gradient = gradientOf(parameter);
-    if (gradient.pointer === 0) throw new TypeError(`${call.where}: the gradient of a parameter was disposed`);
+    if (gradient.pointer === 0) throw new TypeError(`${call.where}: a parameter was disposed`);
     call.workspace = workspace;
     return call.give(index, gradient);
   }

@@ -135,9 +135,8 @@ export class Runtime extends check.Shown {
     if (memory === undefined) return;
     if (check.classOf(memory) !== "WebAssembly.Memory")
       check.wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
-    const takers = "Runtime.create takes an unshared one, createThreadedRuntime a shared one";
-    if (check.isShared(memory.buffer) !== shared)
-      throw new TypeError(`${where}: memory is ${shared ? "not " : ""}shared; ${takers}`);
+    const other = shared ? "not shared; Runtime.create" : "shared; createThreadedRuntime";
+    if (check.isShared(memory.buffer) !== shared) throw new TypeError(`${where}: memory is ${other} takes it`);
     if (allocate) return;
     // Another heap would hand out the same bytes.
     if (owners.has(memory)) throw new TypeError(`${where}: memory belongs to another runtime`);

@@ -37,8 +37,7 @@ const ALIASES = {
   weight: ["weight", "gamma", "gamma:0", "scale", "g", "a_2"],
   bias: ["bias", "beta", "beta:0", "offset", "b", "b_2"],
 } as const;
-const EXPECTED =
-  'an array of floats, a list of numbers, a Tensor or { dtype: "bf16", data }, also of "f16" and "f32"; Array.from(array) makes a list, of integers and for JSON';
+const EXPECTED = `${check.NUMBERS}, { dtype: "bf16", data } has the bits of floats`;
 /** How many problems a message lists at most. */
 const LISTED = 10;
 
@@ -60,11 +59,10 @@ export function loadParameters(
   const problems: string[] = [];
   const loads: [Parameter, Float32Array][] = [];
   for (const [name, parameter] of parameters) {
-    const names = ALIASES[name].map((alias) => prefix + alias);
-    const key = names.find((name) => keys.has(name));
+    const key = ALIASES[name].map((alias) => prefix + alias).find((name) => keys.has(name));
     if (key === undefined) {
       missingKeys.push(prefix + name);
-      problems.push(`${names.join(" or ")} is missing`);
+      problems.push(`${prefix}${name} is missing`);
       continue;
     }
     keys.delete(key);
@@ -76,7 +74,8 @@ export function loadParameters(
   problems.push(...unexpectedKeys.map((key) => `${check.describe(key)} is unknown`));
   if (strict && problems.length > 0) {
     const more = problems.length > LISTED ? ` and ${(problems.length - LISTED).toLocaleString("en")} more` : "";
-    const cure = keys.has(`${prefix}.weight`) ? `; the prefix may be "${prefix}."` : "";
+    const near = Object.keys(dict).find((key) => key.includes(prefix) && key.endsWith(".weight"));
+    const cure = near && missingKeys.includes(`${prefix}weight`) ? `; the prefix may be "${near.slice(0, -6)}"` : "";
     throw new RangeError(`${where}: ${problems.slice(0, LISTED).join(", ")}${more}${cure}`);
   }
   for (const [{ data }, floats] of loads) data.set(floats);
@@ -100,7 +99,9 @@ function floatsOf(where: string, value: unknown): Float32Array {
 function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
   const type = String(dtype).toLowerCase().replace("torch.", "").replace("half", "f16").replace("float", "f");
   if (!["bf16", "f16", "f32"].includes(type)) check.wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
-  if (!check.hasBytes(data)) check.wrongType(`${where}: data`, data, "a typed array or an ArrayBuffer");
+  const kind = check.tagOf(data) ?? "";
+  if (!check.hasBytes(data) || (check.FLOATS.test(kind) && !kind.includes(type.slice(1))))
+    check.wrongType(`${where}: data`, data, `the bits of "${type}"`);
   const bytes = check.bytesOf(data).slice();
   const width = type === "f32" ? 4 : 2;
   if (bytes.length % width !== 0)

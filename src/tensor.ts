@@ -146,7 +146,8 @@ export class Tensor extends check.Shown {
     const own = check.checkShape("Tensor: shape", shape, 0, "a list of integers");
     const size = check.sizeOf(own);
     const expected = "a Float32Array or a list of numbers";
-    const source = data === undefined ? undefined : check.checkNumbers("Tensor: data", data, /^[^B]/, expected);
+    const source =
+      data === undefined ? undefined : check.checkNumbers("Tensor: data", data, /^(?!B|Uint16)./, expected);
     if (source && source.length !== size)
       check.wrongSize("Tensor: data", source.length, `${size} for the shape ${check.describe(own)}`);
     check.checkOptions("Tensor", options, ["runtime", "pointer"]);

@@ -241,7 +241,7 @@ describe("an engine", () => {
 
   test("without WebAssembly: the error says so", async () => {
     globalThis.WebAssembly = undefined as never;
-    expect(() => Runtime.create()).toThrow(/no WebAssembly, or it is turned off/);
-    await expect(Runtime.create({ async: true })).rejects.toThrow(/no WebAssembly, or it is turned off/);
+    expect(() => Runtime.create()).toThrow(/WebAssembly is missing or turned off/);
+    await expect(Runtime.create({ async: true })).rejects.toThrow(/WebAssembly is missing or turned off/);
   });
 });

@@ -111,7 +111,7 @@ describe("createThreadedRuntime, in a process whose program is on its command li
       const { createThreadedRuntime } = await import("layernorm-wasm/threads");
       await createThreadedRuntime({ threads: 2 }).catch(({ message }) => console.log(message));
     `);
-    expect(printed).toMatch(/^createThreadedRuntime: this engine has no WebAssembly, or it is turned off/);
+    expect(printed).toMatch(/^createThreadedRuntime: WebAssembly is missing or turned off/);
   });
 
   test("says why the permission model of Node leaves no threads, or goes on with one", () => {

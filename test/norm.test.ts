@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import type { LayerNormOptions, Operand, ResultOf } from "../src/index.js";
 import { LayerNorm, Parameter, RMSNorm, Runtime, Tensor } from "../src/index.js";
 import { DISPOSE, difference, normal } from "./helpers.js";
-import { FAMILIES, floatsOf, gradientsOf, KINDS, type Norm, parameterOf } from "./norms.js";
+import { FAMILIES, floatsOf, gradientsOf, KINDS, NOT_NUMBERS, type Norm, parameterOf } from "./norms.js";
 import { expectWithin } from "./within.js";
 
 const rows = 6;
@@ -46,14 +46,14 @@ const CONSTRUCTOR: Refused[] = [
   ["weight belongs to another runtime", TypeError, 3, { weight: new Tensor([3]), runtime: Runtime.create() }],
 ];
 
-const NO_OUT = "expected a Tensor, a Float32Array, a Float64Array or, for half floats, a Float16Array";
+const NO_OUT = "expected a Tensor or an array of floats";
 const FORWARD: Refused[] = [
   ['x[0] is "1", expected a number', TypeError, ["1"]],
   ["x has 1000 elements, expected a multiple of 35", RangeError, new Float32Array(1000)],
   ["x has the shape [35, 6], expected [..., 35]", RangeError, tensor(x, [35, 6])],
   ["x has the shape [], expected [..., 35]", RangeError, new Tensor([])],
   ["x belongs to another runtime", TypeError, new Tensor([35], undefined, { runtime: Runtime.create() })],
-  [`x is a Tensor, ${NO_OUT}`, TypeError, new Proxy(tensor(), {})],
+  [`x is a Tensor, ${NOT_NUMBERS}`, TypeError, new Proxy(tensor(), {})],
   [`out is [0], ${NO_OUT}`, TypeError, x, { out: [0] }],
   [`out is 1, ${NO_OUT}`, TypeError, x, { out: 1 }],
   ["out has 35 elements, expected 210, as x has", RangeError, x, { out: zeros }],
@@ -71,7 +71,7 @@ const BACKWARD: Refused[] = [
   ["dy has the shape [7, 35], expected that of the last x, [6, 35]", RangeError, new Tensor([7, 35])],
   ["dy has the shape [1, 6, 35], expected that of the last x, [6, 35]", RangeError, tensor(dy, [1, 6, 35])],
   ["dy has the shape [35, 6], expected [..., 35]", RangeError, tensor(dy, [35, 6])],
-  [`dy is "dy", ${NO_OUT}`, TypeError, "dy"],
+  [`dy is "dy", ${NOT_NUMBERS}`, TypeError, "dy"],
   ["out has 2 elements, expected 210, as dy has", RangeError, dy, { out: new Float32Array(2) }],
   ['"residual" is not an option, expected out, add', TypeError, dy, { residual: dy }],
 ];
@@ -253,7 +253,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const runtime = Runtime.create();
       const stale = new Tensor([35], undefined, { runtime }).data;
       runtime.memory.grow(1);
-      const message = `${name}.forward: x is a view of memory that has grown since; take the tensor's data anew`;
+      const message = `${name}.forward: x is detached, as its memory has grown or was transferred; take tensor.data anew`;
       expect(() => make({ runtime }).forward(stale)).toThrow(new TypeError(message));
     });
   });
@@ -489,7 +489,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const before = gradientsOf(b).dbias?.slice();
       a.dispose();
       expect(b.forward(x)).toEqual(out);
-      expect(() => b.backward(dy)).toThrow(/gradient of a parameter was disposed/);
+      expect(() => b.backward(dy)).toThrow(/backward: a parameter was disposed/);
       if (b instanceof LayerNorm) expect(b.bias.grad).toEqual(before);
       expect(() => b.zeroGrad()).toThrow(/disposed/);
     });

@@ -95,3 +95,7 @@ export const gradientsOf = (norm: Norm) =>
 
 export const parameterOf = (norm: Norm, name: "weight" | "bias") =>
   (norm as unknown as Record<string, Parameter>)[name] as Parameter;
+
+/** What an error says of an operand that holds no numbers. */
+export const NOT_NUMBERS =
+  "expected a Tensor, an array of floats or a list of numbers; Float32Array.from converts integers, a Float16Array has half floats";

@@ -86,7 +86,6 @@ describe("Runtime", () => {
 
   const [allocate, free] = [() => 16, () => {}];
   const shared = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
-  const TAKERS = "Runtime.create takes an unshared one, createThreadedRuntime a shared one";
   const TOGETHER = "must be given together, with their memory";
   const OPTIONS = "memory, allocate, free, module, heap, async";
   test.each<[message: string, options: unknown]>([
@@ -95,7 +94,7 @@ describe("Runtime", () => {
     [`allocate and free ${TOGETHER}`, { allocate, free }],
     ["allocate is 5, expected a function", { memory: memoryOf(1), allocate: 5, free }],
     ['free is "free", expected a function', { memory: memoryOf(1), allocate, free: "free" }],
-    [`memory is shared; ${TAKERS}`, { memory: shared }],
+    ["memory is shared; createThreadedRuntime takes it", { memory: shared }],
     [`"memmory" is not an option, expected ${OPTIONS}`, { memmory: memoryOf(1) }],
     ["options is null, expected an object", null],
   ])("refuses options that don't fit: %s", (message, options) => {
