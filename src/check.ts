@@ -51,7 +51,7 @@ export function describe(value: unknown): string {
   if (typeof value === "function" || typeof value === "bigint") return `a ${typeof value}`;
   if (typeof value === "object" && value !== null) {
     const name = value.constructor?.name || "Object";
-    return /^[AEIO]/.test(name) ? `an ${name}` : `a ${name}`;
+    return `a${/^[AEIO]/.test(name) ? "n" : ""} ${name}`;
   }
   return String(value);
 }

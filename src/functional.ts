@@ -21,7 +21,7 @@ import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import { READ, runtimeOf, WRITTEN } from "./operand.js";
 import { RMS_NORM } from "./rms-norm.js";
-import { storageOf } from "./tensor.js";
+import { storageIfTensor } from "./tensor.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./types.js";
 
 type Shape = number | readonly number[];
@@ -223,7 +223,7 @@ function backward<T extends Operand>(
   for (const name of names) {
     if (call[name] !== null) continue;
     sums[name] = call.make(shape, source.array);
-    storageOf(sums[name])?.data.fill(0);
+    storageIfTensor(sums[name])?.data.fill(0);
     call[name] = call.take(kernel[name], sums[name], READ | WRITTEN);
   }
   const results = { dx: call.place().run() } as Record<string, unknown>;
@@ -233,8 +233,8 @@ function backward<T extends Operand>(
 
 /** The normalized shape of a backward pass, as far as the operands tell it. They are yet to be checked. */
 function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
-  const sizeOf = (operand: Affine) => storageOf(operand)?.size ?? (operand as Float32Array)?.length;
-  const [shape, leading, own, ofX] = [dy, rstd, affine, x].map((operand) => storageOf(operand)?.shape);
+  const sizeOf = (operand: Affine) => storageIfTensor(operand)?.size ?? (operand as Float32Array)?.length;
+  const [shape, leading, own, ofX] = [dy, rstd, affine, x].map((operand) => storageIfTensor(operand)?.shape);
   if (own) return own;
   if (shape && leading && leading.length < shape.length && check.sameShape(shape.slice(0, leading.length), leading)) {
     return shape.slice(leading.length);

@@ -99,10 +99,10 @@ export interface Kernel extends Readonly<Record<Argument, number>> {
 const all = Object.values(ARGUMENTS).join(" ").split(" ");
 
 const moveOf = (argument: string) =>
-  /mean|rstd/.test(argument) ? 1 : /weight|bias|rows|cols|eps|workspace/.test(argument) ? 0 : 2;
+  /mean|rstd/.test(argument) ? 1 : /^([xy]|d[xy]|sum|residual|add)$/.test(argument) ? 2 : 0;
 
-/** Every kernel that computes row by row. */
-export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, words], index) => {
+/** Every kernel that computes row by row, in the order of `ARGUMENTS`. */
+export const KERNELS = Object.entries(ARGUMENTS).map(([name, words], index) => {
   const list = words.split(" ");
   const places = Object.fromEntries(all.map((argument) => [argument, list.indexOf(argument)]));
   const source = list.findIndex((argument) => /^(x|dy)$/.test(argument));
@@ -110,7 +110,7 @@ export const KERNELS: readonly Kernel[] = Object.entries(ARGUMENTS).map(([name, 
   const names = ["out", ...list.slice(1)];
   const own = { name, index, names, moves: list.map(moveOf), source, addend, invoke: INVOKE[name as KernelName] };
   return { ...places, ...own, ofRows: `${name}Rows`, ofWorkspace: `${name}Workspace` } as unknown as Kernel;
-});
+}) as unknown as readonly [Kernel, Kernel, Kernel, Kernel];
 
 /** A call of a kernel that is yet to be made. There may be more arguments than the kernel takes. */
 export type KernelCall = { readonly kernel: Kernel; readonly args: readonly number[] };

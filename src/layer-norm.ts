@@ -3,6 +3,7 @@
  * @module
  */
 
+import { KERNELS } from "./kernels.js";
 import type { NormOptions, ParameterUnless, WeightOf, WithWeight } from "./norm.js";
 import { biasOf, familyOf, Norm } from "./norm.js";
 import type { Parameter, Tensor } from "./tensor.js";
@@ -21,7 +22,7 @@ export type BiasOf<O> =
 export type WithBoth = WithWeight & { bias?: true | Tensor | undefined };
 
 /** Layer normalization, to the calls that modules and functions share. */
-export const LAYER_NORM = familyOf("LayerNorm", "layerNormForward", "layerNormBackward", 1e-5);
+export const LAYER_NORM = familyOf("LayerNorm", KERNELS[0], KERNELS[1], 1e-5);
 
 /**
  * Layer normalization over the trailing dimensions `normalizedShape`:

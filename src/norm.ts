@@ -7,11 +7,12 @@
 
 import { Call } from "./call.js";
 import * as check from "./check.js";
-import { KERNELS, type Kernel, type KernelName, workspaceOf } from "./kernels.js";
+import { type Kernel, workspaceOf } from "./kernels.js";
 import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
-import { dispose, gradientOf, Parameter, parameterOver, type Storage, storageOf, type Tensor } from "./tensor.js";
+import type { Storage, Tensor } from "./tensor.js";
+import { dispose, gradientOf, Parameter, parameterOver, storageIfTensor, storageOf } from "./tensor.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 export interface NormOptions {
@@ -37,11 +38,12 @@ export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? Param
 export type Family = ReturnType<typeof familyOf>;
 
 /** @param eps the default of that option */
-export function familyOf(name: string, forward: KernelName, backward: KernelName, eps: number) {
-  const pass = (method: string, kernelName: KernelName) => {
-    const kernel = KERNELS.find(({ name }) => name === kernelName) as Kernel;
-    return { kernel, where: `${name}.${method}`, whereAsync: `${name}.${method}Async` };
-  };
+export function familyOf(name: string, forward: Kernel, backward: Kernel, eps: number) {
+  const pass = (method: string, kernel: Kernel) => ({
+    kernel,
+    where: `${name}.${method}`,
+    whereAsync: `${name}.${method}Async`,
+  });
   return { name, eps, forward: pass("forward", forward), backward: pass("backward", backward) };
 }
 
@@ -105,7 +107,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     this.#eps = check.checkEps(`${name}: eps`, eps);
     check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
-    const given = storageOf(bias) ? (bias as Tensor) : undefined;
+    const given = storageIfTensor(bias) ? (bias as Tensor) : undefined;
     const biased = given !== undefined || check.checkBoolean(`${name}: bias`, bias);
     try {
       this.#weight = this.#parameter("weight", elementwiseAffine, weight);
@@ -120,7 +122,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined): Parameter | null {
     const { name, forward } = this.#family;
     if (given !== undefined) {
-      if (!storageOf(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
+      if (!storageIfTensor(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
       if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
       new Call(name, this.#runtime, forward.kernel, this.#normalized).takeAffine(forward.kernel[key], given, READ);
       if (given instanceof Parameter) return given;
@@ -218,7 +220,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     const { rows, source, sum, addend } = call;
     const own = source.array !== null || (addend !== null && sum === null);
     if (!own && sum === null && call.out?.pointer === source.pointer) {
-      throw new RangeError(`${call.where}: out is x, which backward will need; give another out, or call eval() first`);
+      throw new RangeError(`${call.where}: out is x, which backward needs; give another out, or call eval() first`);
     }
     const copied = own ? source.size : 0;
     const size = copied + rows * (call.kernel.mean < 0 ? 1 : 2);
@@ -232,23 +234,14 @@ export abstract class Norm<O = unknown> extends check.Shown {
     call.place(own ? storage : null);
     if (storage.pointer === 0) call.abandon(new TypeError(`${call.where}: the allocator disposed of the module`));
     const x = own ? null : (given as Tensor);
-    const normalized = x === null ? storage : storageOf(x);
+    const normalized = own ? storage : ((sum ?? source) as Storage);
+    const { version } = normalized;
     const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;
     const { size: elements, shape } = source;
     const { kernel } = this.#family.backward;
     const workspace =
       last?.size === elements ? last.workspace : workspaceOf(call.runtime.kernels, kernel, rows, this.#normalized.size);
-    this.#saved = {
-      size: elements,
-      shape,
-      normalized,
-      version: normalized.version,
-      weightVersion,
-      workspace,
-      stats,
-      x,
-      block,
-    };
+    this.#saved = { size: elements, shape, normalized, version, weightVersion, workspace, stats, x, block };
     if (!again && last !== null) call.replaced = last.block;
     return call;
   }
@@ -306,7 +299,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (call.dweight !== null && call.dweight === call.dbias) throw new RangeError(`${where}: dweight overlaps dbias`);
     call.takeOptions(add, undefined, out);
     call.place();
-    if (saved !== this.#saved) call.abandon(new TypeError(`${where}: the allocator began another call of the module`));
+    if (saved !== this.#saved) call.abandon(new TypeError(`${where}: the allocator called the module`));
     return call;
   }
 

@@ -3,6 +3,7 @@
  * @module
  */
 
+import { KERNELS } from "./kernels.js";
 import { familyOf, Norm, type NormOptions, type WithWeight } from "./norm.js";
 
 export interface RMSNormOptions extends NormOptions {}
@@ -11,7 +12,7 @@ export interface RMSNormOptions extends NormOptions {}
  * RMS normalization, to the calls that modules and functions share. Its eps is that of PyTorch: the distance from 1 to
  * the next float32.
  */
-export const RMS_NORM = familyOf("RMSNorm", "rmsNormForward", "rmsNormBackward", 2 ** -23);
+export const RMS_NORM = familyOf("RMSNorm", KERNELS[2], KERNELS[3], 2 ** -23);
 
 /**
  * RMS normalization over the trailing dimensions `normalizedShape`:

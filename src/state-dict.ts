@@ -4,7 +4,7 @@
  */
 
 import * as check from "./check.js";
-import { type Parameter, storageOf, type Tensor } from "./tensor.js";
+import { type Parameter, storageIfTensor, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
 export type StateDict = { weight?: Float32Array<ArrayBuffer>; bias?: Float32Array<ArrayBuffer> };
@@ -73,10 +73,11 @@ export function loadParameters(
   const unexpectedKeys = [...keys];
   problems.push(...unexpectedKeys.map((key) => `${check.describe(key)} is unknown`));
   if (strict && problems.length > 0) {
-    const more = problems.length > LISTED ? ` and ${(problems.length - LISTED).toLocaleString("en")} more` : "";
+    const rest = problems.splice(LISTED).length;
+    const more = rest > 0 ? ` and ${rest.toLocaleString("en")} more` : "";
     const near = Object.keys(dict).find((key) => key.includes(prefix) && key.endsWith(".weight"));
     const cure = near && missingKeys.includes(`${prefix}weight`) ? `; the prefix may be "${near.slice(0, -6)}"` : "";
-    throw new RangeError(`${where}: ${problems.slice(0, LISTED).join(", ")}${more}${cure}`);
+    throw new RangeError(`${where}: ${problems.join(", ")}${more}${cure}`);
   }
   for (const [{ data }, floats] of loads) data.set(floats);
   return { missingKeys, unexpectedKeys };
@@ -84,7 +85,7 @@ export function loadParameters(
 
 /** The values of an entry, as a copy. */
 function floatsOf(where: string, value: unknown): Float32Array {
-  const storage = storageOf(value);
+  const storage = storageIfTensor(value);
   if (storage) {
     if (storage.pointer === 0) throw new TypeError(`${where} was disposed`);
     storage.runtime.settle();
@@ -99,11 +100,10 @@ function floatsOf(where: string, value: unknown): Float32Array {
 function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
   const type = String(dtype).toLowerCase().replace("torch.", "").replace("half", "f16").replace("float", "f");
   if (!["bf16", "f16", "f32"].includes(type)) check.wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
-  const kind = check.tagOf(data) ?? "";
-  if (!check.hasBytes(data) || (check.FLOATS.test(kind) && !kind.includes(type.slice(1))))
+  const width = type === "f32" ? 4 : 2;
+  if (!check.hasBytes(data) || (data as Uint8Array).BYTES_PER_ELEMENT > width)
     check.wrongType(`${where}: data`, data, `the bits of "${type}"`);
   const bytes = check.bytesOf(data).slice();
-  const width = type === "f32" ? 4 : 2;
   if (bytes.length % width !== 0)
     check.wrongValue(`${where}: data.byteLength`, bytes.length, `a multiple of ${width} for "${type}"`);
   if (type === "f32") return new Float32Array(bytes.buffer);

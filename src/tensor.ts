@@ -99,11 +99,14 @@ export class Storage {
 const dropped: FinalizationRegistry<Storage> | undefined =
   globalThis.FinalizationRegistry && new FinalizationRegistry((storage) => storage.free());
 
-let getStorage: (tensor: Tensor) => Storage | undefined;
+/** The storage of a Tensor. */
+export let storageOf: (tensor: Tensor) => Storage;
 
-/** The storage of a Tensor; undefined for anything else. */
-export const storageOf: { (tensor: Tensor): Storage; (value: unknown): Storage | undefined } = (value: unknown) =>
-  (value instanceof Tensor ? getStorage(value) : undefined) as Storage;
+let isTensor: (value: Tensor) => boolean;
+
+/** The storage of what may be a Tensor; undefined for anything else. To ask takes long beside a short row. */
+export const storageIfTensor = (value: unknown): Storage | undefined =>
+  value instanceof Tensor && isTensor(value) ? storageOf(value) : undefined;
 
 /** The storage of a Parameter's gradient. */
 export let gradientOf: (parameter: Parameter) => Storage;
@@ -128,7 +131,8 @@ export class Tensor extends check.Shown {
 
   /** Lets `storageOf` in. A field instead of a static block, which Chrome before 94 doesn't know. @internal */
   protected static readonly friend = (() => {
-    getStorage = (tensor) => (#storage in tensor ? tensor.#storage : undefined); // not in a Proxy of one
+    storageOf = (tensor) => tensor.#storage;
+    isTensor = (value) => #storage in value; // and no Proxy of one
   })();
 
   /**

@@ -173,7 +173,7 @@ describe("the blocks of a runtime", () => {
   });
 
   test.each<[string, (ln: LayerNorm) => unknown, string]>([
-    ["begins another forward of the module", (ln) => ln.forward(x), "the allocator began another call"],
+    ["begins another forward of the module", (ln) => ln.forward(x), "the allocator called the module"],
     ["disposes of the weight", (ln) => ln.weight.dispose(), "dweight was disposed"],
     ["disposes of the bias", (ln) => ln.bias.dispose(), "dbias was disposed"],
   ])("backward is refused where its allocator %s", (_, misuse, message) => {

@@ -224,7 +224,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const refuses = (message: string, x: Tensor, options: object) =>
         expect(() => call(module, "forward", [x, options])).toThrow(new RangeError(`${name}.forward: ${message}`));
       const alias = at(t.pointer, [rows, cols]);
-      refuses("out is x, which backward will need; give another out, or call eval() first", t, { out: alias });
+      refuses("out is x, which backward needs; give another out, or call eval() first", t, { out: alias });
       refuses("out overlaps x", t, { out: at(t.pointer + 140, [rows, cols]) });
       refuses("out overlaps residual", t, { residual, out: at(residual.pointer + 4, [rows, cols]) });
       for (const [key, parameter] of module.namedParameters()) {
