@@ -6,6 +6,6 @@ const threads = { "dist/index.js": "*", "dist/threads.js": "{ createThreadedRunt
 export default [
   { name: "layernorm-wasm, brotli", path: "dist/index.js", limit: "16 kB" },
   { name: "layernorm-wasm, gzip", path: "dist/index.js", limit: "18.2 kB", gzip: true },
-  { name: "with threads, brotli", import: threads, limit: "20 kB" },
+  { name: "with threads, brotli", import: threads, limit: "20.1 kB" },
   { name: "with threads, gzip", import: threads, limit: "31 kB", gzip: true },
 ].map((entry) => ({ ...entry, modifyEsbuildConfig }));

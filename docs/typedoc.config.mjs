@@ -35,7 +35,7 @@ export default {
   excludePrivate: true,
   excludeProtected: true,
   // What is said of them in words is shorter than the conditional types that they are.
-  intentionallyNotExported: ["Affine", "ParameterUnless", "Shape", "WithBoth", "WithWeight"],
+  intentionallyNotExported: ["ParameterUnless", "WithBoth", "WithWeight"],
   treatWarningsAsErrors: true,
   validation: { notExported: true, invalidLink: true, invalidPath: true, notDocumented: false },
 };

@@ -16,7 +16,7 @@ import * as check from "./check.js";
 import { addSums, call, callRows, type Kernel, type KernelCall, stridesOf } from "./kernels.js";
 import { ArrayOperand, entangled, overlap, type Place, READ, share, WRITTEN } from "./operand.js";
 import type { Block, Runtime } from "./runtime.js";
-import { Storage, storageIfTensor, type Tensor, tensorFrom } from "./tensor.js";
+import { Storage, storageIn, type Tensor, tensorFrom } from "./tensor.js";
 import type { Operand } from "./types.js";
 
 const aligned = (bytes: number) => bytes + (-bytes & 15);
@@ -78,7 +78,7 @@ export class Call implements KernelCall {
 
   /** Takes an argument of the kernel: a Tensor of the runtime that is not disposed, or an array of numbers. */
   take(index: number, value: unknown, mode: number): Place {
-    const storage = value instanceof Float32Array ? undefined : storageIfTensor(value);
+    const storage = value instanceof Float32Array ? undefined : storageIn(value);
     if (storage === undefined) return this.#takeArray(index, value, mode);
     if (storage.pointer === 0) throw new TypeError(`${this.#name(index)} was disposed`);
     if (storage.runtime !== this.runtime) throw new TypeError(`${this.#name(index)} belongs to another runtime`);

@@ -21,32 +21,31 @@ import { LAYER_NORM } from "./layer-norm.js";
 import { type Family, FORWARD_OPTIONS } from "./norm.js";
 import { READ, runtimeOf, WRITTEN } from "./operand.js";
 import { RMS_NORM } from "./rms-norm.js";
-import { storageIfTensor } from "./tensor.js";
-import type { BackwardOptions, ForwardOptions, Operand, ResultOf } from "./types.js";
-
-type Shape = number | readonly number[];
-type Affine = Operand | null | undefined;
+import { storageIn } from "./tensor.js";
+import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 /** y, and `rstd` of each row: one number for each. A Tensor of them has the leading dimensions of x. */
-export type RMSNormWithStats<T extends Operand> = { y: T; rstd: T };
+export type RMSNormWithStats<T extends Operand, Stat = T> = { y: T; rstd: Stat };
 
 /** The same with the mean of each row. */
-export type WithStats<T extends Operand> = { y: T; mean: T; rstd: T };
+export type WithStats<T extends Operand, Stat = T> = { y: T; mean: Stat; rstd: Stat };
 
 /** dx, and the gradient of the weight: the sum over the rows of dy * xhat, which is there even without a weight. */
-export type RMSNormGradients<T extends Operand> = { dx: T; dweight: T };
+export type RMSNormGradients<T extends Operand, W = T> = { dx: T; dweight: W };
 
 /** The same with the gradient of the bias: the sum over the rows of dy. */
-export type Gradients<T extends Operand> = { dx: T; dweight: T; dbias: T };
+export type Gradients<T extends Operand, W = T, B = T> = { dx: T; dweight: W; dbias: B };
 
 /** `dweight` is what to add that gradient to, and to return. `eps` is that of the forward pass, and not used. */
-export type RMSNormBackwardOptions<T extends Operand> = BackwardOptions<T> & {
-  dweight?: Operand | undefined;
+export type RMSNormBackwardOptions<T extends Operand, R = Target<T>, W = Target> = BackwardOptions<T, R> & {
+  dweight?: W | undefined;
   eps?: number | undefined;
 };
 
 /** The same with `dbias`, what to add the gradient of the bias to and to return. */
-export type LayerNormBackwardOptions<T extends Operand> = RMSNormBackwardOptions<T> & { dbias?: Operand | undefined };
+export type LayerNormBackwardOptions<T extends Operand, R = Target<T>, W = Target, B = Target> = {
+  dbias?: B | undefined;
+} & RMSNormBackwardOptions<T, R, W>;
 
 /**
  * Layer normalization of x.
@@ -60,26 +59,26 @@ export type LayerNormBackwardOptions<T extends Operand> = RMSNormBackwardOptions
  * @returns a new Tensor or array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
-export function layerNorm<T extends Operand>(
-  x: T,
-  normalizedShape: Shape,
-  weight?: Affine,
-  bias?: Affine,
+export function layerNorm<X extends Operand, R extends Target<X> = ResultOf<X>>(
+  x: X,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
+  bias?: Operand | null,
   eps?: number,
-  options?: ForwardOptions<Operand>,
-): ResultOf<T> {
+  options?: ForwardOptions<X, R>,
+): NoInfer<R> {
   return forward("layerNorm", LAYER_NORM, [], x, normalizedShape, weight, bias, eps, options).y;
 }
 
 /** `layerNorm`, with the mean and rstd of each row, which `layerNormBackward` needs. */
-export function layerNormWithStats<T extends Operand>(
-  x: T,
-  normalizedShape: Shape,
-  weight?: Affine,
-  bias?: Affine,
+export function layerNormWithStats<X extends Operand, R extends Target<X> = ResultOf<X>>(
+  x: X,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
+  bias?: Operand | null,
   eps?: number,
-  options?: ForwardOptions<Operand>,
-): WithStats<ResultOf<T>> {
+  options?: ForwardOptions<X, R>,
+): WithStats<NoInfer<R>, ResultOf<X>> {
   return forward("layerNormWithStats", LAYER_NORM, ["mean", "rstd"], x, normalizedShape, weight, bias, eps, options);
 }
 
@@ -93,24 +92,24 @@ export function layerNormWithStats<T extends Operand>(
  * @returns a new Tensor or array of the shape of x, or `out`
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
-export function rmsNorm<T extends Operand>(
-  x: T,
-  normalizedShape: Shape,
-  weight?: Affine,
+export function rmsNorm<X extends Operand, R extends Target<X> = ResultOf<X>>(
+  x: X,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
   eps?: number,
-  options?: ForwardOptions<Operand>,
-): ResultOf<T> {
+  options?: ForwardOptions<X, R>,
+): NoInfer<R> {
   return forward("rmsNorm", RMS_NORM, [], x, normalizedShape, weight, null, eps, options).y;
 }
 
 /** `rmsNorm`, with the rstd of each row, which `rmsNormBackward` needs. */
-export function rmsNormWithStats<T extends Operand>(
-  x: T,
-  normalizedShape: Shape,
-  weight?: Affine,
+export function rmsNormWithStats<X extends Operand, R extends Target<X> = ResultOf<X>>(
+  x: X,
+  normalizedShape: number | readonly number[],
+  weight?: Operand | null,
   eps?: number,
-  options?: ForwardOptions<Operand>,
-): RMSNormWithStats<ResultOf<T>> {
+  options?: ForwardOptions<X, R>,
+): RMSNormWithStats<NoInfer<R>, ResultOf<X>> {
   return forward("rmsNormWithStats", RMS_NORM, ["rstd"], x, normalizedShape, weight, null, eps, options);
 }
 
@@ -129,14 +128,19 @@ export function rmsNormWithStats<T extends Operand>(
  * @returns Tensors or arrays, as dy is: new ones, or those given; dweight and dbias are of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
-export function layerNormBackward<T extends Operand>(
-  dy: T,
+export function layerNormBackward<
+  D extends Operand,
+  R extends Target<D> = ResultOf<D>,
+  W extends Target = ResultOf<D>,
+  B extends Target = ResultOf<D>,
+>(
+  dy: D,
   x: Operand,
   mean: Operand,
   rstd: Operand,
-  weight?: Affine,
-  options?: LayerNormBackwardOptions<Operand>,
-): Gradients<ResultOf<T>> {
+  weight?: Operand | null,
+  options?: LayerNormBackwardOptions<D, R, W, B>,
+): Gradients<NoInfer<R>, NoInfer<W>, NoInfer<B>> {
   return backward("layerNormBackward", LAYER_NORM, ["dweight", "dbias"], dy, x, mean, rstd, weight, options);
 }
 
@@ -153,27 +157,28 @@ export function layerNormBackward<T extends Operand>(
  * @returns Tensors or arrays, as dy is: new ones, or those given; dweight is of the normalized shape
  * @throws TypeError, RangeError for operands that don't fit, or when the memory is full
  */
-export function rmsNormBackward<T extends Operand>(
-  dy: T,
+export function rmsNormBackward<D extends Operand, R extends Target<D> = ResultOf<D>, W extends Target = ResultOf<D>>(
+  dy: D,
   x: Operand,
   rstd: Operand,
-  weight?: Affine,
-  options?: RMSNormBackwardOptions<Operand>,
-): RMSNormGradients<ResultOf<T>> {
+  weight?: Operand | null,
+  options?: RMSNormBackwardOptions<D, R, W>,
+): RMSNormGradients<NoInfer<R>, NoInfer<W>> {
   return backward("rmsNormBackward", RMS_NORM, ["dweight"], dy, x, null, rstd, weight, options);
 }
 
-function forward<T extends Operand>(
+/** A forward pass. Its results have the types that each function declares. */
+function forward(
   where: string,
   family: Family,
   stats: readonly ("mean" | "rstd")[],
-  x: T,
-  normalizedShape: Shape,
-  weight: Affine,
-  bias: Affine,
+  x: Operand,
+  normalizedShape: number | readonly number[],
+  weight: Operand | null | undefined,
+  bias: Operand | null | undefined,
   eps: number = family.eps,
   options: ForwardOptions<Operand> = {},
-): WithStats<ResultOf<T>> {
+): WithStats<never> {
   check.checkOptions(where, options, FORWARD_OPTIONS);
   const { out, residual, sum } = options;
   const { kernel } = family.forward;
@@ -190,20 +195,21 @@ function forward<T extends Operand>(
     results[name] = call.make(leading, array);
     call.take(kernel[name], results[name], WRITTEN);
   }
-  return { y: call.place().run(), ...results } as WithStats<ResultOf<T>>;
+  return { y: call.place().run(), ...results } as WithStats<never>;
 }
 
-function backward<T extends Operand>(
+/** A backward pass, in the same way. */
+function backward(
   where: string,
   family: Family,
   names: readonly ("dweight" | "dbias")[],
-  dy: T,
+  dy: Operand,
   x: Operand,
   mean: Operand | null,
   rstd: Operand,
-  weight: Affine,
+  weight: Operand | null | undefined,
   options: LayerNormBackwardOptions<Operand> = {},
-): Gradients<ResultOf<T>> {
+): Gradients<never> {
   const { kernel } = family.backward;
   check.checkOptions(where, options, ["out", "add", ...names, "eps"]);
   const { out, add, dweight, dbias, eps } = options;
@@ -223,18 +229,18 @@ function backward<T extends Operand>(
   for (const name of names) {
     if (call[name] !== null) continue;
     sums[name] = call.make(shape, source.array);
-    storageIfTensor(sums[name])?.data.fill(0);
+    storageIn(sums[name])?.data.fill(0);
     call[name] = call.take(kernel[name], sums[name], READ | WRITTEN);
   }
   const results = { dx: call.place().run() } as Record<string, unknown>;
   for (const name of names) results[name] = call[name]?.array ?? sums[name];
-  return results as unknown as Gradients<ResultOf<T>>;
+  return results as Gradients<never>;
 }
 
 /** The normalized shape of a backward pass, as far as the operands tell it. They are yet to be checked. */
-function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine: Affine): readonly number[] {
-  const sizeOf = (operand: Affine) => storageIfTensor(operand)?.size ?? (operand as Float32Array)?.length;
-  const [shape, leading, own, ofX] = [dy, rstd, affine, x].map((operand) => storageIfTensor(operand)?.shape);
+function normalizedShapeOf(dy: Operand, x: Operand, rstd: Operand, affine?: Operand | null): readonly number[] {
+  const sizeOf = (operand?: Operand | null) => storageIn(operand)?.size ?? (operand as Float32Array)?.length;
+  const [shape, leading, own, ofX] = [dy, rstd, affine, x].map((operand) => storageIn(operand)?.shape);
   if (own) return own;
   if (shape && leading && leading.length < shape.length && check.sameShape(shape.slice(0, leading.length), leading)) {
     return shape.slice(leading.length);

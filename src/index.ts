@@ -8,7 +8,7 @@ export * from "./functional.js";
 export type { Kernels } from "./kernels.js";
 export { type BiasOf, LayerNorm, type LayerNormOptions } from "./layer-norm.js";
 export type { Allocator, LinearMemory } from "./memory.js";
-export type { WeightOf } from "./norm.js";
+export type { Norm, NormOptions, WeightOf } from "./norm.js";
 export { RMSNorm, type RMSNormOptions } from "./rms-norm.js";
 export { Runtime, type RuntimeOptions } from "./runtime.js";
 export type { Checkpoint, CheckpointEntry, LoadOptions, LoadResult, RawFloats, StateDict } from "./state-dict.js";

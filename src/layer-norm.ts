@@ -32,6 +32,9 @@ export const LAYER_NORM = familyOf("LayerNorm", KERNELS[0], KERNELS[1], 1e-5);
  * with the mean and the population variance of each row (Ba, Kiros and Hinton, "Layer Normalization", 2016). It
  * starts in training mode with weight 1 and bias 0, as PyTorch's does.
  *
+ * In TypeScript, `LayerNorm` alone is the type of a module that has a weight and a bias. A field or variable for any
+ * module is a `LayerNorm<LayerNormOptions>`, where both may be null. `LayerNorm<{ bias: false }>` has no bias.
+ *
  * @example
  * ```js standalone
  * import { LayerNorm } from "layernorm-wasm";

@@ -12,7 +12,7 @@ import { READ, runtimeOf } from "./operand.js";
 import { checkRuntime, type Runtime } from "./runtime.js";
 import { type Checkpoint, type LoadOptions, type LoadResult, loadParameters, type StateDict } from "./state-dict.js";
 import type { Storage, Tensor } from "./tensor.js";
-import { dispose, gradientOf, Parameter, parameterOver, storageIfTensor, storageOf } from "./tensor.js";
+import { dispose, gradientOf, Parameter, parameterOver, storageIn, storageOf } from "./tensor.js";
 import type { BackwardOptions, ForwardOptions, Operand, ResultOf, Target } from "./types.js";
 
 export interface NormOptions {
@@ -39,11 +39,9 @@ export type Family = ReturnType<typeof familyOf>;
 
 /** @param eps the default of that option */
 export function familyOf(name: string, forward: Kernel, backward: Kernel, eps: number) {
-  const pass = (method: string, kernel: Kernel) => ({
-    kernel,
-    where: `${name}.${method}`,
-    whereAsync: `${name}.${method}Async`,
-  });
+  const pass = (method: string, kernel: Kernel) => {
+    return { kernel, where: `${name}.${method}`, whereAsync: `${name}.${method}Async` };
+  };
   return { name, eps, forward: pass("forward", forward), backward: pass("backward", backward) };
 }
 
@@ -73,7 +71,20 @@ const BACKWARD_OPTIONS = ["out", "add"];
 /** The bias of a module, if it has one. */
 export let biasOf: (norm: Norm) => Parameter | null;
 
-export abstract class Norm<O = unknown> extends check.Shown {
+/**
+ * Any norm: what `LayerNorm` and `RMSNorm` have in common. Of a `Norm` alone nothing says whether it has a weight.
+ *
+ * @example
+ * ```ts standalone
+ * import { LayerNorm, type Norm, RMSNorm } from "layernorm-wasm";
+ *
+ * function zeroGrad(norms: Norm[]): void {
+ *   for (const norm of norms) norm.zeroGrad();
+ * }
+ * zeroGrad([new LayerNorm(4, { bias: false }), new RMSNorm(4, { elementwiseAffine: false })]);
+ * ```
+ */
+export abstract class Norm<O = NormOptions> extends check.Shown {
   readonly #family: Family;
   readonly #runtime: Runtime;
   readonly #normalized: check.Normalized;
@@ -107,7 +118,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
     this.#eps = check.checkEps(`${name}: eps`, eps);
     check.checkBoolean(`${name}: elementwiseAffine`, elementwiseAffine);
     this.#runtime = checkRuntime(`${name}: runtime`, runtime) ?? runtimeOf(weight, bias);
-    const given = storageIfTensor(bias) ? (bias as Tensor) : undefined;
+    const given = storageIn(bias) ? (bias as Tensor) : undefined;
     const biased = given !== undefined || check.checkBoolean(`${name}: bias`, bias);
     try {
       this.#weight = this.#parameter("weight", elementwiseAffine, weight);
@@ -122,7 +133,7 @@ export abstract class Norm<O = unknown> extends check.Shown {
   #parameter(key: "weight" | "bias", wanted: boolean, given: Tensor | undefined): Parameter | null {
     const { name, forward } = this.#family;
     if (given !== undefined) {
-      if (!storageIfTensor(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
+      if (!storageIn(given)) check.wrongType(`${name}: ${key}`, given, "a Tensor");
       if (!wanted) check.wrongType(`${name}: ${key}`, given, "none without elementwiseAffine");
       new Call(name, this.#runtime, forward.kernel, this.#normalized).takeAffine(forward.kernel[key], given, READ);
       if (given instanceof Parameter) return given;
@@ -175,8 +186,8 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @returns the result, of the kind and shape of x; a Float32Array for a list of numbers
    * @throws TypeError, RangeError for an operand that doesn't fit, or when the memory is full
    */
-  forward<X extends Operand, Out extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, Out> = {}): Out {
-    return this.#forward(this.#family.forward.where, x, options).run() as Out;
+  forward<X extends Operand, R extends Target<X> = ResultOf<X>>(x: X, options: ForwardOptions<X, R> = {}): NoInfer<R> {
+    return this.#forward(this.#family.forward.where, x, options).run() as R;
   }
 
   /**
@@ -184,11 +195,11 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * is computed at once. What it is given, and the parameters, must stay as they are until the promise settles. Calls
    * made meanwhile are computed after it.
    */
-  async forwardAsync<X extends Operand, Out extends Target<X> = ResultOf<X>>(
+  async forwardAsync<X extends Operand, R extends Target<X> = ResultOf<X>>(
     x: X,
-    options: ForwardOptions<X, Out> = {},
-  ): Promise<Out> {
-    return (await this.#forward(this.#family.forward.whereAsync, x, options).start()) as Out;
+    options: ForwardOptions<X, R> = {},
+  ): Promise<NoInfer<R>> {
+    return (await this.#forward(this.#family.forward.whereAsync, x, options).start()) as R;
   }
 
   /** A forward pass that is only to be run. */
@@ -223,11 +234,11 @@ export abstract class Norm<O = unknown> extends check.Shown {
       throw new RangeError(`${call.where}: out is x, which backward needs; give another out, or call eval() first`);
     }
     const copied = own ? source.size : 0;
-    const size = copied + rows * (call.kernel.mean < 0 ? 1 : 2);
+    const length = copied + rows * (call.kernel.mean < 0 ? 1 : 2);
     const last = this.#saved;
     // A call under way may still read a copy.
-    const again = last !== null && storageOf(last.block).size === size && !(own && this.#runtime.busy);
-    const block = again ? last.block : (call.make([size], null) as Tensor);
+    const again = last !== null && storageOf(last.block).size === length && !(own && this.#runtime.busy);
+    const block = again ? last.block : (call.make([length], null) as Tensor);
     const storage = storageOf(block);
     const stats = storage.pointer + copied * 4;
     this.#giveStats(call, stats);
@@ -235,13 +246,12 @@ export abstract class Norm<O = unknown> extends check.Shown {
     if (storage.pointer === 0) call.abandon(new TypeError(`${call.where}: the allocator disposed of the module`));
     const x = own ? null : (given as Tensor);
     const normalized = own ? storage : ((sum ?? source) as Storage);
-    const { version } = normalized;
     const weightVersion = this.#weight === null ? 0 : storageOf(this.#weight).version;
-    const { size: elements, shape } = source;
+    const { shape, size } = source;
     const { kernel } = this.#family.backward;
     const workspace =
-      last?.size === elements ? last.workspace : workspaceOf(call.runtime.kernels, kernel, rows, this.#normalized.size);
-    this.#saved = { size: elements, shape, normalized, version, weightVersion, workspace, stats, x, block };
+      last?.size === size ? last.workspace : workspaceOf(call.runtime.kernels, kernel, rows, this.#normalized.size);
+    this.#saved = { size, shape, normalized, version: normalized.version, weightVersion, workspace, stats, x, block };
     if (!again && last !== null) call.replaced = last.block;
     return call;
   }
@@ -269,16 +279,19 @@ export abstract class Norm<O = unknown> extends check.Shown {
    * @throws TypeError without such a forward pass, or if a later call has overwritten a Tensor that it kept. TypeError
    * or RangeError for an operand that doesn't fit, or when the memory is full
    */
-  backward<D extends Operand, Out extends Target<D> = ResultOf<D>>(dy: D, options: BackwardOptions<D, Out> = {}): Out {
-    return this.#backward(this.#family.backward.where, dy, options).run() as Out;
+  backward<D extends Operand, R extends Target<D> = ResultOf<D>>(
+    dy: D,
+    options: BackwardOptions<D, R> = {},
+  ): NoInfer<R> {
+    return this.#backward(this.#family.backward.where, dy, options).run() as R;
   }
 
   /** `backward` without blocking, as `forwardAsync` is; the gradients are there when the promise settles. */
-  async backwardAsync<D extends Operand, Out extends Target<D> = ResultOf<D>>(
+  async backwardAsync<D extends Operand, R extends Target<D> = ResultOf<D>>(
     dy: D,
-    options: BackwardOptions<D, Out> = {},
-  ): Promise<Out> {
-    return (await this.#backward(this.#family.backward.whereAsync, dy, options).start()) as Out;
+    options: BackwardOptions<D, R> = {},
+  ): Promise<NoInfer<R>> {
+    return (await this.#backward(this.#family.backward.whereAsync, dy, options).start()) as R;
   }
 
   /** A backward pass that is only to be run. */

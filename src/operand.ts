@@ -5,7 +5,7 @@
 
 import { checkAttached, isShared, readTruly } from "./check.js";
 import { Runtime } from "./runtime.js";
-import { type Storage, storageIfTensor } from "./tensor.js";
+import { type Storage, storageIn } from "./tensor.js";
 
 /** What a call does with an operand: its array is copied in before the kernel runs, or out afterwards, or both. */
 export const READ = 1;
@@ -75,4 +75,4 @@ export function share(place: Place | null, over: Place | null): void {
 
 /** The runtime of the first Tensor among values; the default where there is none. */
 export const runtimeOf = (...values: readonly unknown[]): Runtime =>
-  values.map((value) => storageIfTensor(value)?.runtime).find((runtime) => runtime !== undefined) ?? Runtime.default;
+  values.map((value) => storageIn(value)?.runtime).find((runtime) => runtime !== undefined) ?? Runtime.default;

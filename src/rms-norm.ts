@@ -22,6 +22,9 @@ export const RMS_NORM = familyOf("RMSNorm", KERNELS[2], KERNELS[3], 2 ** -23);
  * (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019). It starts in training mode with weight 1, as
  * PyTorch's does.
  *
+ * In TypeScript, `RMSNorm` alone is the type of a module that has a weight. A field or variable for any module is an
+ * `RMSNorm<RMSNormOptions>`, where it may be null.
+ *
  * @example
  * ```js standalone
  * import { RMSNorm } from "layernorm-wasm";

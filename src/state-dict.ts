@@ -4,7 +4,7 @@
  */
 
 import * as check from "./check.js";
-import { type Parameter, storageIfTensor, type Tensor } from "./tensor.js";
+import { type Parameter, storageIn, type Tensor } from "./tensor.js";
 
 /** Copies of the parameters that a module has. */
 export type StateDict = { weight?: Float32Array<ArrayBuffer>; bias?: Float32Array<ArrayBuffer> };
@@ -38,8 +38,6 @@ const ALIASES = {
   bias: ["bias", "beta", "beta:0", "offset", "b", "b_2"],
 } as const;
 const EXPECTED = `${check.NUMBERS}, { dtype: "bf16", data } has the bits of floats`;
-/** How many problems a message lists at most. */
-const LISTED = 10;
 
 /** Copies entries of `dict` to the parameters of those names. All are read and checked before the first is written. */
 export function loadParameters(
@@ -73,7 +71,7 @@ export function loadParameters(
   const unexpectedKeys = [...keys];
   problems.push(...unexpectedKeys.map((key) => `${check.describe(key)} is unknown`));
   if (strict && problems.length > 0) {
-    const rest = problems.splice(LISTED).length;
+    const rest = problems.splice(10).length; // a message lists ten
     const more = rest > 0 ? ` and ${rest.toLocaleString("en")} more` : "";
     const near = Object.keys(dict).find((key) => key.includes(prefix) && key.endsWith(".weight"));
     const cure = near && missingKeys.includes(`${prefix}weight`) ? `; the prefix may be "${near.slice(0, -6)}"` : "";
@@ -85,7 +83,7 @@ export function loadParameters(
 
 /** The values of an entry, as a copy. */
 function floatsOf(where: string, value: unknown): Float32Array {
-  const storage = storageIfTensor(value);
+  const storage = storageIn(value);
   if (storage) {
     if (storage.pointer === 0) throw new TypeError(`${where} was disposed`);
     storage.runtime.settle();

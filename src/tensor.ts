@@ -31,7 +31,6 @@ export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symb
 
 const NONE = new Float32Array(0);
 const UNSHARED = "Tensor: handle needs the shared memory of createThreadedRuntime";
-const DISPOSED = "Tensor was disposed";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
@@ -63,7 +62,7 @@ export class Storage {
     // A view that is detached, because the memory has grown, is empty. Asking the memory for its buffer takes far
     // longer.
     if (this.#view.length > 0) return this.#view;
-    if (this.pointer === 0) throw new TypeError(DISPOSED);
+    if (this.pointer === 0) throw new TypeError("Tensor was disposed");
     this.#view = new Float32Array(this.runtime.buffer, this.pointer, this.size);
     return this.#view;
   }
@@ -105,7 +104,7 @@ export let storageOf: (tensor: Tensor) => Storage;
 let isTensor: (value: Tensor) => boolean;
 
 /** The storage of what may be a Tensor; undefined for anything else. To ask takes long beside a short row. */
-export const storageIfTensor = (value: unknown): Storage | undefined =>
+export const storageIn = (value: unknown): Storage | undefined =>
   value instanceof Tensor && isTensor(value) ? storageOf(value) : undefined;
 
 /** The storage of a Parameter's gradient. */
@@ -204,7 +203,7 @@ export class Tensor extends check.Shown {
   /** The address of the first element. */
   get pointer(): number {
     const { pointer } = this.#storage;
-    if (pointer === 0) throw new TypeError(DISPOSED);
+    if (pointer === 0) throw new TypeError("Tensor was disposed");
     return pointer;
   }
 

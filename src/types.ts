@@ -1,5 +1,8 @@
 /**
  * What calls take and return: Tensors and arrays of numbers.
+ *
+ * Calls return `NoInfer` of the type of `out`. Without it, the compiler would take any type that is expected of a
+ * result for that of an `out` which isn't given.
  * @module
  */
 
@@ -19,7 +22,7 @@ export type Operand = Tensor | Floats | readonly number[];
 /** What may be added to an operand: a Tensor to a Tensor, an array to an array. */
 export type Beside<T extends Operand> = T extends Tensor ? Tensor : Exclude<Operand, Tensor>;
 /** What a result may be written to: a Tensor for a Tensor, floats for an array. */
-export type Target<T extends Operand> = T extends Tensor ? Tensor : Floats;
+export type Target<T extends Operand = Operand> = T extends Tensor ? Tensor : Floats;
 /** The type of a new result: a Tensor for a Tensor, an array for an array, a Float32Array for a list of numbers. */
 export type ResultOf<T extends Operand> = T extends Tensor
   ? Tensor

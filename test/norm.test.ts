@@ -2,7 +2,7 @@
 
 import { expectTypeOf } from "expect-type";
 import { afterEach, describe, expect, test } from "vitest";
-import type { LayerNormOptions, Operand, ResultOf } from "../src/index.js";
+import type { Norm as AnyNorm, LayerNormOptions, Operand, ResultOf } from "../src/index.js";
 import { LayerNorm, Parameter, RMSNorm, Runtime, Tensor } from "../src/index.js";
 import { DISPOSE, difference, normal } from "./helpers.js";
 import { FAMILIES, floatsOf, gradientsOf, KINDS, NOT_NUMBERS, type Norm, parameterOf } from "./norms.js";
@@ -555,14 +555,14 @@ test("the types tell which parameters there are, and what a call returns", () =>
   // @ts-expect-error it has no bias
   plain.push(new LayerNorm(7, { bias: false }));
   // @ts-expect-error it has no weight
-  const affine: RMSNorm = new RMSNorm(7, { elementwiseAffine: false });
-  expect(affine.weight).toBe(null);
+  expect((new RMSNorm(7, { elementwiseAffine: false }) satisfies RMSNorm).weight).toBe(null);
   const any: LayerNorm<LayerNormOptions>[] = [new LayerNorm(7), new LayerNorm(7, { bias: false })];
   expectTypeOf(any.map(({ bias }) => bias)).toEqualTypeOf<(Parameter | null)[]>();
   expectTypeOf(new RMSNorm(7).weight).toEqualTypeOf<Parameter>();
+  expectTypeOf<AnyNorm["weight"]>().toEqualTypeOf<Parameter | null>();
   expectTypeOf(new RMSNorm(7, { elementwiseAffine: false }).weight).toEqualTypeOf<null>();
-  const apply = <T extends Operand>(module: Norm, operand: T): ResultOf<T> => module.forward(operand);
-  expectTypeOf(apply(new LayerNorm(cols), x)).toEqualTypeOf<typeof x>();
+  const apply = <T extends Operand>(module: AnyNorm, operand: T): ResultOf<T> => module.forward(operand);
+  expectTypeOf(apply(new LayerNorm(cols, { elementwiseAffine: false }), x)).toEqualTypeOf<typeof x>();
   const operands: Operand[] = [x, tensor(x)];
   expect(operands.map((operand) => apply(new RMSNorm(cols), operand) instanceof Tensor)).toEqual([false, true]);
 });

@@ -18,18 +18,9 @@ import {
 export type Norm = LayerNorm | RMSNorm;
 type Affine = Operand | null | undefined;
 /** What forward gives for backward; RMSNorm has no mean. */
-interface Stats<T extends Operand> {
-  mean?: T;
-  rstd: T;
-}
-type Forward<T> = [
-  x: T,
-  shape: number | readonly number[],
-  weight?: Affine,
-  bias?: Affine,
-  eps?: number,
-  options?: object,
-];
+type Stats<T extends Operand> = { mean?: T; rstd: T };
+type Shape = number | readonly number[];
+type Forward<T> = [x: T, shape: Shape, weight?: Affine, bias?: Affine, eps?: number, options?: object];
 
 export interface Family {
   readonly name: "LayerNorm" | "RMSNorm";
@@ -39,7 +30,7 @@ export interface Family {
   readonly eps: number;
   /** The parameters of a module, in their order. */
   readonly parameters: readonly ("weight" | "bias")[];
-  make(shape: number | readonly number[], options?: object): Norm;
+  make(shape: Shape, options?: object): Norm;
   apply<T extends Operand>(...args: Forward<T>): ResultOf<T>;
   withStats<T extends Operand>(...args: Forward<T>): Stats<ResultOf<T>> & { y: ResultOf<T> };
   backward<T extends Operand>(
@@ -70,10 +61,7 @@ export const FAMILIES: readonly Family[] = [
     make: (shape, options) => new RMSNorm(shape, options),
     apply: (x, shape, weight, _, eps, options) => rmsNorm(x, shape, weight, eps, options),
     withStats: (x, shape, weight, _, eps, options) => rmsNormWithStats(x, shape, weight, eps, options),
-    backward: (dy, x, { rstd }, weight, options) => {
-      const { dx, dweight } = rmsNormBackward(dy, x, rstd, weight, options);
-      return { dx, dweight };
-    },
+    backward: (dy, x, { rstd }, weight, options) => rmsNormBackward(dy, x, rstd, weight, options),
   },
 ];
 
