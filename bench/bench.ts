@@ -61,14 +61,18 @@ if (shapes.length === 1) {
   // Each shape in a process of its own: some contenders keep the memory that they had.
   for (const shape of shapes) {
     const own = ["--json", "--shape", shape, ...(options.only ? ["--only", options.only] : [])];
-    const report = execFileSync(process.execPath, [...process.execArgv, process.argv[1] as string, ...own], {
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "inherit"],
-      maxBuffer: 2 ** 26,
-    });
-    const part: Report = JSON.parse(report);
-    Object.assign(versions, part.versions);
-    results.push(...part.results);
+    try {
+      const report = execFileSync(process.execPath, [...process.execArgv, process.argv[1] as string, ...own], {
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "inherit"],
+        maxBuffer: 2 ** 26,
+      });
+      const part: Report = JSON.parse(report);
+      Object.assign(versions, part.versions);
+      results.push(...part.results);
+    } catch (error) {
+      missing.set(shape, (error as Error).message);
+    }
   }
 }
 for (const [name, version] of Object.entries(versions)) print(`${name}: ${version}`);
@@ -93,7 +97,7 @@ async function measure(problem: Problem, pass: Pass, progress: string): Promise<
   const entries: { contender: Contender; entry: Entry }[] = [];
   const references: Record<string, Float64Array> = {};
   for (const contender of CONTENDERS) {
-    const { name, only = pass, least = 0, most = Infinity, work = {} } = contender;
+    const { name, only = pass, least = 0, most = 2 ** 24, work = {} } = contender;
     if (only !== pass || x.length < least || x.length > most || !(wanted?.some((part) => name.includes(part)) ?? true))
       continue;
     note(name);
