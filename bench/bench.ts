@@ -71,7 +71,9 @@ if (shapes.length === 1) {
       Object.assign(versions, part.versions);
       results.push(...part.results);
     } catch (error) {
-      missing.set(shape, (error as Error).message);
+      const { signal, message } = error as Error & { signal?: string };
+      missing.set(shape, signal ?? message);
+      process.exitCode = 1;
     }
   }
 }
@@ -85,8 +87,8 @@ for (const goal of met) {
 }
 const report: Report = { date, node: process.version, cpu, versions, results, goals: met };
 if (options.json) console.log(JSON.stringify(report, null, 2));
-if (options.save) save(options.save, report);
-process.exit(0);
+if (options.save && process.exitCode === undefined) save(options.save, report);
+process.exit();
 
 /** All contenders of a pass on one problem. */
 async function measure(problem: Problem, pass: Pass, progress: string): Promise<Result[]> {

@@ -38,7 +38,7 @@ const only = "forward";
 const library = true;
 const missing = "no backward";
 const [rms, residual, both] = [{ rms: true }, { residual: true }, { rms: true, residual: true }];
-const most = Infinity; // any shape; others take so much memory that all together don't fit
+const most = Infinity; // any shape; all contenders together need too much memory there
 const least = 2 ** 16; // below it to hand a half over takes longer than to copy it
 const cores = availableParallelism();
 

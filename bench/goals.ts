@@ -51,7 +51,7 @@ const line = (
   shapes: string[],
   pair: (shape: string, i: number) => Pair,
 ) => ({
-  goal: `${goal}, ${shapes.join(", ")}`,
+  goal,
   limits,
   time,
   shapes,
@@ -122,14 +122,16 @@ export function goals(results: Result[]): Goal[] {
   return PASSES.flatMap((pass, i) => {
     const own = results.filter((result) => result.pass === pass);
     const found = new Map<string, Result>(own.map((r) => [`${r.name} ${r.rows}x${r.cols}`, r]));
-    return LINES.flatMap(({ goal, limits: [bound, ...limits], time, pairs }) => {
+    return LINES.flatMap(({ goal, limits: [bound, ...limits], time, shapes, pairs }) => {
       const limit = limits[i];
-      const ratios = pairs.flatMap(([name, shape, other, otherShape]) => {
+      const ratios = pairs.map(([name, shape, other, otherShape]) => {
         const [one, two] = [found.get(`${name} ${shape}`), found.get(`${other} ${otherShape}`)];
-        return one && two ? [time(one) / time(two)] : [];
+        return one && two ? time(one) / time(two) : Number.NaN;
       });
-      if (limit == null || ratios.length === 0) return [];
-      return [{ pass, goal, bound, limit, got: Math[bound === "at least" ? "min" : "max"](...ratios) }];
+      const measured = ratios.filter((ratio) => !Number.isNaN(ratio));
+      if (limit == null || measured.length === 0) return [];
+      const label = [goal, ...shapes.filter((_, j) => !Number.isNaN(ratios[j]))].join(", ");
+      return [{ pass, goal: label, bound, limit, got: Math[bound === "at least" ? "min" : "max"](...measured) }];
     });
   });
 }

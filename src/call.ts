@@ -21,7 +21,7 @@ import type { Operand } from "./types.js";
 
 const aligned = (bytes: number) => bytes + (-bytes & 15);
 
-/** An array's own `set` may be another, which begins a call in the middle of this one. */
+/** A subclass may override `set`, and begin another call in the middle of this one. */
 const { set: copy } = Float32Array.prototype;
 
 /** The place of y or dx among the arguments of a kernel. */
@@ -109,7 +109,7 @@ export class Call implements KernelCall {
   #arrayOf(index: number, value: unknown, mode: number): Float32Array {
     const floats = "a Tensor or an array of floats";
     if (mode & WRITTEN && Array.isArray(value)) check.wrongType(this.#name(index), value, floats);
-    const expected = mode & WRITTEN ? floats : `${check.NUMBERS}, a Float16Array has half floats`;
+    const expected = mode & WRITTEN ? floats : `${check.NUMBERS}; ${check.INTEGERS}, Float16Array reads half floats`;
     return check.checkNumbers(this.#name(index), value, check.FLOATS, expected);
   }
 

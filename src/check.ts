@@ -100,7 +100,7 @@ export function checkAttached(where: string, array: ArrayBufferView): void {
   try {
     new Uint8Array(array.buffer);
   } catch {
-    throw new TypeError(`${where} is detached, as its memory has grown or was transferred; take tensor.data anew`);
+    throw new TypeError(`${where} is detached, as its memory has grown or was transferred; get tensor.data again`);
   }
 }
 
@@ -170,7 +170,8 @@ export function checkNumbers(where: string, value: unknown, kinds: RegExp, expec
 }
 
 /** What holds numbers, in the words of an error. */
-export const NUMBERS = "a Tensor, an array of floats or a list of numbers; Float32Array.from converts integers";
+export const NUMBERS = "a Tensor, an array of floats or a list of numbers";
+export const INTEGERS = "Float32Array.from converts integers";
 
 /** Typed arrays that an operand may be. */
 export const FLOATS = /^Float/;

@@ -37,13 +37,13 @@ export type RMSNormGradients<T extends Operand, W = T> = { dx: T; dweight: W };
 export type Gradients<T extends Operand, W = T, B = T> = { dx: T; dweight: W; dbias: B };
 
 /** `dweight` is what to add that gradient to, and to return. `eps` is that of the forward pass, and not used. */
-export type RMSNormBackwardOptions<T extends Operand, R = Target<T>, W = Target> = BackwardOptions<T, R> & {
+export type RMSNormBackwardOptions<T extends Operand, R = Target<T>, W = Target<T>> = BackwardOptions<T, R> & {
   dweight?: W | undefined;
   eps?: number | undefined;
 };
 
 /** The same with `dbias`, what to add the gradient of the bias to and to return. */
-export type LayerNormBackwardOptions<T extends Operand, R = Target<T>, W = Target, B = Target> = {
+export type LayerNormBackwardOptions<T extends Operand, R = Target<T>, W = Target<T>, B = W> = {
   dbias?: B | undefined;
 } & RMSNormBackwardOptions<T, R, W>;
 

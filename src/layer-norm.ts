@@ -13,12 +13,12 @@ export interface LayerNormOptions extends NormOptions {
   bias?: boolean | Tensor | undefined;
 }
 
-/** The type of the bias of a module with options `O`: null where they say that there is none, or may. */
+/** The type of the bias of a module with options `O`. It includes null where they allow a module without one. */
 export type BiasOf<O> =
   | Extract<WeightOf<O>, null>
   | (WeightOf<O> extends null ? never : O extends { bias?: infer Bias } ? ParameterUnless<Bias> : Parameter);
 
-/** The options of a module of which nothing says that its weight or bias may be missing. */
+/** The options of a module that certainly has a weight and a bias. */
 export type WithBoth = WithWeight & { bias?: true | Tensor | undefined };
 
 /** Layer normalization, to the calls that modules and functions share. */

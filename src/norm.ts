@@ -25,7 +25,7 @@ export interface NormOptions {
   runtime?: Runtime | undefined;
 }
 
-/** The options of a module of which nothing says that its weight may be missing. */
+/** The options of a module that certainly has a weight. */
 export type WithWeight = Omit<NormOptions, "elementwiseAffine"> & { elementwiseAffine?: true | undefined };
 
 /** null where an option says that there is none. */
@@ -34,7 +34,7 @@ export type ParameterUnless<Affine> = Affine extends false ? null : Parameter;
 /** The type of a module's weight, which its options tell. */
 export type WeightOf<O> = O extends { elementwiseAffine?: infer Affine } ? ParameterUnless<Affine> : Parameter;
 
-/** A norm: its kernels, and its methods in the words of errors, which take as long to put together as a short row. */
+/** A norm: its kernels, and the names of its methods in errors. To join these takes as long as a short row. */
 export type Family = ReturnType<typeof familyOf>;
 
 /** @param eps the default of that option */
@@ -72,7 +72,7 @@ const BACKWARD_OPTIONS = ["out", "add"];
 export let biasOf: (norm: Norm) => Parameter | null;
 
 /**
- * Any norm: what `LayerNorm` and `RMSNorm` have in common. Of a `Norm` alone nothing says whether it has a weight.
+ * Any norm: what `LayerNorm` and `RMSNorm` have in common. The `weight` of a `Norm` may be null.
  *
  * @example
  * ```ts standalone
@@ -301,7 +301,7 @@ export abstract class Norm<O = NormOptions> extends check.Shown {
     const call = this.#call(where, this.#family.backward);
     const { kernel } = call;
     const saved = this.#saved;
-    if (saved === null) throw new TypeError(`${where}: there was no forward in training mode, which train() sets`);
+    if (saved === null) throw new TypeError(`${where}: no forward in training mode; call train(), then forward`);
     saved.normalized.checkVersion(where, "the x or sum of the last forward", saved.version);
     if (this.#weight !== null) storageOf(this.#weight).checkVersion(where, "weight", saved.weightVersion);
     call.checkSize(kernel.source, call.takeSource(dy), saved, "the last x");

@@ -135,8 +135,8 @@ export class Runtime extends check.Shown {
     if (memory === undefined) return;
     if (check.classOf(memory) !== "WebAssembly.Memory")
       check.wrongType(`${where}: memory`, memory, "a WebAssembly.Memory");
-    const other = shared ? "not shared; Runtime.create" : "shared; createThreadedRuntime";
-    if (check.isShared(memory.buffer) !== shared) throw new TypeError(`${where}: memory is ${other} takes it`);
+    const other = shared ? "not shared; use Runtime.create" : "shared; use createThreadedRuntime";
+    if (check.isShared(memory.buffer) !== shared) throw new TypeError(`${where}: memory is ${other}`);
     if (allocate) return;
     // Another heap would hand out the same bytes.
     if (owners.has(memory)) throw new TypeError(`${where}: memory belongs to another runtime`);

@@ -37,7 +37,7 @@ const ALIASES = {
   weight: ["weight", "gamma", "gamma:0", "scale", "g", "a_2"],
   bias: ["bias", "beta", "beta:0", "offset", "b", "b_2"],
 } as const;
-const EXPECTED = `${check.NUMBERS}, { dtype: "bf16", data } has the bits of floats`;
+const EXPECTED = `${check.NUMBERS}; { dtype: "bf16", data } is for 16-bit floats, ${check.INTEGERS}`;
 
 /** Copies entries of `dict` to the parameters of those names. All are read and checked before the first is written. */
 export function loadParameters(
@@ -73,8 +73,7 @@ export function loadParameters(
   if (strict && problems.length > 0) {
     const rest = problems.splice(10).length; // a message lists ten
     const more = rest > 0 ? ` and ${rest.toLocaleString("en")} more` : "";
-    const near = Object.keys(dict).find((key) => key.includes(prefix) && key.endsWith(".weight"));
-    const cure = near && missingKeys.includes(`${prefix}weight`) ? `; the prefix may be "${near.slice(0, -6)}"` : "";
+    const cure = missingKeys.length > loads.length && keys.size > 0 ? '; check the prefix, as in "h.0.ln_1."' : "";
     throw new RangeError(`${where}: ${problems.join(", ")}${more}${cure}`);
   }
   for (const [{ data }, floats] of loads) data.set(floats);
@@ -98,10 +97,11 @@ function floatsOf(where: string, value: unknown): Float32Array {
 function floatsFromBits(where: string, dtype: unknown, data: unknown): Float32Array {
   const type = String(dtype).toLowerCase().replace("torch.", "").replace("half", "f16").replace("float", "f");
   if (!["bf16", "f16", "f32"].includes(type)) check.wrongType(`${where}: dtype`, dtype, '"bf16", "f16" or "f32"');
-  const width = type === "f32" ? 4 : 2;
-  if (!check.hasBytes(data) || (data as Uint8Array).BYTES_PER_ELEMENT > width)
-    check.wrongType(`${where}: data`, data, `the bits of "${type}"`);
+  const kind = check.tagOf(data) ?? "";
+  if (!check.hasBytes(data) || (check.FLOATS.test(kind) && !kind.includes(type.slice(1))))
+    check.wrongType(`${where}: data`, data, `raw "${type}" data, as integers or bytes`);
   const bytes = check.bytesOf(data).slice();
+  const width = type === "f32" ? 4 : 2;
   if (bytes.length % width !== 0)
     check.wrongValue(`${where}: data.byteLength`, bytes.length, `a multiple of ${width} for "${type}"`);
   if (type === "f32") return new Float32Array(bytes.buffer);

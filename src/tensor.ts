@@ -30,7 +30,6 @@ export interface TensorHandle {
 export const dispose: typeof Symbol.dispose = Symbol.dispose ?? Symbol.for("Symbol.dispose");
 
 const NONE = new Float32Array(0);
-const UNSHARED = "Tensor: handle needs the shared memory of createThreadedRuntime";
 
 /** What a tensor is made of. A call works on this, whatever a subclass of Tensor has put over its properties. */
 export class Storage {
@@ -79,8 +78,8 @@ export class Storage {
   checkVersion(where: string, name: string, version: number): void {
     if (this.pointer === 0) throw new TypeError(`${where}: ${name} was disposed`);
     if (this.version === version) return;
-    const by = `by ${this.written} of ${this.writer}; give that call its own ${this.written}`;
-    throw new TypeError(`${where}: ${name} was overwritten since, ${by}`);
+    const by = `${this.writer} (${this.written}); give that call its own ${this.written}`;
+    throw new TypeError(`${where}: ${name} was overwritten by ${by}`);
   }
 
   /** Gives the memory back. */
@@ -103,7 +102,7 @@ export let storageOf: (tensor: Tensor) => Storage;
 
 let isTensor: (value: Tensor) => boolean;
 
-/** The storage of what may be a Tensor; undefined for anything else. To ask takes long beside a short row. */
+/** The storage of what may be a Tensor; undefined for anything else. It takes long beside a short row. */
 export const storageIn = (value: unknown): Storage | undefined =>
   value instanceof Tensor && isTensor(value) ? storageOf(value) : undefined;
 
@@ -148,7 +147,7 @@ export class Tensor extends check.Shown {
     }
     const own = check.checkShape("Tensor: shape", shape, 0, "a list of integers");
     const size = check.sizeOf(own);
-    const expected = "a Float32Array or a list of numbers";
+    const expected = `a Float32Array or a list of numbers; ${check.INTEGERS}`;
     const source =
       data === undefined ? undefined : check.checkNumbers("Tensor: data", data, /^(?!B|Uint16)./, expected);
     if (source && source.length !== size)
@@ -196,7 +195,7 @@ export class Tensor extends check.Shown {
    */
   get handle(): TensorHandle {
     const { runtime, pointer, shape } = this;
-    if (!check.isShared(runtime.buffer)) throw new TypeError(UNSHARED);
+    if (!check.isShared(runtime.buffer)) throw new TypeError("Tensor: handle needs memory of createThreadedRuntime");
     return { memory: runtime.memory, pointer, shape };
   }
 

@@ -1,8 +1,8 @@
 /**
  * What calls take and return: Tensors and arrays of numbers.
  *
- * Calls return `NoInfer` of the type of `out`. Without it, the compiler would take any type that is expected of a
- * result for that of an `out` which isn't given.
+ * Calls return `NoInfer` of the type of `out`. Without it, if `out` is absent, the compiler would infer its type from
+ * the type that the caller expects.
  * @module
  */
 

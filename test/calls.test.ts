@@ -128,8 +128,8 @@ function walk(seed: number, { name, make, withStats, backward }: Family, affine:
       if (out === sum) continue;
       using other = make(cols, { runtime }).eval();
       other.forward(sum, { residual: sum, sum, out });
-      if (kept?.x === sum) kept.overwritten = new RegExp(`overwritten since, by sum of ${name}\\.forward`);
-      if (kept?.x === out) kept.overwritten = new RegExp(`overwritten since, by out of ${name}\\.forward`);
+      if (kept?.x === sum) kept.overwritten = new RegExp(`overwritten by ${name}\\.forward \\(sum\\)`);
+      if (kept?.x === out) kept.overwritten = new RegExp(`overwritten by ${name}\\.forward \\(out\\)`);
     }
   }
   return { overwritten };
@@ -156,7 +156,7 @@ describe("a Tensor that backward needs", () => {
     n1.zeroGrad();
     expect(() => n1.backward(n2.backward(d))).toThrow(
       new TypeError(
-        "LayerNorm.backward: the x or sum of the last forward was overwritten since, by sum of LayerNorm.forward; give that call its own sum",
+        "LayerNorm.backward: the x or sum of the last forward was overwritten by LayerNorm.forward (sum); give that call its own sum",
       ),
     );
     expect([...n1.weight.grad]).toEqual([...new Float32Array(cols)]);
@@ -169,15 +169,15 @@ describe("a Tensor that backward needs", () => {
   test("is noticed to be overwritten by functions, by backward and by calls without blocking", async () => {
     const { mean, rstd } = layerNormWithStats(tensor(1), cols);
     const writers: [string, (x: Tensor, other: Tensor) => unknown][] = [
-      ["out of RMSNorm.forwardAsync", (x, a) => new RMSNorm(cols, { runtime }).forwardAsync(a, { out: x })],
-      ["out of layerNormWithStats", (x, a) => layerNormWithStats(a, cols, null, null, 1e-5, { out: x })],
-      ["out of layerNormBackward", (x, a) => layerNormBackward(a, tensor(2), mean, rstd, null, { out: x })],
+      ["RMSNorm.forwardAsync", (x, a) => new RMSNorm(cols, { runtime }).forwardAsync(a, { out: x })],
+      ["layerNormWithStats", (x, a) => layerNormWithStats(a, cols, null, null, 1e-5, { out: x })],
+      ["layerNormBackward", (x, a) => layerNormBackward(a, tensor(2), mean, rstd, null, { out: x })],
     ];
     for (const [name, write] of writers) {
       const [module, x] = [ln(), tensor(6)];
       module.forward(x);
       await write(x, tensor(7));
-      expect(() => module.backward(tensor(8)), name).toThrow(new RegExp(`by ${name}; give that call its own out`));
+      expect(() => module.backward(tensor(8)), name).toThrow(`by ${name} (out); give that call its own out`);
       module.forward(x);
       expect(module.backward(tensor(8)).size).toBe(size);
     }
@@ -197,7 +197,7 @@ describe("a Tensor that backward needs", () => {
     const x = normal(size, 2);
     module.forward(x);
     layerNorm(new Tensor([cols], normal(cols, 3), { runtime }), cols, null, null, 1e-5, { out: weight });
-    expect(() => module.backward(x)).toThrow(/backward: weight was overwritten since, by out of layerNorm/);
+    expect(() => module.backward(x)).toThrow(/backward: weight was overwritten by layerNorm \(out\)/);
   });
 
   test("was disposed is said", () => {

@@ -253,7 +253,7 @@ describe.each(FAMILIES)("$name", (family) => {
       const runtime = Runtime.create();
       const stale = new Tensor([35], undefined, { runtime }).data;
       runtime.memory.grow(1);
-      const message = `${name}.forward: x is detached, as its memory has grown or was transferred; take tensor.data anew`;
+      const message = `${name}.forward: x is detached, as its memory has grown or was transferred; get tensor.data again`;
       expect(() => make({ runtime }).forward(stale)).toThrow(new TypeError(message));
     });
   });
@@ -342,7 +342,7 @@ describe.each(FAMILIES)("$name", (family) => {
 
     test("before any forward, in eval mode, or after it, is an error that says so", () => {
       const module = make();
-      const never = new TypeError(`${name}.backward: there was no forward in training mode, which train() sets`);
+      const never = new TypeError(`${name}.backward: no forward in training mode; call train(), then forward`);
       const refuses = () => expect(() => module.backward(dy)).toThrow(never);
       refuses();
       module.eval().forward(x);

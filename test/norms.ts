@@ -86,4 +86,4 @@ export const parameterOf = (norm: Norm, name: "weight" | "bias") =>
 
 /** What an error says of an operand that holds no numbers. */
 export const NOT_NUMBERS =
-  "expected a Tensor, an array of floats or a list of numbers; Float32Array.from converts integers, a Float16Array has half floats";
+  "expected a Tensor, an array of floats or a list of numbers; Float32Array.from converts integers, Float16Array reads half floats";

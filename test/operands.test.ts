@@ -1,6 +1,7 @@
 // The kinds of arrays that calls take, what results are then, and what is refused.
 
 import { describe, expect, expectTypeOf, test } from "vitest";
+import type { LayerNormBackwardOptions } from "../src/index.js";
 import {
   LayerNorm,
   layerNorm,
@@ -180,7 +181,7 @@ test("the types tell the kind of a result", () => {
   expectTypeOf(layerNorm([...x], cols, null, null, 1e-5, { out: doubles })).toEqualTypeOf<Float64Array<ArrayBuffer>>();
   const { y, mean, rstd } = layerNormWithStats(t, cols, null, null, 1e-5, { out: new Parameter([rows, cols]) });
   expectTypeOf({ y, mean }).toEqualTypeOf<{ y: Parameter; mean: Tensor }>();
-  expectTypeOf(layerNormBackward(t, x, mean, rstd).dx).toEqualTypeOf<Tensor>();
+  expectTypeOf<LayerNormBackwardOptions<Tensor>["dbias"]>().toEqualTypeOf<Tensor | undefined>();
   const { dx, dweight } = layerNormBackward(doubles, x, mean, rstd, null, { dweight: weight });
   expectTypeOf({ dx, dweight }).toEqualTypeOf<{ dx: typeof doubles; dweight: typeof weight }>();
   // @ts-expect-error: an array beside a Tensor

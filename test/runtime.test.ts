@@ -94,7 +94,7 @@ describe("Runtime", () => {
     [`allocate and free ${TOGETHER}`, { allocate, free }],
     ["allocate is 5, expected a function", { memory: memoryOf(1), allocate: 5, free }],
     ['free is "free", expected a function', { memory: memoryOf(1), allocate, free: "free" }],
-    ["memory is shared; createThreadedRuntime takes it", { memory: shared }],
+    ["memory is shared; use createThreadedRuntime", { memory: shared }],
     [`"memmory" is not an option, expected ${OPTIONS}`, { memmory: memoryOf(1) }],
     ["options is null, expected an object", null],
   ])("refuses options that don't fit: %s", (message, options) => {

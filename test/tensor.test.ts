@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { LayerNorm, Parameter, RMSNorm, Runtime, Tensor } from "../src/index.js";
 import { DISPOSE, normal } from "./helpers.js";
 
-const NUMBERS = "expected a Float32Array or a list of numbers";
+const NUMBERS = "expected a Float32Array or a list of numbers; Float32Array.from converts integers";
 
 /** Makes the memory grow, so that every view of it is gone. */
 function grow(runtime = Runtime.default): void {
