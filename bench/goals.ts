@@ -124,14 +124,14 @@ export function goals(results: Result[]): Goal[] {
     const found = new Map<string, Result>(own.map((r) => [`${r.name} ${r.rows}x${r.cols}`, r]));
     return LINES.flatMap(({ goal, limits: [bound, ...limits], time, shapes, pairs }) => {
       const limit = limits[i];
-      const ratios = pairs.map(([name, shape, other, otherShape]) => {
+      const measured = pairs.flatMap(([name, shape, other, otherShape], j) => {
         const [one, two] = [found.get(`${name} ${shape}`), found.get(`${other} ${otherShape}`)];
-        return one && two ? time(one) / time(two) : Number.NaN;
+        return one && two ? [{ shape: shapes[j], ratio: time(one) / time(two) }] : [];
       });
-      const measured = ratios.filter((ratio) => !Number.isNaN(ratio));
       if (limit == null || measured.length === 0) return [];
-      const label = [goal, ...shapes.filter((_, j) => !Number.isNaN(ratios[j]))].join(", ");
-      return [{ pass, goal: label, bound, limit, got: Math[bound === "at least" ? "min" : "max"](...measured) }];
+      const label = [goal, ...measured.map(({ shape }) => shape)].join(", ");
+      const got = Math[bound === "at least" ? "min" : "max"](...measured.map(({ ratio }) => ratio));
+      return [{ pass, goal: label, bound, limit, got }];
     });
   });
 }
